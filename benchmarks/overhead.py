@@ -1,0 +1,345 @@
+"""What a probe costs: `probe_model` against the same augmentations and forward passes without any measuring.
+
+    python benchmarks/overhead.py --rounds 15 --threads 2 --output overhead.json
+
+A ResNet-18 layout of width 32 sees 256 images of 3 x 64 x 64 and 8 augmentations. Three arms do that work:
+
+- bare: applies the augmentations and runs the model over clean and augmented images; measures nothing.
+- probe: `probe_model` with 18 layers, its input checks, scout and noise floor included.
+- ad-hoc: the script that a person would write: hooks that store, one augmentation at a time, then the formula.
+
+Arms alternate within a round, every other round backwards, so that a slow minute of the machine hits all of them; the
+figure is the median over rounds of the time relative to bare in the same round, with quartiles. Before anything is
+timed, the probe's sensitivities are held against a float64 computation of the same formula.
+
+Extra memory is the peak of an arm minus the peak of bare. On CUDA both are `torch.cuda.max_memory_allocated`. On the
+CPU each arm runs in fresh child processes, and the peak is the kernel's own high-water mark of the resident set
+(VmHWM), reset after a bare warm-up: sampling would miss short peaks, and `getrusage` can't be reset, so that a peak
+while importing would hide the work. Where the mark can't be reset, `getrusage` is what is left, and the JSON says so.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from resnet import ResNet18
+from torch import Tensor, nn
+
+from kornia_lightning_probe import presets, probe_model
+from kornia_lightning_probe.bank import AugmentationBank
+from kornia_lightning_probe.images import Block, ProbeImages
+
+ARMS = ("bare", "probe", "ad-hoc")
+SIZE = 64
+TOLERANCE = 1e-5
+
+Arm = Callable[[], object]
+
+
+def build_bank() -> AugmentationBank:
+    """Four geometric and four photometric presets at one middle level each."""
+    return AugmentationBank(
+        {
+            "hflip": presets.hflip(),
+            "rotation": presets.rotation([15]),
+            "translation": presets.translation([0.05]),
+            "perspective": presets.perspective([0.2]),
+            "blur": presets.gaussian_blur([0.01]),
+            "noise": presets.gaussian_noise([0.05]),
+            "darken": presets.darken([-0.2]),
+            "contrast": presets.contrast([0.6]),
+        }
+    )
+
+
+def build_images(number: int, device: torch.device) -> Tensor:
+    """Smooth random colour fields with some grain, (N, 3, 64, 64) in [0, 1]: closer to photographs than noise is."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(number, 3, 8, 8, generator=generator)
+    smooth = nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+    return (smooth + 0.05 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1).to(device)
+
+
+def build_model(device: torch.device) -> ResNet18:
+    """An untrained network in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = ResNet18(width=32)
+    return model.to(device).eval()
+
+
+class Workload:
+    """Model, images and views, and the three arms that go through them."""
+
+    def __init__(self, *, num_images: int, device: str, metrics: list[str]) -> None:
+        self.device = torch.device(device)
+        self.metrics = metrics
+        self.model = build_model(self.device)
+        self.layers = self.model.weight_layers()
+        self.bank = build_bank()
+        self.images = build_images(num_images, self.device)
+        self.probe_images = ProbeImages(self.images)
+        self.blocks = self.probe_images.blocks
+
+    def arm(self, name: str) -> Arm:
+        """Return what one arm does in one round."""
+        return {"bare": self.bare, "probe": self.probe, "ad-hoc": self.ad_hoc}[name]
+
+    @torch.no_grad()
+    def bare(self) -> None:
+        """Augment and run the model; keep nothing."""
+        for block in self.blocks:
+            self.model(block.inputs)
+            for view in self.bank:
+                self.model(view.transform(block.inputs))
+
+    def probe(self) -> Any:
+        """Measure with the package."""
+        return probe_model(self.model, self.images, self.bank, layers=self.layers, metrics=self.metrics)
+
+    @torch.no_grad()
+    def ad_hoc(self) -> list[list[float]]:
+        """Store the activations of all images, one augmentation at a time, and compare them."""
+        stored: dict[str, list[Tensor]] = {}
+        modules = dict(self.model.named_modules())
+        handles = [modules[name].register_forward_hook(_storing(stored, name)) for name in self.layers]
+        clean = self._activations(stored, lambda images: images)
+        rows = []
+        for view in self.bank:
+            augmented = self._activations(stored, view.transform)
+            rows.append([_plain_sensitivity(clean[name], augmented[name]) for name in self.layers])
+        for handle in handles:
+            handle.remove()
+        return rows
+
+    def _activations(self, stored: dict[str, list[Tensor]], transform: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        stored.clear()
+        for block in self.blocks:
+            self.model(transform(block.inputs))
+        return {name: torch.cat(parts) for name, parts in stored.items()}
+
+    @torch.no_grad()
+    def expected(self) -> Tensor:
+        """S of every view and layer in float64, block by block from stored activations, (views, layers)."""
+        moved = torch.zeros(len(self.bank), len(self.layers), dtype=torch.float64)
+        between = torch.zeros(len(self.layers), dtype=torch.float64)
+        for block in self.blocks:
+            clean = self._layer_outputs(block.inputs)
+            for layer, a in enumerate(clean):
+                n = len(a)
+                between[layer] += n / (n - 1) * (a - a.mean(0)).square().sum().cpu()
+            for row, view in enumerate(self.bank):
+                augmented = self._layer_outputs(self._augmented(view, block))
+                for layer, (a, b) in enumerate(zip(clean, augmented, strict=True)):
+                    moved[row, layer] += (b - a).square().sum().cpu()
+        return (moved / (2 * between)).sqrt()
+
+    def _augmented(self, view: Any, block: Block) -> Tensor:
+        images = self.bank.augment(view, block.inputs, block=block.index).images
+        return images if isinstance(images, Tensor) else images[0]
+
+    def _layer_outputs(self, images: Tensor) -> list[Tensor]:
+        stored: dict[str, list[Tensor]] = {}
+        modules = dict(self.model.named_modules())
+        handles = [modules[name].register_forward_hook(_storing(stored, name)) for name in self.layers]
+        self.model(images)
+        for handle in handles:
+            handle.remove()
+        return [stored[name][0].double() for name in self.layers]
+
+    def check(self) -> float:
+        """Return the largest relative error of the probe's sensitivities.
+
+        Raises:
+            SystemExit: if it is above 1e-5: a wrong answer has no speed.
+        """
+        result = self.probe()
+        table = [
+            [
+                result.value("sensitivity", layer, augmentation=view.augmentation, level=view.level)
+                for layer in self.layers
+            ]
+            for view in self.bank
+        ]
+        expected = self.expected()
+        error = float(((torch.tensor(table, dtype=torch.float64) - expected) / expected).abs().max())
+        if not error <= TOLERANCE:
+            raise SystemExit(f"the probe is off by {error:.2g} of the float64 values, {TOLERANCE:.0e} is allowed")
+        return error
+
+
+def _storing(stored: dict[str, list[Tensor]], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        stored.setdefault(name, []).append(output.detach().flatten(1).clone())
+
+    return hook
+
+
+def _plain_sensitivity(clean: Tensor, augmented: Tensor) -> float:
+    moved = (augmented - clean).square().sum(1).mean()
+    spread = (clean - clean.mean(0)).square().sum(1).sum() / (len(clean) - 1)
+    return float((moved / (2 * spread)).sqrt())
+
+
+def time_rounds(work: Workload, arms: list[str], rounds: int) -> dict[str, list[float]]:
+    """Run the arms in alternation, every other round backwards; seconds by arm, one per round."""
+    for arm in arms:
+        work.arm(arm)()
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    for number in range(rounds):
+        for arm in arms if number % 2 == 0 else reversed(arms):
+            _synchronize(work.device)
+            started = time.perf_counter()
+            work.arm(arm)()
+            _synchronize(work.device)
+            seconds[arm].append(time.perf_counter() - started)
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def summarize(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": median, "lower_quartile": low, "upper_quartile": high}
+
+
+def peak_of_this_process(work: Workload, arm: str) -> dict[str, Any]:
+    """Peak memory in MB while one arm runs, after a bare warm-up."""
+    work.bare()
+    if work.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(work.device)
+        work.arm(arm)()
+        return {"peak_mb": torch.cuda.max_memory_allocated(work.device) / 2**20, "source": "torch.cuda"}
+    resettable = _reset_high_water_mark()
+    work.arm(arm)()
+    kilobytes = _high_water_mark() if resettable else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_mb": kilobytes / 1024, "source": "VmHWM" if resettable else "ru_maxrss"}
+
+
+def _reset_high_water_mark() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water_mark() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def measure_memory(options: argparse.Namespace, arms: list[str]) -> dict[str, Any]:
+    """Peaks of each arm in child processes of their own, and what each arm needs beyond bare, in MB."""
+    peaks: dict[str, list[float]] = {arm: [] for arm in arms}
+    source = ""
+    for _ in range(options.memory_runs):
+        for arm in arms:
+            command = [sys.executable, __file__, "--peak-of", arm, *_forwarded(options)]
+            answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603 - this file
+            peaks[arm].append(answer["peak_mb"])
+            source = answer["source"]
+    medians = {arm: statistics.median(values) for arm, values in peaks.items()}
+    extra = {arm: medians[arm] - medians["bare"] for arm in arms if arm != "bare"}
+    return {"source": source, "peak_mb": peaks, "extra_mb": extra}
+
+
+def _forwarded(options: argparse.Namespace) -> list[str]:
+    numbers = ["--threads", str(options.threads), "--images", str(options.images), "--device", options.device]
+    return [*numbers, "--metrics", *options.metrics]
+
+
+def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Versions, processor and settings: what a number needs beside it to be repeated."""
+    packages = ("kornia-lightning-probe", "torch", "kornia", "torchmetrics", "numpy")
+    on_gpu = options.device.startswith("cuda")
+    return {
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(options.device) if on_gpu else None,
+        "threads": torch.get_num_threads(),
+        "device": options.device,
+        "images": options.images,
+        "rounds": options.rounds,
+        "metrics": options.metrics,
+        "load_average": os.getloadavg(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds, each running every arm once")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--images", type=int, default=256, help="the number of probe images")
+    parser.add_argument("--metrics", nargs="+", default=["sensitivity"], help="what the probe measures")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="bare always runs")
+    parser.add_argument(
+        "--memory-runs", type=int, default=3, help="child processes for each arm's peak; 0 leaves it out"
+    )
+    parser.add_argument("--output", type=Path, help="write all figures there as JSON")
+    parser.add_argument("--peak-of", choices=ARMS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def report(figures: dict[str, Any]) -> None:
+    """Print the table."""
+    extra = figures["memory"].get("extra_mb", {})
+    print(f"largest relative error against float64: {figures['largest_relative_error']:.1e}")
+    print(f"{'arm':<10}{'seconds':>10}{'ratio':>8}  {'quartiles':<15}{'extra MB':>9}")
+    for arm, seconds in figures["seconds"].items():
+        ratio = figures["ratio"][arm]
+        quartiles = f"{ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f}"
+        memory = f"{extra[arm]:.0f}" if arm in extra else "-"
+        print(f"{arm:<10}{seconds['median']:>10.2f}{ratio['median']:>8.2f}  {quartiles:<15}{memory:>9}")
+
+
+def main() -> None:
+    """Check, time, weigh, report."""
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    work = Workload(num_images=options.images, device=options.device, metrics=options.metrics)
+    if options.peak_of:
+        print(json.dumps(peak_of_this_process(work, options.peak_of)))
+        return
+    arms = [arm for arm in ARMS if arm == "bare" or arm in options.arms]
+    figures: dict[str, Any] = {"machine": describe_machine(options), "largest_relative_error": work.check()}
+    rounds = time_rounds(work, arms, options.rounds)
+    ratios = {arm: [mine / bare for mine, bare in zip(rounds[arm], rounds["bare"], strict=True)] for arm in arms}
+    figures["seconds"] = {arm: {**summarize(values), "rounds": values} for arm, values in rounds.items()}
+    figures["ratio"] = {arm: {**summarize(values), "rounds": values} for arm, values in ratios.items()}
+    figures["memory"] = measure_memory(options, arms) if options.memory_runs else {}
+    report(figures)
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

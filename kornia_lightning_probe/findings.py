@@ -1,0 +1,139 @@
+"""What a probe notes beside its numbers: what was left out and why, and what should be said aloud."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor
+
+_PACKAGES = ("kornia-lightning-probe", "torch", "kornia", "lightning", "torchmetrics")
+
+
+@dataclass
+class Findings:
+    """Notes of one probe.
+
+    Attributes:
+        left_out: the name of a layer, metric or view, and the reason why it is not in the result.
+        warnings: sentences that a caller should say aloud, once each.
+        facts: what else goes into the result's metadata.
+    """
+
+    left_out: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Note that a layer, a metric or a view is not in the result."""
+        self.left_out.setdefault(name, reason)
+
+    def warn(self, sentence: str) -> None:
+        """Note a sentence to be said aloud."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def layers_fired(self, fired: Sequence[str], *, chosen: Iterable[str], exact: frozenset[str]) -> None:
+        """Note chosen layers that never fired.
+
+        Args:
+            fired: names of activations, a layer's own or with ``.call2`` or ``[key]`` behind.
+            chosen: the chosen layers.
+            exact: those that were named exactly.
+
+        Raises:
+            ValueError: where an exactly named layer gave no activation, or no layer did.
+        """
+        silent = [name for name in chosen if not any(_belongs(entry, name) for entry in fired)]
+        for name in silent:
+            if not any(_belongs(entry, name) for entry in self.left_out):
+                self.leave_out(name, "it did not run in the model's forward")
+        reasons = {name: next(why for entry, why in self.left_out.items() if _belongs(entry, name)) for name in silent}
+        wanted = [f"{name!r} ({why})" for name, why in reasons.items() if name in exact]
+        if wanted:
+            raise ValueError(
+                f"no activation came from {', '.join(wanted)}: a layer that is named exactly must give one in the "
+                "forward that is probed; choose another layer, or call the model in another way with forward="
+            )
+        if not fired:
+            raise ValueError(f"none of the chosen layers gave an activation: {reasons}")
+        if silent:
+            self.warn(f"left out layers that gave no activation: {_listed(silent)}; metadata['left_out'] says why")
+
+    def noise(self, moved: Mapping[str, float]) -> None:
+        """Note how far two equal passes lie apart, as a sensitivity; 0 for a forward that repeats itself."""
+        layer = max(moved, key=lambda name: moved[name], default="")
+        floor = moved.get(layer, math.nan)
+        self.facts["noise_floor"] = floor
+        if floor > 0:
+            self.warn(
+                f"the model's forward does not repeat itself: two equal passes differ by a sensitivity of {floor:.2g} "
+                f"at layer {layer!r}; no value below that means anything (dropout or noise outside of eval mode?)"
+            )
+
+    def unchanged(self, labels: Sequence[str]) -> None:
+        """Note the views that changed no pixel."""
+        if labels:
+            self.facts["unchanged_views"] = list(labels)
+            self.warn(
+                f"these views changed no pixel of any image: {_listed(labels)}; check p=, misspelt keywords (Kornia "
+                "takes them without a word) and operators that do nothing on such images"
+            )
+
+    def dead(self, names: Sequence[str]) -> None:
+        """Note the layers whose clean activations are the same for all images."""
+        if names:
+            self.facts["dead_layers"] = list(names)
+            self.warn(
+                f"these layers give every clean image the same activation, so nothing can be compared there (NaN): "
+                f"{_listed(names)}; means over layers leave them out"
+            )
+
+    def non_finite(self, cells: Tensor, names: Sequence[str], image_ids: Sequence[int]) -> None:
+        """Note the activations that were not finite.
+
+        Args:
+            cells: (view, layer, image) bool.
+            names: the layers.
+            image_ids: the images' numbers in their source.
+        """
+        if not cells.any():
+            return
+        by_layer = {
+            names[column]: [image_ids[i] for i in cells[:, column].any(0).nonzero().flatten().tolist()]
+            for column in cells.flatten(2).any(2).any(0).nonzero().flatten().tolist()
+        }
+        self.facts["non_finite"] = by_layer
+        self.facts["non_finite_cells"] = int(cells.sum())
+        self.warn(
+            f"activations that are not finite were left out at {_listed(list(by_layer))} (images "
+            f"{_listed(sorted({i for ids in by_layer.values() for i in ids}))} of the source); metadata['non_finite'] "
+            "names all"
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """All notes as plain data."""
+        return {**self.facts, "left_out": self.left_out, "warnings": self.warnings, "versions": _versions()}
+
+
+def _belongs(entry: str, layer: str) -> bool:
+    return entry == layer or entry.startswith((f"{layer}.call", f"{layer}["))
+
+
+def _listed(names: Sequence[object], most: int = 8) -> str:
+    shown = ", ".join(str(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

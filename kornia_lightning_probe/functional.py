@@ -1,0 +1,197 @@
+"""Pure kernels: per-image scalars from (B, ...) activations, and estimates from tables of such scalars."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# A float32 norm over more terms than this loses digits; longer rows are summed in pieces of it, the pieces in float64.
+_PIECE = 4096
+
+
+class Estimate(NamedTuple):
+    """A value, its standard error over images, and the number of images behind both; tensors of one shape."""
+
+    value: Tensor
+    std_error: Tensor
+    num_images: Tensor
+
+
+def accumulation_dtype(device: torch.device) -> torch.dtype:
+    """The widest float of a device: float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def upcast(activation: Tensor) -> Tensor:
+    """Half-precision activations as float32; float32 and float64 as they are."""
+    return activation.float() if activation.dtype in (torch.float16, torch.bfloat16) else activation
+
+
+def squared_norm(x: Tensor) -> Tensor:
+    r"""Squared Euclidean norm of each image's features, :math:`|x_i|^2`, accumulated in float64.
+
+    Args:
+        x: features, (B, ...), float32 or float64.
+
+    Returns:
+        (B,) float64 (float32 on MPS), in [0, inf).
+
+    Example:
+        >>> squared_norm(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+        tensor([25.,  4.], dtype=torch.float64)
+    """
+    rows = x.flatten(1)
+    wide = accumulation_dtype(x.device)
+    whole = rows.shape[1] // _PIECE * _PIECE
+    if whole == 0 or rows.dtype == torch.float64:
+        return torch.linalg.vector_norm(rows, dim=1).to(wide).square_()
+    pieces = rows[:, :whole].unflatten(1, (-1, _PIECE))
+    total = torch.linalg.vector_norm(pieces, dim=2).to(wide).square_().sum(1)
+    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1).to(wide).square_()
+    return total + rest
+
+
+def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
+    r"""Squared distance of each pair of rows, :math:`|x_i - y_i|^2`: subtracted first, then squared.
+
+    Args:
+        x: features, (B, ...).
+        y: features, broadcastable to ``x``: (B, ...) or a single (1, ...) row such as a mean.
+        out: a buffer of ``x``'s shape and dtype that the difference is written into.
+
+    Returns:
+        (B,) float64 (float32 on MPS), in [0, inf).
+
+    Example:
+        >>> squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
+        tensor([9.], dtype=torch.float64)
+    """
+    return squared_norm(torch.sub(x, y, out=out) if out is not None else x - y)
+
+
+def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> Tensor:
+    r"""What each image adds to the variance between images, :math:`e_i = \frac{n}{n-1} |a_i - m|^2`.
+
+    Its mean is unbiased for the trace of the covariance of the representation, so ``2 * e.mean()`` is the mean squared
+    distance between two different images.
+
+    Args:
+        activation: a block's activations, (n, ...).
+        mean: their mean, (1, ...); computed in float64 when not given.
+
+    Returns:
+        (n,) float64; NaN when n is 1, since one image says nothing about other images.
+
+    Example:
+        >>> between_image_deviation(torch.tensor([[0.0], [2.0]]))  # two images at a squared distance of 4
+        tensor([2., 2.], dtype=torch.float64)
+    """
+    count = activation.shape[0]
+    centre = block_mean(activation) if mean is None else mean
+    spread = squared_distance(activation, centre)
+    return spread * (count / (count - 1)) if count > 1 else torch.full_like(spread, torch.nan)
+
+
+def block_mean(activation: Tensor) -> Tensor:
+    """The mean over a block's images, (1, ...), accumulated in float64 and returned in the activation's dtype."""
+    wide = accumulation_dtype(activation.device)
+    return activation.mean(0, keepdim=True, dtype=wide).to(activation.dtype)
+
+
+def mean_with_error(values: Tensor) -> Estimate:
+    r"""Mean over images and its standard error :math:`\mathrm{sd}/\sqrt{N}`; NaN entries are left out.
+
+    Args:
+        values: (..., N), one value per image.
+
+    Returns:
+        An :class:`Estimate` of shape (...). The value is NaN without images, the error NaN with fewer than two.
+
+    Example:
+        >>> estimate = mean_with_error(torch.tensor([1.0, 3.0, torch.nan]))
+        >>> [round(float(x), 3) for x in estimate]
+        [2.0, 1.0, 2.0]
+    """
+    valid = values.isfinite()
+    count = valid.sum(-1)
+    mean = _masked_sum(values, valid) / count
+    residual = _masked_sum((values - mean.unsqueeze(-1)).square(), valid)
+    return Estimate(mean, _error_of_mean(residual, count), count)
+
+
+def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
+    r"""Layer sensitivity :math:`S = \sqrt{\overline{d} / (2\,\overline{e})}` and its standard error.
+
+    S is 0 where the layer does not notice the augmentation, and 1 where the augmentation moves the representation as
+    far as swapping the image for another one. It does not change when features are scaled, rotated, shifted or
+    repeated, so it compares across layers, widths and epochs. The error is that of sampling images, from the influence
+    function :math:`\mathrm{IF}_i = \frac{S}{2} [(d_i/\overline{d} - 1) - (e_i/\overline{e} - 1)]`; it covers neither
+    the draw of the augmentation nor the training seed.
+
+    Args:
+        distance: :math:`d_i = |b_i - a_i|^2` of each image, (..., N); NaN where it is not known.
+        deviation: :math:`e_i` of :func:`between_image_deviation`, (..., N), in the same unit.
+
+    Returns:
+        An :class:`Estimate` of shape (...), in [0, inf). NaN where no image is known, or where all images have one
+        representation (a dead layer), since nothing can be compared there.
+
+    Source:
+        The squared ratio is the "relative stability" to diffeomorphisms of Petrini et al., "Relative stability toward
+        diffeomorphisms indicates performance in deep nets", NeurIPS 2021; here its square root, with a denominator
+        that leaves out each image's distance to itself.
+
+    Example:
+        >>> distance = torch.tensor([2.0, 2.0]); deviation = torch.tensor([4.0, 4.0])
+        >>> float(sensitivity(distance, deviation).value)  # sqrt(2 / (2 * 4))
+        0.5
+    """
+    valid = distance.isfinite() & deviation.isfinite()
+    count = valid.sum(-1)
+    moved = _masked_sum(distance, valid) / count
+    apart = _masked_sum(deviation, valid) / count
+    value = torch.where(apart > 0, (moved / (2 * apart)).sqrt(), torch.nan)
+    influence = _relative(distance, moved) - _relative(deviation, apart)
+    residual = _masked_sum(influence.square(), valid)
+    return Estimate(value, value / 2 * _error_of_mean(residual, count), count)
+
+
+def relative_change(clean: Tensor, augmented: Tensor) -> Tensor:
+    r"""How far each image's representation moves relative to its own length, :math:`|b_i - a_i| / |a_i|`.
+
+    It needs no other image, and for that reason depends on where the layer's origin happens to be: it falls with depth
+    in an untrained network. Use :func:`sensitivity` wherever there are images to compare with.
+
+    Args:
+        clean: (B, ...).
+        augmented: (B, ...).
+
+    Returns:
+        (B,) float64, in [0, inf); NaN where the clean activation is zero.
+
+    Example:
+        >>> relative_change(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 9.0]]))
+        tensor([1.], dtype=torch.float64)
+    """
+    return ratio_of_roots(squared_distance(augmented, clean), squared_norm(clean))
+
+
+def ratio_of_roots(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """``sqrt(numerator / denominator)`` elementwise, NaN where the denominator is zero."""
+    return torch.where(denominator > 0, (numerator / denominator).sqrt(), torch.nan)
+
+
+def _masked_sum(values: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, values, 0.0).sum(-1)
+
+
+def _relative(values: Tensor, mean: Tensor) -> Tensor:
+    """``values / mean - 1``; 0 where the mean is zero, as all values are then."""
+    safe = torch.where(mean > 0, mean, 1.0).unsqueeze(-1)
+    return torch.where(mean.unsqueeze(-1) > 0, values / safe - 1, 0.0)
+
+
+def _error_of_mean(residual: Tensor, count: Tensor) -> Tensor:
+    return torch.where(count > 1, (residual / (count - 1).clamp(min=1) / count.clamp(min=1)).sqrt(), torch.nan)

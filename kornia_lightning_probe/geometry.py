@@ -1,0 +1,94 @@
+"""Where an augmentation moves a pixel: the matrix of a whole chain of Kornia augmentations."""
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from kornia.augmentation import AugmentationSequential, ImageSequential, IntensityAugmentationBase2D
+from kornia.augmentation._2d.base import RigidAffineAugmentationBase2D
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+_CHAINS = (nn.Sequential, ImageSequential, AugmentationSequential)
+
+
+class MatrixRecorder:
+    """Notes the matrix of every step of a chain while it runs, and multiplies them.
+
+    `AugmentationSequential.transform_matrix` skips steps without a matrix (elastic, thin-plate, fisheye) and plain
+    `ImageSequential` children without a word. Here a chain has a matrix only if each of its steps has one, and the
+    steps count in the order in which they ran, nested, repeated or randomly chosen as they may be.
+
+    Args:
+        transform: an augmentation, or a chain of them (`nn.Sequential`, `ImageSequential`, `AugmentationSequential`).
+
+    Example:
+        >>> import kornia.augmentation as K
+        >>> shift = K.RandomTranslate((0.25, 0.25), p=1.0)
+        >>> with MatrixRecorder(nn.Sequential(shift, K.RandomHorizontalFlip(p=1.0))) as recorder:
+        ...     _ = recorder.transform(torch.rand(1, 1, 8, 8))
+        >>> recorder.matrix(1)  # x is moved by a quarter of 8 pixels, then mirrored: 7 - (x + 2)
+        tensor([[[-1.,  0.,  5.],
+                 [ 0.,  1.,  0.],
+                 [ 0.,  0.,  1.]]])
+    """
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+        self._steps = _steps(transform)
+        self._handles: list[RemovableHandle] = []
+        self._matrices: list[Tensor] = []
+
+    def __enter__(self) -> "MatrixRecorder":
+        self._matrices.clear()
+        for step in self._steps or ():
+            if isinstance(step, RigidAffineAugmentationBase2D) and not isinstance(step, IntensityAugmentationBase2D):
+                self._handles.append(step.register_forward_hook(self._note))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def matrix(self, num_images: int) -> Tensor | None:
+        """Give the matrix of what ran inside the `with`.
+
+        Args:
+            num_images: B.
+
+        Returns:
+            (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres, from where a
+            pixel was to where it is now; the identity for a purely photometric chain. None where a step has no matrix.
+        """
+        if self._steps is None or any(matrix.shape[0] not in (1, num_images) for matrix in self._matrices):
+            return None
+        total = torch.eye(3).repeat(num_images, 1, 1)
+        for matrix in self._matrices:
+            total = matrix @ total.to(matrix.device)
+        return total
+
+    def _note(self, module: nn.Module, _inputs: Any, _output: Any) -> None:
+        # transform_matrix is a property that answers for the last call, so it is read now and copied.
+        matrix: Tensor = module.transform_matrix  # type: ignore[assignment] # nn.Module types it Tensor | Module
+        self._matrices.append(matrix.detach().to(torch.float32, copy=True))
+
+
+def is_kornia_chain(transform: Any) -> bool:
+    """Whether an augmentation is made of Kornia's matrix and intensity classes only, which keep no state that matters.
+
+    Args:
+        transform: any augmentation.
+    """
+    return _steps(transform) is not None
+
+
+def _steps(transform: Any) -> list[nn.Module] | None:
+    if type(transform) in _CHAINS:
+        nested = [_steps(child) for child in transform.children()]
+        return None if None in nested else [step for steps in nested for step in steps or ()]
+    if isinstance(transform, RigidAffineAugmentationBase2D | nn.Identity):
+        return [transform]
+    return None

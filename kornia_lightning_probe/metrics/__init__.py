@@ -1,0 +1,76 @@
+"""Measures of how a representation moves: torchmetrics classes on tables of per-image scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from torch import Tensor
+
+from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Scratch, Site
+from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
+from kornia_lightning_probe.metrics.ledger import Ledger
+from kornia_lightning_probe.metrics.relative_change import RelativeChange
+from kornia_lightning_probe.metrics.sensitivity import LayerSensitivity
+
+__all__ = [
+    "About",
+    "Centre",
+    "CleanBlock",
+    "Ledger",
+    "FunctionMetric",
+    "LayerSensitivity",
+    "MetricLike",
+    "ProbeMetric",
+    "RelativeChange",
+    "Scratch",
+    "Site",
+    "resolve_metrics",
+    "sum_over_ranks",
+]
+
+MetricLike = str | ProbeMetric | Callable[[Tensor, Tensor], Tensor]
+
+_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in (LayerSensitivity, RelativeChange)}
+_DEFAULT = ("sensitivity",)
+
+
+def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) -> tuple[ProbeMetric, ...]:
+    """Metric objects from names, metrics and plain functions.
+
+    Args:
+        metrics: names ("sensitivity", "relative_change"), :class:`ProbeMetric` objects, functions of (clean,
+            augmented), or a sequence of these; None is the default set.
+
+    Raises:
+        ValueError: for an unknown name (near names are shown), no metric, or two metrics of one name.
+        TypeError: for anything else.
+
+    Example:
+        >>> [metric.name for metric in resolve_metrics(["sensitivity", RelativeChange()])]
+        ['sensitivity', 'relative_change']
+    """
+    if metrics is None:
+        chosen: Sequence[MetricLike] = _DEFAULT
+    else:
+        chosen = [metrics] if isinstance(metrics, str | ProbeMetric) or callable(metrics) else list(metrics)
+    resolved = tuple(_resolve(metric) for metric in chosen)
+    names = [metric.name for metric in resolved]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"metrics must be one or more, each name once, got {names}")
+    return resolved
+
+
+def _resolve(metric: MetricLike) -> ProbeMetric:
+    if isinstance(metric, ProbeMetric):
+        return metric
+    if isinstance(metric, str):
+        if metric not in _BY_NAME:
+            near = get_close_matches(metric, _BY_NAME, n=3, cutoff=0.4) or list(_BY_NAME)
+            raise ValueError(f"no metric is named {metric!r}; near names: {', '.join(near)}")
+        return _BY_NAME[metric]()
+    if isinstance(metric, type) and issubclass(metric, ProbeMetric):
+        return metric()
+    if callable(metric):
+        return FunctionMetric(metric)
+    raise TypeError(f"a metric is a name, a ProbeMetric or a function of (clean, augmented), got {metric!r}")

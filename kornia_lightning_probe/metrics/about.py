@@ -1,0 +1,221 @@
+"""What a metric is told about the pair of activations that it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional import (
+    accumulation_dtype,
+    squared_distance,
+    squared_norm,
+    upcast,
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where activations are compared: the pixels, a layer, or the model's output.
+
+    Args:
+        name: the layer's dotted name, ``"input"`` or ``"output"``.
+        index: place in order of execution; 0 for the pixels.
+        shape: shape of one image's activation, without the batch.
+        kind: ``"input"``, ``"layer"`` or ``"output"``.
+        is_embedding: whether this is the layer that the probe calls the embedding.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    kind: Literal["input", "layer", "output"] = "layer"
+    is_embedding: bool = False
+
+
+class Centre(NamedTuple):
+    """Where a layer's clean activations are centred, and how far images lie apart, known from reference images.
+
+    Args:
+        mean: (1, ...).
+        deviation: the mean of ``e_i`` over the reference images, a scalar.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+class Scratch:
+    """One buffer that is used again for every temporary of an activation's size."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+
+    def like(self, x: Tensor) -> Tensor:
+        """A tensor of ``x``'s shape, dtype and device with arbitrary content, overwritten by the next call."""
+        if self._buffer.dtype != x.dtype or self._buffer.device != x.device or self._buffer.numel() < x.numel():
+            self._buffer = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+        return self._buffer[: x.numel()].view(x.shape)
+
+
+class CleanBlock:
+    """One layer's clean activations over a block of images, with what all views have in common.
+
+    Images with a non-finite activation are set to zero here and left out of the mean; ``valid`` tells them apart and
+    their deviation is NaN.
+
+    Args:
+        activation: (n, ...), copied unless ``owned``.
+        centre: mean and deviation from reference images, instead of the block's own.
+        owned: whether the tensor may be written to.
+    """
+
+    def __init__(self, activation: Tensor, *, centre: Centre | None = None, owned: bool = False) -> None:
+        self.activation = upcast(activation)
+        if not owned and self.activation is activation:
+            self.activation = activation.clone()
+        rows = self.activation.flatten(1)
+        self.valid = rows.sum(1).isfinite()
+        self.activation.masked_fill_(~self.valid.view(-1, *[1] * (activation.ndim - 1)), 0.0)
+        self._centre = centre
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Mean over the block's images, (1, ...)."""
+        if self._centre is not None:
+            return self._centre.mean
+        wide = accumulation_dtype(self.activation.device)
+        total = self.activation.sum(0, keepdim=True, dtype=wide)
+        return (total / self.valid.sum()).to(self.activation.dtype)
+
+    @cached_property
+    def squared_deviation(self) -> Tensor:
+        """``|a_i - m|^2``, (n,)."""
+        return self._masked(squared_distance(self.activation, self.mean))
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """``e_i = n/(n-1) |a_i - m|^2``, (n,); the reference's mean of it where there is one; NaN for a single image."""
+        if self._centre is not None:
+            return self._masked(self._centre.deviation.expand(self.valid.shape))
+        count = self.valid.sum()
+        factor = torch.where(count > 1, count / (count - 1).clamp(min=1), torch.nan)
+        return self.squared_deviation * factor
+
+    @cached_property
+    def squared_length(self) -> Tensor:
+        """``|a_i|^2``, (n,)."""
+        return self._masked(squared_norm(self.activation))
+
+    def _masked(self, scalars: Tensor) -> Tensor:
+        return torch.where(self.valid, scalars, torch.nan)
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known, beside the two tensors, about ``clean`` and ``augmented`` of one layer under one view.
+
+    Quantities that several metrics need are computed once and kept: :attr:`squared_distance` and
+    :attr:`squared_deviation` pass over the activations once each, whoever asks.
+
+    Args:
+        augmented: the augmented activations, (B, ...), float32 or float64.
+        block: the clean activations of the whole block of n images that these B belong to.
+        rows: which of the block's n rows the B are.
+        ids: the images' rows in the tables, (start, stop).
+        site: the layer, or the pixels, or the output.
+        view_index: the view's row in the tables.
+        view: the view itself, with its augmentation, level and severity, where it is known.
+        labels: the images' integer labels, (B, ...), or None.
+        matrix: (B, 3, 3) source-to-destination pixel matrices of a geometric view, or None.
+        image_size: height and width of the model's input in pixels, or None.
+    """
+
+    augmented: Tensor
+    block: CleanBlock
+    rows: slice
+    ids: tuple[int, int]
+    site: Site
+    view_index: int = 0
+    view: Any = None
+    labels: Tensor | None = None
+    matrix: Tensor | None = None
+    image_size: tuple[int, int] | None = None
+    scratch: Scratch = field(default_factory=Scratch, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        clean: Tensor,
+        augmented: Tensor,
+        *,
+        layer: str,
+        view_index: int = 0,
+        ids: Sequence[int] | None = None,
+        labels: Tensor | None = None,
+    ) -> About:
+        """The record for a block that stands alone, where a metric is used without the engine.
+
+        Args:
+            clean: clean activations of a whole block, (n, ...).
+            augmented: augmented activations of the same images, (n, ...).
+            layer: the layer's name, as the metric was prepared for it.
+            view_index: the view's row in the tables.
+            ids: the images' consecutive rows in the tables; default: 0 to n - 1.
+            labels: integer labels, (n,).
+
+        Raises:
+            ValueError: where shapes differ, or ids are not n consecutive numbers.
+        """
+        if clean.shape != augmented.shape:
+            raise ValueError(
+                f"clean and augmented activations must have one shape, got {tuple(clean.shape)} and "
+                f"{tuple(augmented.shape)}"
+            )
+        count = clean.shape[0]
+        numbers = list(range(count)) if ids is None else [int(i) for i in ids]
+        if not numbers or numbers != list(range(numbers[0], numbers[0] + count)):
+            raise ValueError(f"ids must be {count} consecutive image numbers, got {numbers}")
+        return cls(
+            augmented=upcast(augmented),
+            block=CleanBlock(clean),
+            rows=slice(0, count),
+            ids=(numbers[0], numbers[0] + count),
+            site=Site(layer, 1, tuple(clean.shape[1:])),
+            view_index=view_index,
+            labels=labels,
+        )
+
+    @property
+    def layer(self) -> str:
+        """The layer's name."""
+        return self.site.name
+
+    @property
+    def clean(self) -> Tensor:
+        """The clean activations of these B images, (B, ...); zeros where they were not finite."""
+        return self.block.activation[self.rows]
+
+    @property
+    def valid(self) -> Tensor:
+        """Which of the B images have finite clean activations, (B,) bool."""
+        return self.block.valid[self.rows]
+
+    @property
+    def deviation(self) -> Tensor:
+        """``e_i`` of the B images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
+        return self.block.deviation[self.rows]
+
+    @cached_property
+    def squared_distance(self) -> Tensor:
+        """``d_i = |b_i - a_i|^2``, (B,)."""
+        return squared_distance(self.augmented, self.clean, out=self.scratch.like(self.augmented))
+
+    @cached_property
+    def squared_deviation(self) -> Tensor:
+        """``g_i = |b_i - m|^2``, (B,)."""
+        return squared_distance(self.augmented, self.block.mean, out=self.scratch.like(self.augmented))

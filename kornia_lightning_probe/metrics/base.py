@@ -1,0 +1,275 @@
+"""The base of every measure: a torchmetrics.Metric that keeps one row per image and statistic."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torchmetrics import Metric
+
+from kornia_lightning_probe.functional import Estimate, accumulation_dtype, mean_with_error
+from kornia_lightning_probe.metrics.about import About, Site
+
+
+def sum_over_ranks(tensor: Tensor, group: Any = None) -> list[Tensor]:
+    """A ``dist_sync_fn`` for tables to which every rank has added its own cells: one all-reduce of one tensor.
+
+    Args:
+        tensor: this rank's state.
+        group: a process group; None is the default one.
+
+    Returns:
+        A list of one tensor, the sum over the ranks.
+    """
+    total = tensor.clone()
+    torch.distributed.all_reduce(total, group=group)
+    return [total]
+
+
+class ProbeMetric(Metric):
+    """Compares clean and augmented activations image by image, in tables that merge exactly.
+
+    A subclass names itself and its statistics, says in :meth:`measure` what it takes from each image and in
+    :meth:`reduce` what it makes of all of them::
+
+        class MeanShift(ProbeMetric):
+            name = "mean_shift"
+            statistics = ("shift",)
+
+            def measure(self, clean, augmented, about):
+                return {"shift": (augmented - clean).flatten(1).mean(1)}
+
+            def reduce(self, table):
+                estimate = mean_with_error(table["shift"])
+                return estimate.value, estimate.std_error
+
+    Each image's row is written once, by the one process that owns the image, so adding the zeros of all others is
+    exact: results do not depend on the number of processes, on the order of updates or on how batches were cut. Views,
+    layers and the number of images are not known when a user builds a metric; :meth:`prepare` makes a copy that has
+    its tables.
+
+    Attributes:
+        name: the metric's name in results and tags.
+        statistics: the names of the scalars per image that :meth:`measure` returns.
+        layers: the names of the table's columns, empty until prepared.
+        scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
+        table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
+        filled: state, (view, layer, image), how often a cell was written.
+
+    Args:
+        kwargs: torchmetrics' own options, for example ``process_group``.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    name: str
+    statistics: tuple[str, ...]
+    scope: ClassVar[Literal["layers", "embedding", "output"]] = "layers"
+
+    table: Tensor
+    filled: Tensor
+    layers: tuple[str, ...] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dist_sync_fn", sum_over_ranks)
+        super().__init__(**kwargs)
+        self._columns: dict[str, int] = {}
+
+    @abstractmethod
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+        """What this metric takes from each image of a batch.
+
+        Args:
+            clean: clean activations, (B, ...), float32 or float64.
+            augmented: augmented activations, same shape and dtype.
+            about: what else is known: distances already computed, the block's mean, labels, matrices.
+
+        Returns:
+            For each of :attr:`statistics` a tensor (B,); or an empty mapping where the view does not concern this
+            metric, which leaves the cells unfilled.
+        """
+
+    @abstractmethod
+    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What this metric makes of all images.
+
+        Args:
+            table: for each of :attr:`statistics` a float64 tensor (view, layer, image), NaN where an image is missing.
+
+        Returns:
+            Value and standard error, each (view, layer).
+        """
+
+    def applies_to(self, site: Site) -> bool:
+        """Whether this metric measures at a site; by default what :attr:`scope` says."""
+        if self.scope == "embedding":
+            return site.is_embedding
+        return (site.kind == "output") == (self.scope == "output")
+
+    def prepare(
+        self, views: Sequence[Any], layers: Sequence[str], num_images: int, *, device: torch.device | None = None
+    ) -> ProbeMetric:
+        """A copy with empty tables for these views, layers and images; this metric stays as it is.
+
+        Args:
+            views: the views, one row each.
+            layers: the layers' names, one column each.
+            num_images: N.
+            device: where the tables live; default: where this metric is.
+
+        Raises:
+            ValueError: where there is no view, no layer or no image, or the metric has no name or statistics.
+        """
+        if not getattr(self, "name", "") or not getattr(self, "statistics", ()):
+            raise ValueError(f"{type(self).__name__} must set name, a text, and statistics, a tuple of names")
+        shape = (len(views), len(layers), num_images)
+        if min(shape) < 1:
+            raise ValueError(f"{self!r} needs views, layers and images, got {shape[0]}, {shape[1]} and {shape[2]} of them")
+        place = torch.device(self.device if device is None else device)
+        wide = accumulation_dtype(place)
+        prepared = self.clone().to(place)
+        prepared.layers = tuple(layers)
+        prepared._columns = {layer: column for column, layer in enumerate(layers)}
+        zeros = torch.zeros(len(self.statistics), *shape, dtype=wide, device=place)
+        prepared.add_state("table", zeros, dist_reduce_fx="sum")
+        prepared.add_state("filled", torch.zeros(shape, dtype=wide, device=place), dist_reduce_fx="sum")
+        return prepared
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether this metric has its tables."""
+        return "table" in self._defaults
+
+    def update(self, clean: Tensor, augmented: Tensor, about: About) -> None:
+        """Measure a batch and write its images' rows.
+
+        Args:
+            clean: clean activations, (B, ...).
+            augmented: augmented activations, (B, ...).
+            about: says which images, layer and view these are; see :meth:`About.of`.
+
+        Raises:
+            RuntimeError: on a metric that was not prepared.
+            ValueError: where :meth:`measure` returns other statistics or shapes than it declares.
+        """
+        self._require_tables("update")
+        values = self.measure(clean, augmented, about)
+        if not values:
+            return
+        rows = torch.stack([self._checked(values, name, about) for name in self.statistics])
+        column, (start, stop) = self._column(about.layer), about.ids
+        self.table[:, about.view_index, column, start:stop] = torch.where(about.valid, rows, torch.nan)
+        self.filled[about.view_index, column, start:stop] += 1
+
+    def compute(self) -> Estimate:
+        """The estimates of all views and layers; NaN where nothing was measured.
+
+        Returns:
+            An :class:`Estimate` of shape (view, layer); torchmetrics makes a scalar of a table of one cell.
+
+        Raises:
+            RuntimeError: on a metric that was not prepared, or where an image was written twice.
+        """
+        self._require_tables("compute")
+        return self.estimates()
+
+    def estimates(self) -> Estimate:
+        """What :meth:`compute` returns, from the tables as they are: no synchronisation, no cache, no squeezing."""
+        twice = (self.filled > 1).any(0).any(0).nonzero().flatten().tolist()
+        if twice:
+            raise RuntimeError(
+                f"metric {self.name!r} holds images {_some(twice)} more than once: each image's row is written by one "
+                "process, once; reset() before measuring the same images again, and merge only what was measured apart"
+            )
+        table = torch.where(self.filled > 0, self.table, torch.nan)
+        value, std_error = self.reduce(dict(zip(self.statistics, table, strict=True)))
+        return Estimate(value, std_error, table.isfinite().all(0).sum(-1))
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the tables of a metric that has measured other images.
+
+        Args:
+            incoming_state: a prepared metric of this class, or its ``metric_state``.
+
+        Raises:
+            RuntimeError: where either side was not prepared.
+            ValueError: where tables differ in shape.
+        """
+        self._require_tables("merge_state")
+        if isinstance(incoming_state, ProbeMetric):
+            incoming_state._require_tables("merge_state")
+        state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        for name in ("table", "filled"):
+            if name in state and state[name].shape != getattr(self, name).shape:
+                raise ValueError(
+                    f"metric {self.name!r} can't merge a {name} of shape {tuple(state[name].shape)} into one of shape "
+                    f"{tuple(getattr(self, name).shape)}: both must be prepared for the same views, layers and images"
+                )
+        super().merge_state(incoming_state)
+        # torchmetrics keeps the value of an earlier compute() across a merge.
+        self._computed = None
+        self._update_count += 1
+
+    def _checked(self, values: Mapping[str, Tensor], name: str, about: About) -> Tensor:
+        count = about.ids[1] - about.ids[0]
+        value = values.get(name)
+        if set(values) != set(self.statistics) or not isinstance(value, Tensor) or value.shape != (count,):
+            came = {key: tuple(getattr(v, "shape", ())) for key, v in values.items()}
+            raise ValueError(
+                f"{type(self).__name__}.measure returned {came}, expected a tensor of shape ({count},), one scalar per "
+                f"image, for each of {list(self.statistics)}"
+            )
+        return value.to(self.table)
+
+    def _column(self, layer: str) -> int:
+        if layer not in self._columns:
+            raise ValueError(f"metric {self.name!r} was prepared for the layers {list(self.layers)}, got {layer!r}")
+        return self._columns[layer]
+
+    def _require_tables(self, action: str) -> None:
+        if not self.is_prepared:
+            raise RuntimeError(
+                f"{action}() on {type(self).__name__}, which has no tables yet: call "
+                "metric = metric.prepare(views, layers, num_images) first; the probes do so themselves"
+            )
+
+
+class FunctionMetric(ProbeMetric):
+    """A plain function of (clean, augmented) as a metric: its mean over images.
+
+    Args:
+        function: takes two tensors (B, ...) and returns one scalar per image, (B,).
+        name: default: the function's name.
+
+    Raises:
+        TypeError: where the function has no name and none is given.
+    """
+
+    statistics = ("value",)
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        chosen = name or getattr(function, "__name__", "")
+        if not chosen or chosen == "<lambda>":
+            raise TypeError(f"a metric needs a name: FunctionMetric({function!r}, name=...)")
+        self.name = chosen
+        self.function = function
+
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """The function's value of each image."""
+        return {"value": self.function(clean, augmented)}
+
+    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean over images and its standard error."""
+        estimate = mean_with_error(table["value"])
+        return estimate.value, estimate.std_error
+
+
+def _some(numbers: Sequence[int], most: int = 8) -> str:
+    shown = ", ".join(str(number) for number in numbers[:most])
+    return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"

@@ -1,0 +1,273 @@
+"""Operators that the presets need and Kornia lacks, each a Kornia augmentation with its magnitude pinned."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
+import torch
+from kornia.enhance import adjust_contrast_with_mean_subtraction
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d, motion_blur
+from torch import Tensor
+
+
+class SignedRotation(K.RandomRotation):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Turns each image by the same angle, to the left or to the right.
+
+    Args:
+        degrees: the angle; black enters at the corners.
+    """
+
+    def __init__(self, degrees: float) -> None:
+        super().__init__((degrees, degrees), p=1.0)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw a sign for each image."""
+        params: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        params["degrees"] = params["degrees"] * _signs(batch_shape[0])
+        return params
+
+
+class SignedTranslation(K.RandomTranslate):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Moves each image by the same distance along both axes, forwards or backwards on each.
+
+    Args:
+        fraction: of the width along x, of the height along y; black enters at the border.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__((fraction, fraction), (fraction, fraction), p=1.0)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw a sign for each image and axis."""
+        params: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        for name in ("translate_x", "translate_y"):
+            params[name] = params[name] * _signs(batch_shape[0])
+        return params
+
+
+class SignedScale(K.RandomAffine):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Enlarges or shrinks each image about its centre, by the factor 1 + change or 1 - change.
+
+    Args:
+        change: in (0, 1); black enters around an image that shrinks.
+    """
+
+    def __init__(self, change: float) -> None:
+        super().__init__(0.0, scale=(1.0 + change, 1.0 + change), p=1.0)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw a sign for each image."""
+        params: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        params["scale"] = 1.0 + (params["scale"] - 1.0) * _signs(batch_shape[0]).unsqueeze(1)
+        return params
+
+
+class SignedShear(K.RandomShear):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Shears each image along x by the same angle, to the left or to the right.
+
+    Args:
+        degrees: the angle between a vertical line and its image; black enters at the sides.
+    """
+
+    def __init__(self, degrees: float) -> None:
+        super().__init__((degrees, degrees), p=1.0)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw a sign for each image."""
+        params: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        params["shear_x"] = params["shear_x"] * _signs(batch_shape[0])
+        return params
+
+
+class _Pinned(K.IntensityAugmentationBase2D):
+    """An operator that moves no pixel and whose magnitude is fixed when it is built."""
+
+    change: Callable[..., Tensor]
+
+    def __init__(self, **magnitude: float) -> None:
+        super().__init__(p=1.0)
+        self.flags = magnitude
+
+    def apply_transform(
+        self,
+        input: Tensor,  # noqa: A002 - Kornia passes it by this name
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,  # noqa: ARG002 - Kornia passes the identity
+    ) -> Tensor:
+        """Hand Kornia's call on, magnitude and random draw by name."""
+        return self.change(input, **flags, **params)
+
+
+class PinnedGaussianBlur(_Pinned):
+    """Blurs with the discrete Gaussian, whose variance is sigma squared however small sigma is.
+
+    A sampled Gaussian, Kornia's own, is the identity at sigma = 0.16 pixels, which is 0.5 % of 32.
+
+    Args:
+        sigma: in pixels, or where `relative`, as a fraction of the shorter side.
+        relative: whether sigma is a fraction.
+
+    Source:
+        Lindeberg, Scale-space for discrete signals, IEEE TPAMI 12(3), 1990.
+    """
+
+    def __init__(self, sigma: float, *, relative: bool = False) -> None:
+        super().__init__(sigma=sigma, relative=relative)
+
+    def change(self, images: Tensor, *, sigma: float, relative: bool, **_: Any) -> Tensor:
+        """Filter along both axes, mirroring at the border."""
+        height, width = images.shape[-2:]
+        pixels = sigma * (min(height, width) if relative else 1)
+        along_x, along_y = (discrete_gaussian(pixels, most=side - 1).to(images)[None] for side in (width, height))
+        return filter2d_separable(images, along_x, along_y, "reflect")
+
+
+class PinnedMotionBlur(_Pinned):
+    """Smears each image along a line of the same length, in a direction drawn for each.
+
+    A kernel of k pixels smears over k - 1; lengths between two odd kernels blend their results, so that length 0 is
+    the identity and no length is rounded away.
+
+    Args:
+        fraction: the length, as a fraction of the shorter side.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__(fraction=fraction)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw an angle in [0, 180) degrees for each image."""
+        return {"angle": 180.0 * torch.rand(batch_shape[0])}
+
+    def change(self, images: Tensor, *, fraction: float, angle: Tensor, **_: Any) -> Tensor:
+        """Filter with the two nearest odd kernels, mirroring at the border, and blend."""
+        half = fraction * min(images.shape[-2:]) / 2
+        short, long = (_smear(images, radius, angle.to(images)) for radius in (math.floor(half), math.floor(half) + 1))
+        return torch.lerp(short, long, half - math.floor(half))
+
+
+class ClampedGaussianNoise(K.RandomGaussianNoise):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Adds Gaussian noise and limits the result to [0, 1], as a camera does; Kornia's own leaves the range.
+
+    Args:
+        sigma: standard deviation of the noise, where white is 1.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__(0.0, sigma, p=1.0)
+
+    def apply_transform(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Add and limit."""
+        noisy: Tensor = super().apply_transform(*args, **kwargs)
+        return noisy.clamp(0.0, 1.0)
+
+
+class PinnedContrast(_Pinned):
+    """Moves every pixel towards the image's mean grey, or away from it.
+
+    Kornia's RandomContrast multiplies, which darkens; this is the contrast of PIL, torchvision and ImageNet-C.
+
+    Args:
+        factor: 0 leaves the mean grey only, 1 is the identity.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(factor=factor)
+
+    def change(self, images: Tensor, *, factor: float, **_: Any) -> Tensor:
+        """Blend with the mean grey, limited to [0, 1]."""
+        return adjust_contrast_with_mean_subtraction(images, factor)
+
+
+class PinnedValue(_Pinned):
+    """Adds to V of hue, saturation and value, limited to [0, 1]; hue and saturation stay.
+
+    V is the largest channel, and scaling all channels by V'/V changes neither hue nor saturation, so this needs no
+    conversion and works for any number of channels.
+
+    Args:
+        offset: what is added to V.
+    """
+
+    def __init__(self, offset: float) -> None:
+        super().__init__(offset=offset)
+
+    def change(self, images: Tensor, *, offset: float, **_: Any) -> Tensor:
+        """Scale each pixel's channels by V'/V; black becomes grey."""
+        value = images.amax(dim=1, keepdim=True)
+        target = (value + offset).clamp(0.0, 1.0)
+        return torch.where(value > 0, images * (target / value.clamp_min(torch.finfo(images.dtype).tiny)), target)
+
+
+class PinnedElastic(K.RandomElasticTransform):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Warps each image by a smooth random field whose displacement has the same root mean square for every size.
+
+    Args:
+        displacement: root mean square along one axis, as a fraction of that axis; smaller near the border.
+        smoothness: standard deviation of the Gaussian that smooths the field, as a fraction of the shorter side.
+    """
+
+    def __init__(self, displacement: float, *, smoothness: float = 0.08) -> None:
+        super().__init__(padding_mode="reflection", p=1.0)
+        self.flags.update(displacement=displacement, smoothness=smoothness)
+
+    def apply_transform(
+        self,
+        input: Tensor,  # noqa: A002 - Kornia passes it by this name
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
+    ) -> Tensor:
+        """Choose Kornia's kernel and strength for the size at hand, and warp."""
+        sigma = flags["smoothness"] * min(input.shape[-2:])
+        kernel_size = 2 * math.ceil(3 * sigma) + 1
+        kernel = get_gaussian_kernel1d(kernel_size, sigma)
+        # Uniform noise on [-1, 1] has variance 1/3; a separable filter multiplies it by (sum of k^2)^2.
+        root_mean_square = math.sqrt(1 / 3) * float(kernel.square().sum())
+        # grid_sample's coordinates run from -1 to 1, so a whole side is 2.
+        strength = 2 * flags["displacement"] / root_mean_square
+        sized = {**flags, "kernel_size": (kernel_size,) * 2, "sigma": (sigma,) * 2, "alpha": (strength,) * 2}
+        warped: Tensor = super().apply_transform(input, params, sized, transform)
+        return warped
+
+
+def discrete_gaussian(sigma: float, *, most: int) -> Tensor:
+    """Compute the discrete Gaussian kernel T(n) = exp(-t) I_n(t) with t = sigma^2.
+
+    It is the inverse Fourier transform of exp(t (cos w - 1)), which is how it is computed.
+
+    Args:
+        sigma: standard deviation in pixels, at least 0.
+        most: largest radius of the kernel, in pixels.
+
+    Returns:
+        (2 radius + 1,) float64 with sum 1, radius = min(4 sigma + 2 rounded up, most).
+
+    Source:
+        Lindeberg, Scale-space for discrete signals, IEEE TPAMI 12(3), 1990.
+
+    Example:
+        >>> kernel = discrete_gaussian(0.5, most=10)
+        >>> distance = torch.arange(9) - 4
+        >>> round(float((kernel * distance**2).sum()), 4)  # the variance
+        0.25
+    """
+    radius = min(math.ceil(4 * sigma) + 2, most)
+    # A period long enough that the tail that wraps around is below rounding.
+    period = 2 * (radius + math.ceil(8 * sigma) + 8)
+    frequency = 2 * math.pi / period * torch.arange(period // 2 + 1, dtype=torch.float64)
+    kernel = torch.fft.irfft(torch.exp(sigma**2 * (torch.cos(frequency) - 1)).to(torch.complex128), n=period)
+    kernel = torch.cat([kernel[1 : radius + 1].flip(0), kernel[: radius + 1]])
+    return kernel / kernel.sum()
+
+
+def _signs(num_images: int) -> Tensor:
+    return torch.where(torch.rand(num_images) < 0.5, -1.0, 1.0)
+
+
+def _smear(images: Tensor, radius: int, angle: Tensor) -> Tensor:
+    if radius == 0:
+        return images
+    return motion_blur(images, 2 * radius + 1, angle, torch.zeros_like(angle), "reflect", "bilinear")

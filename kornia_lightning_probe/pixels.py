@@ -1,0 +1,180 @@
+"""What a pixel value means: the loader's normalisation, undone before an augmentation and redone after it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_TOLERANCE = 1e-4
+
+
+class PixelScale:
+    """Maps what a loader gives to [0, 1] and back.
+
+    A loader that normalises gives `x = (raw - mean) / std` with raw pixels in `value_range = (low, high)`, so
+
+        unit = (x * std + mean - low) / (high - low)
+
+    Args:
+        mean: the loader's mean, one number or one for each channel, in units of the raw pixels; None is 0.
+        std: the loader's standard deviation, likewise; None is 1.
+        value_range: lowest and highest value that a raw pixel can take.
+
+    Raises:
+        ValueError: for a standard deviation that isn't positive or a range that isn't increasing.
+
+    Example:
+        >>> scale = PixelScale(mean=0.5, std=0.25)
+        >>> scale.to_unit(torch.tensor([[[[-2.0, 2.0]]]]))
+        tensor([[[[0., 1.]]]])
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        self.mean = _per_channel("mean", mean, default=0.0)
+        self.std = _per_channel("std", std, default=1.0)
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {list(self.std)}.")
+        low, high = (float(bound) for bound in value_range)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}.")
+        self.value_range = (low, high)
+        self._normalised = mean is not None or std is not None
+        self._identical = not self._normalised and self.value_range == (0.0, 1.0)
+
+    def to_unit(self, images: Tensor) -> Tensor:
+        """Undo the normalisation.
+
+        Args:
+            images: (B, C, H, W), floating point, as the loader gives them.
+
+        Returns:
+            A new contiguous float32 tensor of the same shape, limited to [0, 1].
+        """
+        unit = images.to(torch.float32)
+        if not self._identical:
+            mean, std = self._statistics(unit)
+            low, high = self.value_range
+            unit = (unit * std + (mean - low)) / (high - low)
+        return unit.clamp(0.0, 1.0).contiguous()
+
+    def from_unit(self, unit: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Redo the normalisation.
+
+        Args:
+            unit: (B, C, H, W), float32, where 0 and 1 are the ends of `value_range`.
+            dtype: of the tensor that is returned.
+
+        Returns:
+            A contiguous tensor of the same shape.
+        """
+        if not self._identical:
+            mean, std = self._statistics(unit)
+            low, high = self.value_range
+            unit = (unit * (high - low) - (mean - low)) / std
+        return unit.to(dtype).contiguous()
+
+    def check(self, images: Tensor, *, what: str = "images") -> None:
+        """Raise where images can't be what `mean`, `std` and `value_range` say that they are.
+
+        Args:
+            images: (B, C, H, W), floating point, as the loader gives them.
+            what: how the message calls them.
+
+        Raises:
+            TypeError: for anything but a floating point tensor.
+            ValueError: for a wrong number of dimensions or channels, for NaN or infinite pixels, and for values
+                outside `value_range` (tolerance 1e-4 of the range, or one rounding step of the images' dtype).
+        """
+        self.check_layout(images, what=what)
+        if images.numel() == 0:
+            raise ValueError(f"{what}: no pixels in a tensor of shape {tuple(images.shape)}.")
+        finite = torch.isfinite(images).flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            rows = (~finite).nonzero().flatten().tolist()
+            raise ValueError(
+                f"{what}: NaN or infinite pixels in {len(rows)} of {len(images)} images (rows {_some(rows)}). "
+                "Repair or leave out these images."
+            )
+        self._check_range(images, what)
+
+    def check_layout(self, images: Tensor, *, what: str = "images") -> None:
+        """Raise where images aren't a (B, C, H, W) floating point tensor; reads no pixel.
+
+        Args:
+            images: what should be images.
+            what: how the message calls them.
+
+        Raises:
+            TypeError: for anything but a floating point tensor.
+            ValueError: for a wrong number of dimensions or channels.
+        """
+        if not isinstance(images, Tensor):
+            raise TypeError(f"{what} must be a tensor of shape (B, C, H, W), got {type(images).__name__}.")
+        if not images.is_floating_point():
+            raise TypeError(
+                f"{what} must be floating point, got {images.dtype}. Convert 8-bit images with `images.float() / 255` "
+                "or `v2.ToDtype(torch.float32, scale=True)`."
+            )
+        if images.ndim != 4:
+            hint = " Add a batch dimension to a single image: `images[None]`." if images.ndim == 3 else ""
+            raise ValueError(f"{what} must have the shape (B, C, H, W), got {tuple(images.shape)}.{hint}")
+        channels = images.shape[1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(f"{what} have {channels} channels, but {name} has {len(values)} values.")
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (
+            torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return mean, std
+
+    def _check_range(self, images: Tensor, what: str) -> None:
+        values = images.to(torch.float64 if images.dtype == torch.float64 else torch.float32)
+        mean, std = self._statistics(values)
+        raw = values * std + mean
+        lowest, highest = float(raw.min()), float(raw.max())
+        low, high = self.value_range
+        tolerance = max(_TOLERANCE, torch.finfo(images.dtype).eps) * (high - low)
+        if lowest >= low - tolerance and highest <= high + tolerance:
+            return
+        undone = " after undoing mean and std" if self._normalised else ""
+        raise ValueError(
+            f"{what}: values from {lowest:.4g} to {highest:.4g}{undone}, outside value_range=({low:g}, {high:g}). "
+            + self._advice(lowest, highest, images)
+        )
+
+    def _advice(self, lowest: float, highest: float, images: Tensor) -> str:
+        low, high = self.value_range
+        if self._normalised and float(images.min()) >= low and float(images.max()) <= high:
+            return "As they are given, they lie inside: if the loader doesn't normalise, leave mean and std out."
+        if self._normalised:
+            return "Pass the mean=, std= and value_range= that the loader's normalisation really has."
+        if lowest < 0 and max(-lowest, highest) < 16:
+            return "If the loader normalises, pass its mean= and std=."
+        for top in (255, 4095, 65535):
+            if lowest >= 0 and highest <= top:
+                return f"Pass value_range=(0, {top}), or scale the images to [0, 1]."
+        return "Pass value_range=(lowest, highest) of the raw images."
+
+
+def _per_channel(name: str, values: float | Sequence[float] | None, *, default: float) -> tuple[float, ...]:
+    if values is None:
+        return (default,)
+    numbers = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} must be one finite number, or one for each channel, got {values!r}.")
+    return tuple(numbers)
+
+
+def _some(rows: list[int], *, most: int = 8) -> str:
+    shown = ", ".join(map(str, rows[:most]))
+    return f"{shown}, ..." if len(rows) > most else shown

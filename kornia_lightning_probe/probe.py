@@ -1,0 +1,153 @@
+"""The whole measurement as one function, for those who have no Trainer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kornia_lightning_probe.bank import AugmentationBank
+from kornia_lightning_probe.batches import ImageKeys, ToInputs
+from kornia_lightning_probe.calling import Forward, cast_inputs, device_of, forward_of
+from kornia_lightning_probe.engine import Plan, Subject, run_probe
+from kornia_lightning_probe.images import ProbeImages
+from kornia_lightning_probe.layers import LayerSelector, exact_names, select_layers
+from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
+from kornia_lightning_probe.result import ProbeResult
+
+ONE_IMAGE = (
+    "one image has no other image to be compared with, so sensitivity is NaN and relative_change is given instead; "
+    "pass reference=, images that supply mean and between-image distance"
+)
+
+
+def probe_model(
+    model: nn.Module,
+    inputs: Any,
+    bank: AugmentationBank,
+    *,
+    layers: LayerSelector = "auto",
+    metrics: Sequence[MetricLike] | MetricLike | None = None,
+    labels: Tensor | Sequence[int] | None = None,
+    reference: Any = None,
+    image_keys: ImageKeys | None = None,
+    embedding: str | None = None,
+    to_inputs: ToInputs | None = None,
+    forward: Forward | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> ProbeResult:
+    """Measure how far a model's layers move under augmentations.
+
+    The model is run in eval mode and left as it was: training flags, buffers, hooks, random streams, grad mode. The
+    numbers do not depend on ``batch_size``. Nothing is communicated, whatever processes there are.
+
+    Args:
+        model: any nn.Module; called as ``model(tensor)``, ``model(dict)`` or ``model(*tuple)``.
+        inputs: images (N, C, H, W), one image (C, H, W), a dict or tuple of tensors with N in front, a Dataset or a
+            DataLoader (whose sampler is never used).
+        bank: the augmentations, each with its levels; ``AugmentationBank.preset()`` has 19 views.
+        layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these.
+        metrics: names, metric objects or functions of (clean, augmented); None is the default set.
+        labels: integers (N,), where ``inputs`` does not bring them.
+        reference: images, in any form that ``inputs`` may have, that supply the mean and the between-image distance
+            where the inputs are too few.
+        image_keys: which entries of dict or tuple inputs are images; default: the only float entry with 4 dimensions.
+        embedding: the layer called the embedding; default: the last chosen layer that isn't the output itself.
+        to_inputs: how to get the model's inputs out of a loader's batch: a callable, a key or an index.
+        forward: a callable ``(model, inputs)``, or the dotted name of a method or submodule to call.
+        device: where to run; the model is moved there and back. Default: where the model is.
+        batch_size: at most so many images in one forward pass.
+        seed: chooses the order in which images are dealt into blocks.
+        progress: whether to show a bar.
+
+    Returns:
+        The result; its pixels are the layer ``input``.
+
+    Raises:
+        TypeError: where the model is no nn.Module.
+        ValueError: for anything in the inputs, the layers or the bank that can't be used; the text says what came,
+            what was expected and what to do.
+
+    Example:
+        >>> import kornia.augmentation as K
+        >>> images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> bank = AugmentationBank({"hflip": K.RandomHorizontalFlip(p=1.0)})
+        >>> result = probe_model(net, images, bank, layers=["0", "4"])
+        >>> result.layers
+        ('0', '4')
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
+    images = ProbeImages(inputs, seed=seed, image_keys=image_keys, to_inputs=to_inputs, labels=labels)
+    others = _reference(reference, seed=seed, image_keys=image_keys, to_inputs=to_inputs)
+    if metrics is None and images.num_images == 1 and others is None:
+        metrics = ("sensitivity", "relative_change")
+        images.notes.append(ONE_IMAGE)
+    plan = Plan(
+        images=images,
+        bank=bank.fit_channels(images.scout.images[0].shape[1]),
+        metrics=resolve_metrics(metrics),
+        reference=others,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    place = torch.device(device) if device is not None else device_of(model) or images.scout.images[0].device
+    with _moved(model, place):
+        subject = choose_subject(
+            model, cast_inputs(model, forward_of(model, forward)), layers=layers, embedding=embedding, device=place
+        )
+        result = run_probe(subject, plan)
+    for sentence in (*result.metadata.get("notes", ()), *result.metadata["warnings"]):
+        warnings.warn(sentence, UserWarning, stacklevel=2)
+    return result
+
+
+def choose_subject(
+    model: nn.Module,
+    forward: Callable[[Any], Any],
+    *,
+    layers: LayerSelector,
+    embedding: str | None,
+    device: torch.device,
+) -> Subject:
+    """A model with its chosen layers; a named embedding is one of them, whether it was chosen or not."""
+    chosen = select_layers(model, layers)
+    exact = exact_names(model, layers)
+    if embedding is not None and embedding not in chosen and embedding.split(".call")[0].split("[")[0] not in chosen:
+        base = embedding.split(".call")[0].split("[")[0]
+        chosen |= select_layers(model, base)
+        exact |= {base}
+    return Subject(model, forward, chosen, device, exact=exact, embedding=embedding)
+
+
+def _reference(source: Any, **options: Any) -> ProbeImages | None:
+    if source is None:
+        return None
+    images = ProbeImages(source, **options)
+    if images.num_images < 2:
+        raise ValueError(
+            f"reference has {images.num_images} image; at least 2 are needed to say how far apart images are"
+        )
+    return images
+
+
+@contextmanager
+def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
+    home = device_of(model)
+    if home is None or home == device:
+        yield
+        return
+    try:
+        model.to(device)
+        yield
+    finally:
+        model.to(home)
