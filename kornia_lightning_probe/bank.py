@@ -17,6 +17,8 @@ from kornia_lightning_probe.pixels import PixelScale
 from kornia_lightning_probe.randomness import isolated_rng, stable_seed
 from kornia_lightning_probe.views import View, describe_transform, read_views
 
+__all__ = ["AugmentationBank", "Augmented", "View"]
+
 # An augmentation whose largest pixel change stays below this, on the scale [0, 1], has done nothing.
 _NOTICEABLE = 1e-4
 
@@ -45,9 +47,9 @@ class AugmentationBank:
 
     Args:
         views: a mapping of a name to one augmentation, a list of them (levels 1, 2, ..., severity = level), or a
-            mapping of a severity to an augmentation (sorted ascending). An augmentation is any `nn.Module` or callable on a
-            (B, C, H, W) float batch in [0, 1] that keeps B and C: a Kornia class, `AugmentationSequential` (whatever
-            its data_keys), `ImageSequential`, a torchvision v2 transform.
+            mapping of a severity to an augmentation (sorted ascending). An augmentation is any `nn.Module` or callable
+            on a (B, C, H, W) float batch in [0, 1] that keeps B and C: a Kornia class, `AugmentationSequential`
+            (whatever its data_keys), `ImageSequential`, a torchvision v2 transform.
         seed: the base of all seeds.
         mean: of the normalisation that the loader has applied, one number or one for each channel; None: no shift.
         std: likewise; None: no scaling.
@@ -234,7 +236,9 @@ class AugmentationBank:
             _check_result(view, augmented, unit)
             augmented = augmented.detach().to(unit)
             changed = augmented.shape != unit.shape or not bool(((augmented - unit).abs() <= _NOTICEABLE).all())
-            return self.pixels.from_unit(augmented, dtype=images.dtype), changed, recorder.matrix(len(images))
+            matrix = recorder.matrix(len(images))
+            matrix = None if matrix is None else matrix.to(images.device)
+            return self.pixels.from_unit(augmented, dtype=images.dtype), changed, matrix
 
 
 @contextmanager

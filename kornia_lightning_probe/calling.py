@@ -74,7 +74,9 @@ def _named(model: nn.Module, name: str) -> Callable[..., Any]:
         target = attrgetter(name)(model)
     except AttributeError as error:
         children = ", ".join(child for child, _ in model.named_children()) or "no submodules"
-        raise ValueError(f"forward={name!r}: {type(model).__name__} has no such attribute; it has {children}") from error
+        raise ValueError(
+            f"forward={name!r}: {type(model).__name__} has no such attribute; it has {children}"
+        ) from error
     if not callable(target):
         raise TypeError(f"forward={name!r} is a {type(target).__name__}, expected a method or a submodule")
     return target  # type: ignore[no-any-return]  # an attribute found by name

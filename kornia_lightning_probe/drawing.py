@@ -248,6 +248,5 @@ def draw_images(panels: Iterable[Axes], images: Tensor, title: str) -> None:
     for i, (panel, image) in enumerate(zip(panels, images.cpu(), strict=True)):
         picture = image.permute(1, 2, 0) if len(image) == 3 else image[0]
         panel.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        panel.set_axis_off()
         if i == 0:
             panel.set_title(title, fontsize=7.5, loc="center", pad=3)

@@ -12,38 +12,21 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from tqdm.auto import tqdm
 
-from kornia_lightning_probe.bank import AugmentationBank, View
-from kornia_lightning_probe.batches import image_entries, map_tensors
+from kornia_lightning_probe.bank import AugmentationBank
+from kornia_lightning_probe.batches import image_entries
 from kornia_lightning_probe.findings import Findings
 from kornia_lightning_probe.functional import accumulation_dtype, squared_distance, upcast
 from kornia_lightning_probe.images import Block, ProbeImages
-from kornia_lightning_probe.metrics import About, Centre, CleanBlock, Ledger, ProbeMetric, Scratch, Site
+from kornia_lightning_probe.metrics import About, Centre, CleanBlock, Ledger, ProbeMetric, Readout, Scratch, Site
+from kornia_lightning_probe.metrics.readouts import readouts_of
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.recorder import ActivationRecorder
 from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
+from kornia_lightning_probe.schedule import Segment, count_passes, slices, view_groups
 from kornia_lightning_probe.undisturbed import undisturbed
+from kornia_lightning_probe.world import World
 
 INPUT = "input"
-OUTPUT = "output"
-
-
-@dataclass(frozen=True)
-class World:
-    """What the engine may know of other processes.
-
-    Args:
-        rank: this process.
-        size: how many there are.
-        add: sums a tensor over all processes and returns the sum.
-        gather: returns every process's text, in order of rank.
-        lockstep: whether a forward pass is itself collective, so that all processes must run equally many.
-    """
-
-    rank: int = 0
-    size: int = 1
-    add: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    gather: Callable[[str], Sequence[str]] = lambda text: [text]
-    lockstep: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,19 +75,8 @@ class Plan:
     world: World = field(default_factory=World)
 
 
-@dataclass(frozen=True)
-class _Segment:
-    """The rows of a forward pass that are one block's rows under one view; no view for the clean images."""
-
-    rows: slice
-    view: int = -1
-    matrix: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.rows.stop - self.rows.start  # type: ignore[no-any-return]  # slices are untyped
-
-
 _Sink = Callable[[str, Tensor], None]
+_Clean = dict[str, list[CleanBlock]]
 
 
 def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeResult:
@@ -122,7 +94,7 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
     Raises:
         ValueError: for images outside of the bank's range, a layer that was named exactly and gave no activation, an
             unknown embedding, or an augmentation that changes the size of images.
-        RuntimeError: where processes see different layers.
+        RuntimeError: where another process has failed or sees different layers.
     """
     if plan.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {plan.batch_size}")
@@ -136,31 +108,43 @@ class _Probe:
         self.recorder = ActivationRecorder(subject.layers, receive=self._receive)
         self.findings = Findings()
         self.scratch = Scratch()
-        self.centres: dict[str, Centre] = {}
-        self.sites: dict[str, Site] = {}
-        self.ledger = Ledger()
+        self.centres: dict[str, list[Centre]] = {}
+        self.readouts: dict[str, list[Readout]] = {}
         self.metrics: dict[str, ProbeMetric] = {}
-        self.measured: dict[str, list[ProbeMetric]] = {}
+        self.ledger = Ledger()
         self.changed = torch.zeros(len(plan.bank))
         self.dtypes: set[str] = set()
+        self.passes = [
+            count_passes(plan.images.deal, len(plan.bank), plan.batch_size, rank=rank, world_size=plan.world.size)
+            for rank in range(plan.world.size)
+        ]
         self._sink: _Sink = _ignore
         self._expected = 0
-        self._last: tuple[str, Tensor] | None = None
+        self._last: Tensor | None = None
 
     def run(self, epoch: int, step: int) -> ProbeResult:
         started = time.perf_counter()
-        self._check_images()
-        with self.recorder, self._bar() as self.bar:
-            scouted = self._scout()
-            self._prepare()
-            for block in self.plan.images.blocks:
-                placed = self._placed(block)
-                self._views(placed, scouted if block.index == 0 else self._clean(placed))
-                scouted = scouted if block.index == 0 else {}
-            self._keep_step()
-        fingerprints = self._sum_over_processes()
-        self.findings.facts |= self._facts(fingerprints) | {"seconds": time.perf_counter() - started}
+        try:
+            self._work()
+        except Exception as error:
+            self.plan.world.fail(error)
+            raise
+        self.plan.world.meet("done")
+        self._sum_over_processes()
+        self.findings.facts["seconds"] = time.perf_counter() - started
         return self._result(epoch, step)
+
+    def _work(self) -> None:
+        self._check_images()
+        total = self.passes[self.plan.world.rank]
+        bar = tqdm(total=total, desc="probe", unit="pass", disable=not self.plan.progress, leave=False)
+        with self.recorder, bar as self.bar:
+            scouted = self._scout()
+            for block in self.plan.images.blocks:
+                placed = block.to(self.subject.device)
+                self._measure_views(placed, scouted if block.index == 0 else self._centred(self._clean_pass(placed)))
+                scouted = {}
+            self._keep_step()
 
     def _check_images(self) -> None:
         for images in filter(None, (self.plan.images, self.plan.reference)):
@@ -170,163 +154,173 @@ class _Probe:
 
     # The scout: which layers fire, in which order, with which shapes; and how far two equal passes lie apart.
 
-    def _scout(self) -> dict[str, CleanBlock]:
-        block = self._placed(self.plan.images.scout)
-        activations = self._clean_activations(block)
-        fired = [name for name in activations if name != INPUT]
+    def _scout(self) -> _Clean:
+        block = self.plan.images.scout.to(self.subject.device)
+        activations = self._clean_pass(block)
         for name, reason in self.recorder.left_out.items():
             self.findings.leave_out(name, reason)
+        fired = [name for name in activations if name != INPUT]
         self.findings.layers_fired(fired, chosen=self.subject.layers, exact=self.subject.exact)
-        self.sites = self._find_sites(activations)
-        self._agree()
+        sites = self._sites(activations)
+        self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
+        self._prepare(sites)
         if self.plan.reference is not None:
             self._centre_on(self.plan.reference)
         clean = self._centred(activations)
-        self.findings.facts["clean_block_bytes"] = sum(entry.activation.nbytes for entry in clean.values())
+        self.findings.facts["clean_block_bytes"] = sum(entries[0].activation.nbytes for entries in clean.values())
         self.findings.noise(self._repeated(block, clean))
         return clean
 
-    def _find_sites(self, activations: dict[str, Tensor]) -> dict[str, Site]:
+    def _sites(self, activations: dict[str, Tensor]) -> list[Site]:
         layers = [name for name in activations if name != INPUT]
-        last_is_output = self._last is not None and len(layers) > 1
-        embedding = self.subject.embedding or layers[-2 if last_is_output else -1]
+        ends_in_output = self._last is not None and len(layers) > 1
+        embedding = self.subject.embedding or layers[-2 if ends_in_output else -1]
         if embedding not in layers:
             raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {layers}")
-        return {
-            name: Site(name, index, tuple(activation.shape[1:]), "layer" if index else "input", name == embedding)
+        self.findings.facts["embedding"] = embedding
+        self.findings.facts["shapes"] = {name: list(activation.shape[1:]) for name, activation in activations.items()}
+        return [
+            Site(name, index, tuple(activation.shape[1:]), "layer" if index else "input", name == embedding)
             for index, (name, activation) in enumerate(activations.items())
-        }
+        ]
 
-    def _agree(self) -> None:
-        mine = stable_seed(*((site.name, site.shape) for site in self.sites.values()))
-        texts = self.plan.world.gather(str(mine))
-        if len(set(texts)) > 1:
-            raise RuntimeError(
-                f"rank {self.plan.world.rank} sees the layers {list(self.sites)}, another rank sees others or other "
-                f"shapes (hash by rank: {list(texts)}): the model must run the same layers on every process"
-            )
+    def _prepare(self, sites: Sequence[Site]) -> None:
+        readouts = [readout for site in sites for readout in readouts_of(site)]
+        for metric in (*self.plan.metrics, self.ledger):
+            concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
+            if not concerned:
+                self.findings.leave_out(metric.name, f"this metric applies to none of {[site.name for site in sites]}")
+                continue
+            names = [readout.site.name for readout in concerned]
+            views, count = self.plan.bank.views, self.plan.images.num_images
+            self.metrics[metric.name] = metric.prepare(views, names, count, device=self.subject.device)
+            for readout in concerned:
+                readout.metrics.append(self.metrics[metric.name])
+        for site in sites:
+            self.readouts[site.name] = [r for r in readouts if r.metrics and r.site.index == site.index]
 
-    def _repeated(self, block: Block, clean: dict[str, CleanBlock]) -> dict[str, float]:
+    def _repeated(self, block: Block, clean: _Clean) -> dict[str, float]:
         moved = dict.fromkeys(clean, 0.0)
 
         def compare(name: str, activation: Tensor) -> None:
             if name in clean:
-                moved[name] += float(squared_distance(upcast(activation), clean[name].activation[rows]).nansum())
+                before = clean[name][0].activation[rows]
+                moved[name] += float(squared_distance(upcast(activation), before).nansum())
 
-        for rows in _slices(len(block), self.plan.batch_size):
+        for rows in slices(len(block), self.plan.batch_size):
             self._pass(block, block.rows(rows.start, rows.stop), compare, draw="again", expected=rows.stop - rows.start)
-        apart = {name: float(2 * entry.deviation.nansum()) for name, entry in clean.items()}
+        apart = {name: float(2 * entries[0].deviation.nansum()) for name, entries in clean.items()}
         return {name: (moved[name] / apart[name]) ** 0.5 if apart[name] > 0 else 0.0 for name in clean}
 
     def _centre_on(self, reference: ProbeImages) -> None:
-        blocks = [self._centred(self._clean_activations(self._placed(block))) for block in reference.blocks]
-        for name in self.sites:
-            entries = [block[name] for block in blocks if name in block]
-            total = torch.stack([entry.activation.double().sum(0) for entry in entries]).sum(0)
-            mean = total / sum(int(entry.valid.sum()) for entry in entries)
-            deviation = torch.cat([entry.deviation for entry in entries]).nanmean()
-            self.centres[name] = Centre(mean.unsqueeze(0).to(entries[0].activation.dtype), deviation)
+        blocks = [self._centred(self._clean_pass(block.to(self.subject.device))) for block in reference.blocks]
+        for name in self.readouts:
+            parts = zip(*(block[name] for block in blocks if name in block), strict=True)
+            self.centres[name] = [Centre.of(entries) for entries in parts]
 
-    def _prepare(self) -> None:
-        self.measured = {name: [] for name in self.sites}
-        for metric in (*self.plan.metrics, self.ledger):
-            names = [name for name, site in self.sites.items() if metric.applies_to(site)]
-            if not names:
-                self.findings.leave_out(metric.name, f"this metric applies to none of {list(self.sites)}")
-                continue
-            views, count = self.plan.bank.views, self.plan.images.num_images
-            self.metrics[metric.name] = metric.prepare(views, names, count, device=self.subject.device)
-            for name in names:
-                self.measured[name].append(self.metrics[metric.name])
+    # Passes over clean images.
 
-    # Clean activations of a block.
-
-    def _clean(self, block: Block) -> dict[str, CleanBlock]:
-        return self._centred(self._clean_activations(block))
-
-    def _centred(self, activations: dict[str, Tensor]) -> dict[str, CleanBlock]:
-        return {
-            name: CleanBlock(activation, centre=self.centres.get(name), owned=True)
-            for name, activation in activations.items()
-        }
-
-    def _clean_activations(self, block: Block) -> dict[str, Tensor]:
+    def _clean_pass(self, block: Block) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {}
 
         def keep(name: str, activation: Tensor) -> None:
             wide = upcast(activation)
             parts.setdefault(name, []).append(wide.clone() if wide is activation else wide)
-            self._last = (name, activation)
             self.dtypes.add(str(activation.dtype).removeprefix("torch."))
+            # Held until the pass is over, so that its memory is not another tensor's meanwhile.
+            self._last = activation
 
-        for rows in _slices(len(block), self.plan.batch_size):
-            self._last = None
+        for rows in slices(len(block), self.plan.batch_size):
             inputs = block.rows(rows.start, rows.stop)
             output = self._pass(block, inputs, keep, draw="clean", expected=rows.stop - rows.start)
-            if self._last is not None and not _is_output(self._last[1], output):
-                self._last = None
+            self._last = self._last if self._last is not None and _is_output(self._last, output) else None
         return {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
 
-    # Augmented passes over a block.
+    def _centred(self, activations: dict[str, Tensor]) -> _Clean:
+        clean: _Clean = {}
+        for name, activation in activations.items():
+            readouts = self.readouts[name]
+            centres = self.centres.get(name) or [None] * len(readouts)
+            clean[name] = [
+                CleanBlock(readout.take(activation), centre=centre, owned=True)
+                for readout, centre in zip(readouts, centres, strict=True)
+            ]
+        return clean
 
-    def _views(self, block: Block, clean: dict[str, CleanBlock]) -> None:
-        segments: list[_Segment] = []
+    # Passes over augmented images.
+
+    def _measure_views(self, block: Block, clean: _Clean) -> None:
+        segments: list[Segment] = []
+        matrices: dict[int, Tensor | None] = {}
+        waiting: dict[tuple[str, int, int], list[Tensor]] = {}
 
         def measure(name: str, activation: Tensor) -> None:
             start = 0
             for segment in segments:
-                augmented = upcast(activation[start : start + len(segment)])
+                part = upcast(activation[start : start + len(segment)])
                 start += len(segment)
-                about = self._about(name, augmented, block=block, clean=clean[name], segment=segment)
-                for metric in self.measured[name]:
-                    metric.update(about.clean, augmented, about)
+                for number, (readout, entry) in enumerate(zip(self.readouts[name], clean[name], strict=True)):
+                    taken, rows = readout.take(part), segment.rows
+                    if readout.whole and len(segment) < len(block):
+                        parts = waiting.setdefault((name, number, segment.view), [])
+                        parts.append(taken)
+                        if rows.stop < len(block):
+                            continue
+                        taken, rows = torch.cat(parts), slice(0, len(block))
+                        parts.clear()
+                    about = self._about(readout.site, taken, entry, block, Segment(segment.view, rows), matrices)
+                    for metric in readout.metrics:
+                        metric.update(about.clean, taken, about)
 
-        for inputs, segments in self._augmented(block):
-            draw = self.plan.bank.views[segments[0].view].label
-            self._pass(block, inputs, measure, draw=draw, expected=sum(len(segment) for segment in segments))
+        for group in view_groups(len(self.plan.bank), len(block), self.plan.batch_size):
+            inputs, matrices = self._augmented(block, group)
+            draw = self.plan.bank.views[group.start].label
+            for rows in slices(len(block), self.plan.batch_size):
+                segments = [Segment(view, rows) for view in group]
+                cut = block.rows(rows.start, rows.stop, inputs=inputs) if len(segments[0]) < len(block) else inputs
+                self._pass(block, cut, measure, draw=draw, expected=len(group) * len(segments[0]))
 
-    def _about(self, name: str, augmented: Tensor, *, block: Block, clean: CleanBlock, segment: _Segment) -> About:
-        rows, first = segment.rows, block.ids.start
+    def _about(
+        self,
+        site: Site,
+        augmented: Tensor,
+        clean: CleanBlock,
+        block: Block,
+        segment: Segment,
+        matrices: dict[int, Tensor | None],
+    ) -> About:
+        rows, matrix = segment.rows, matrices[segment.view]
         height, width = block.images[0].shape[-2:]
         return About(
             augmented=augmented,
             block=clean,
             rows=rows,
-            ids=(first + rows.start, first + rows.stop),
-            site=self.sites[name],
+            ids=(block.ids.start + rows.start, block.ids.start + rows.stop),
+            site=site,
             view_index=segment.view,
             view=self.plan.bank.views[segment.view],
             labels=None if block.labels is None else block.labels[rows],
-            matrix=segment.matrix,
+            matrix=None if matrix is None else matrix[rows],
             image_size=(height, width),
             scratch=self.scratch,
         )
 
-    def _augmented(self, block: Block) -> Iterator[tuple[Any, list[_Segment]]]:
-        views = self.plan.bank.views
-        merged = max(1, self.plan.batch_size // len(block))
-        for first in range(0, len(views), merged):
-            group = range(first, min(first + merged, len(views)))
-            inputs, matrices = zip(*(self._augment(views[view], block, view) for view in group), strict=True)
-            joined = inputs[0] if len(group) == 1 else tree_map(_concatenated, *inputs)
-            for rows in _slices(len(block), self.plan.batch_size):
-                segments = [
-                    _Segment(rows, view, None if matrix is None else matrix[rows])
-                    for view, matrix in zip(group, matrices, strict=True)
-                ]
-                split = len(block) > self.plan.batch_size
-                yield (block.rows(rows.start, rows.stop, inputs=joined) if split else joined), segments
-
-    def _augment(self, view: View, block: Block, index: int) -> tuple[Any, Tensor | None]:
-        augmented = self.plan.bank.augment(view, block.images, block=block.index)
-        for before, after in zip(block.images, augmented.images, strict=True):
-            if before.shape != after.shape:
-                raise ValueError(
-                    f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}: activations "
-                    "can only be compared at one size; put a Resize back to the image's size behind it"
-                )
-        self.changed[index] += augmented.changed
-        return block.with_images(augmented.images), augmented.matrix
+    def _augmented(self, block: Block, views: range) -> tuple[Any, dict[int, Tensor | None]]:
+        """The inputs of a block under several views, behind each other, and the views' matrices."""
+        inputs, matrices = [], {}
+        for index in views:
+            view = self.plan.bank.views[index]
+            augmented = self.plan.bank.augment(view, block.images, block=block.index)
+            for before, after in zip(block.images, augmented.images, strict=True):
+                if before.shape != after.shape:
+                    raise ValueError(
+                        f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
+                        "activations can only be compared at one size: put a Resize back behind it"
+                    )
+            self.changed[index] += augmented.changed
+            matrices[index] = augmented.matrix
+            inputs.append(block.with_images(augmented.images))
+        return (tree_map(_concatenated, *inputs) if len(inputs) > 1 else inputs[0]), matrices
 
     # One forward pass.
 
@@ -345,7 +339,7 @@ class _Probe:
             self.findings.leave_out(
                 name, f"its first axis has {activation.shape[0]} entries where {self._expected} images went in"
             )
-        elif self.sites and name not in self.sites:
+        elif self.readouts and name not in self.readouts:
             self.findings.leave_out(name, "it ran on some images only, and not on the first block")
         else:
             with torch.autocast(activation.device.type, enabled=False):
@@ -353,76 +347,47 @@ class _Probe:
 
     def _keep_step(self) -> None:
         """Run as many passes as the busiest process, where passes are collective."""
-        world, scout = self.plan.world, self._placed(self.plan.images.scout)
-        if world.lockstep:
-            counts = [self._passes(rank) for rank in range(world.size)]
-            for _ in range(max(counts) - counts[world.rank]):
-                rows = _slices(len(scout), self.plan.batch_size)[0]
-                self._pass(scout, scout.rows(rows.start, rows.stop), _ignore, draw="idle", expected=rows.stop)
-
-    def _passes(self, rank: int) -> int:
-        """How many forward passes a process runs, the scout's included."""
-        deal, views, size = self.plan.images.deal, len(self.plan.bank), self.plan.batch_size
-        passes = 2 * len(_slices(len(deal[0]), size)) - (len(_slices(len(deal[0]), size)) if rank == 0 else 0)
-        for ids in deal[rank :: self.plan.world.size]:
-            passes += len(_slices(len(ids), size)) - (-views // max(1, size // len(ids))) * len(_slices(len(ids), size))
-        return passes
-
-    def _placed(self, block: Block) -> Block:
-        return block.to(self.subject.device)
-
-    def _bar(self) -> Any:
-        total = self._passes(self.plan.world.rank) if self.plan.progress else None
-        return tqdm(total=total, desc="probe", unit="pass", disable=not self.plan.progress, leave=False)
+        if self.plan.world.lockstep:
+            scout = self.plan.images.scout.to(self.subject.device)
+            for _ in range(max(self.passes) - self.passes[self.plan.world.rank]):
+                self._pass(scout, scout.inputs, _ignore, draw="idle", expected=len(scout))
 
     # The end: sums over processes, estimates, notes.
 
-    def _sum_over_processes(self) -> Tensor:
-        """Add the tables of all processes in one collective; returns the images' fingerprints."""
-        wide = accumulation_dtype(self.subject.device)
+    def _sum_over_processes(self) -> None:
+        """Add up what all processes have written, in one collective."""
+        images, device = self.plan.images, self.subject.device
         tables = [table for metric in self.metrics.values() for table in (metric.table, metric.filled)]
-        extras = [self.changed, self.plan.images.fingerprints]
-        if self.plan.world.size > 1:
-            everything = [*tables, *(extra.to(self.subject.device, wide) for extra in extras)]
-            total = self.plan.world.add(torch.cat([tensor.flatten() for tensor in everything]))
-            pieces = total.split([tensor.numel() for tensor in everything])
-            for table, piece in zip(tables, pieces, strict=False):
-                table.copy_(piece.view(table.shape))
-            extras = [piece.cpu() for piece in pieces[len(tables) :]]
-        self.changed = extras[0]
-        return extras[1]
-
-    def _facts(self, fingerprints: Tensor) -> dict[str, Any]:
-        images, subject = self.plan.images, self.subject
-        if images.notes:
-            self.findings.facts["notes"] = list(images.notes)
-        return {
+        sums = self.plan.world.sum_together(
+            [*tables, self.changed, images.fingerprints], device=device, dtype=accumulation_dtype(device)
+        )
+        for table, total in zip(tables, sums, strict=False):
+            table.copy_(total)
+        self.changed = sums[-2].cpu()
+        self.findings.facts |= {
             "num_images": images.num_images,
             "num_blocks": images.num_blocks,
             "image_ids": list(images.image_ids),
-            "content_hash": ProbeImages.content_hash(fingerprints),
+            "content_hash": ProbeImages.content_hash(sums[-1]),
+            "notes": list(images.notes),
             "bank": self.plan.bank.describe(),
             "seed": self.plan.seed,
-            "embedding": next(site.name for site in self.sites.values() if site.is_embedding),
-            "shapes": {site.name: list(site.shape) for site in self.sites.values()},
-            "device": str(subject.device),
+            "batch_size": self.plan.batch_size,
+            "device": str(device),
             "activation_dtypes": sorted(self.dtypes),
             "world_size": self.plan.world.size,
-            "batch_size": self.plan.batch_size,
         }
 
     def _result(self, epoch: int, step: int) -> ProbeResult:
         ledger = self.metrics.pop(self.ledger.name)
-        names = list(self.sites)
         if isinstance(ledger, Ledger):
-            self.findings.non_finite(ledger.non_finite().cpu(), names, self.plan.images.image_ids)
-            self.findings.dead([names[column] for column in ledger.dead().nonzero().flatten().tolist()])
+            self.findings.non_finite(ledger.non_finite().cpu(), ledger.layers, self.plan.images.image_ids)
+            self.findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
         labels = [view.label for view in self.plan.bank]
         self.findings.unchanged([labels[view] for view in (self.changed == 0).nonzero().flatten().tolist()])
-        views = [ViewInfo(view.augmentation, view.level, view.severity) for view in self.plan.bank]
         return ProbeResult(
-            layers=[name for name in names if name != INPUT],
-            views=views,
+            layers=[name for name in self.readouts if name != INPUT],
+            views=[ViewInfo(view.augmentation, view.level, view.severity) for view in self.plan.bank],
             tables={name: _table(metric) for name, metric in self.metrics.items()},
             epoch=epoch,
             step=step,
@@ -430,17 +395,13 @@ class _Probe:
         )
 
 
-def _table(metric: ProbeMetric) -> MetricTable:
-    value, std_error, num_images = metric.estimates()
-    return MetricTable(metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1))
-
-
 def _ignore(_name: str, _activation: Tensor) -> None:
     return None
 
 
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+def _table(metric: ProbeMetric) -> MetricTable:
+    value, std_error, num_images = metric.estimates()
+    return MetricTable(metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1))
 
 
 def _pixels(inputs: Any, keys: tuple[str | int, ...]) -> Tensor:

@@ -121,6 +121,25 @@ def mean_with_error(values: Tensor) -> Estimate:
     return Estimate(mean, _error_of_mean(residual, count), count)
 
 
+def root_of_mean(estimate: Estimate) -> Estimate:
+    r"""The square root of an estimated mean, with its error carried along: :math:`\mathrm{SE}/(2\sqrt{\bar{x}})`.
+
+    Args:
+        estimate: of a mean that is at least 0.
+
+    Returns:
+        The estimate of its root; the error is 0 where the mean and its error are.
+
+    Example:
+        >>> root = root_of_mean(Estimate(torch.tensor(4.0), torch.tensor(1.0), torch.tensor(9)))
+        >>> float(root.value), float(root.std_error)
+        (2.0, 0.25)
+    """
+    value = estimate.value.sqrt()
+    error = torch.where(value > 0, estimate.std_error / (2 * value), estimate.std_error)
+    return Estimate(value, error, estimate.num_images)
+
+
 def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
     r"""Layer sensitivity :math:`S = \sqrt{\overline{d} / (2\,\overline{e})}` and its standard error.
 

@@ -4,8 +4,12 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from kornia.augmentation import AugmentationSequential, ImageSequential, IntensityAugmentationBase2D
-from kornia.augmentation._2d.base import RigidAffineAugmentationBase2D
+from kornia.augmentation import (
+    AugmentationSequential,
+    ImageSequential,
+    IntensityAugmentationBase2D,
+    RigidAffineAugmentationBase2D,
+)
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 

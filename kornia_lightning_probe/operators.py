@@ -96,8 +96,8 @@ class _Pinned(K.IntensityAugmentationBase2D):
         flags: dict[str, Any],
         transform: Tensor | None = None,  # noqa: ARG002 - Kornia passes the identity
     ) -> Tensor:
-        """Hand Kornia's call on, magnitude and random draw by name."""
-        return self.change(input, **flags, **params)
+        """Hand Kornia's call on, magnitude and random draw by name; a container puts its data_keys into both."""
+        return self.change(input, **{**flags, **params})
 
 
 class PinnedGaussianBlur(_Pinned):

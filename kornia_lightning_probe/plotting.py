@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from kornia_lightning_probe.bank import AugmentationBank, View
+    from kornia_lightning_probe.bank import AugmentationBank
     from kornia_lightning_probe.result import ProbeResult
+    from kornia_lightning_probe.views import View
 
 
 def plot_profile(
@@ -187,19 +189,20 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
     bands = list(_bands(list(bank)))
     few = min(max_images, len(images))
     columns = 1 + max(map(len, bands))
+    tall = 0.95 * min(max(images.shape[-2] / images.shape[-1], 0.5), 2.0) + 0.1
+    levels = Counter(view.augmentation for view in bank)
     with drawing.house_look():
-        figure = Figure(figsize=(0.95 * columns + 0.2, len(bands) * (0.95 * few + 0.4) + 0.2), layout="constrained")
+        figure = Figure(figsize=(0.95 * columns + 0.2, len(bands) * (tall * few + 0.45) + 0.1), layout="constrained")
         rows = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
         for row, band in zip(rows, bands, strict=True):
             panels = row.subplots(few, columns, squeeze=False)
+            for panel in panels.flatten():
+                panel.set_axis_off()
             drawing.draw_images(panels[:, 0], bank.pixels.to_unit(images[:few]), "clean")
             for column, view in enumerate(band, start=1):
+                severity = f"\n{view.severity:g}" if levels[view.augmentation] > 1 else ""
                 augmented = bank.augment(view, images, block=0).images[0][:few]
-                drawing.draw_images(
-                    panels[:, column], bank.pixels.to_unit(augmented), f"{view.augmentation}\n{view.severity:g}"
-                )
-            for panel in panels[:, len(band) + 1 :].flatten():
-                panel.set_axis_off()
+                drawing.draw_images(panels[:, column], bank.pixels.to_unit(augmented), view.augmentation + severity)
         return figure
 
 
@@ -214,7 +217,7 @@ def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
 
 
-def _bands(views: list[View], most: int = 9) -> Iterator[list[View]]:
+def _bands(views: list[View], most: int = 10) -> Iterator[list[View]]:
     band: list[View] = []
     for _, group in groupby(views, key=lambda view: view.augmentation):
         levels = list(group)

@@ -30,7 +30,7 @@ def probe_model(
     inputs: Any,
     bank: AugmentationBank,
     *,
-    layers: LayerSelector = "auto",
+    layers: LayerSelector | Sequence[LayerSelector] = "auto",
     metrics: Sequence[MetricLike] | MetricLike | None = None,
     labels: Tensor | Sequence[int] | None = None,
     reference: Any = None,
@@ -115,7 +115,7 @@ def choose_subject(
     model: nn.Module,
     forward: Callable[[Any], Any],
     *,
-    layers: LayerSelector,
+    layers: LayerSelector | Sequence[LayerSelector],
     embedding: str | None,
     device: torch.device,
 ) -> Subject:

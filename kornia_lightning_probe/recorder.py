@@ -34,8 +34,8 @@ class ActivationRecorder:
     ==========================  =========================================================================
 
     A layer's second call in one pass is `f.call2` (`f.call2[0]`, ...). Nested tensors are padded with zeros, complex
-    ones become real with a last axis of two. What can't be an activation (integers, scalars, None, strings) is named
-    in `left_out`.
+    ones become real with a last axis of two. What can't be an activation (integers, scalars, strings) is named in
+    `left_out`; an entry that is None is no entry.
 
     A hook that is added to a model which `torch.compile` has already compiled never fires, and nothing says so. Run
     such a model under `torch.compiler.set_stance("force_eager")`, as `probe_model` does: every hook fires, and the
@@ -141,13 +141,14 @@ def _entries(name: str, output: object) -> Iterator[tuple[str, object]]:
 
 
 def _children(output: object) -> list[tuple[Any, object]]:
+    pairs: list[tuple[Any, object]] = []
     if isinstance(output, Mapping):
-        return list(output.items())
-    if isinstance(output, tuple | list):
-        return list(enumerate(output))
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
-    return []
+        pairs = list(output.items())
+    elif isinstance(output, tuple | list):
+        pairs = list(enumerate(output))
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        pairs = [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
+    return [(key, child) for key, child in pairs if child is not None]
 
 
 def _unfit(entry: object) -> str:

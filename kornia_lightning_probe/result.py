@@ -36,7 +36,8 @@ class ProbeResult:
         epoch: The epoch of the probe; -1 is before the first training step.
         step: The training step of the probe.
         metadata: What else is to be kept: plain numbers, strings, lists and dicts; anything else is written down
-            as text, NaN as None. `summary()` reads `num_images`, `device` and `left_out` (a name to a reason).
+            as text, NaN as None. `summary()` reads `num_images`, `device`, `notes` (sentences) and `left_out` (a
+            name to a reason).
 
     Raises:
         ValueError: If a table has another number of views, or a layer that isn't known.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
@@ -94,7 +95,8 @@ class Node:
     @property
     def runs(self) -> bool:
         """Whether it has a forward of its own, as a ModuleList has not."""
-        return type(self.module).forward is not nn.Module.forward
+        patched = isinstance(self.module, torch.jit.ScriptModule) or "forward" in vars(self.module)
+        return patched or type(self.module).forward is not nn.Module.forward
 
     @property
     def is_container(self) -> bool:
@@ -182,7 +184,7 @@ def _cut(root: Node) -> list[Node]:
     cut, closed = root.parts, set[str]()
     while groups := [group for group in _groups(cut) if group[0].kind not in closed and _may_open(group, cut)]:
         group = max(groups, key=_size)
-        opened = [part for node in cut for part in (node.parts if node in group else [node])]
+        opened = [part for node in cut for part in (node.parts or [node] if node in group else [node])]
         if len(opened) < MOST or _must_open(group, cut):
             cut = opened
         else:
@@ -194,7 +196,7 @@ def _groups(cut: list[Node]) -> list[list[Node]]:
     kinds: dict[str, list[Node]] = {}
     for node in cut:
         kinds.setdefault(node.kind, []).append(node)
-    return [group for group in kinds.values() if any(node.size > 1 for node in group)]
+    return [group for group in kinds.values() if any(node.size > 1 and node.parts for node in group)]
 
 
 def _size(group: list[Node]) -> int:

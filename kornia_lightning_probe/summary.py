@@ -45,8 +45,9 @@ def summary_text(result: ProbeResult, *, max_layers: int | None = 40) -> str:
     others = [_one_line(result, name) for name in result.metrics if name != metric]
     if others:
         parts.append("\n".join(["other metrics, mean over the views", *others]))
-    if left_out := list(_left_out(result)):
-        parts.append("\n".join(left_out))
+    remarks = [_wrapped(f"note: {note}") for note in result.metadata.get("notes") or []] + list(_left_out(result))
+    if remarks:
+        parts.append("\n".join(remarks))
     return "\n\n".join(parts)
 
 

@@ -82,9 +82,18 @@ def _read_ladder(name: str, entry: Any) -> list[tuple[float, Any]]:
 
 
 def _severity(name: str, severity: Any) -> float:
-    if isinstance(severity, bool) or not isinstance(severity, int | float) or not math.isfinite(severity):
+    # JSON has texts for keys only.
+    number = _number(severity) if isinstance(severity, str) else severity
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ValueError(f"Augmentation {name!r}: a severity must be a finite number, got {severity!r}.")
-    return float(severity)
+    return float(number)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _own_copy(view: View) -> Callable[..., Any]:

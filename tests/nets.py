@@ -1,4 +1,4 @@
-"""Small nets in the shapes that people train: residual stages, tokens, skip connections, dictionaries, shared modules."""
+"""Small nets in the shapes that people train: residual stages, tokens, skip connections, dictionaries, sharing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TokenBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches, a class token and blocks of attention, (B, C, H, W) -> (B, classes); the tokens are (B, 1 + P, width)."""
+    """Patches, a class token and blocks of attention, (B, C, H, W) -> (B, classes); tokens are (B, 1 + P, width)."""
 
     def __init__(self, depth: int = 6, *, width: int = 8, patch: int = 4, size: int = 16, classes: int = 5) -> None:
         super().__init__()

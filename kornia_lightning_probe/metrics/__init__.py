@@ -10,8 +10,10 @@ from torch import Tensor
 from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Scratch, Site
 from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
 from kornia_lightning_probe.metrics.ledger import Ledger
+from kornia_lightning_probe.metrics.readouts import Readout
 from kornia_lightning_probe.metrics.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.sensitivity import LayerSensitivity
+from kornia_lightning_probe.metrics.spread import Spread
 
 __all__ = [
     "About",
@@ -22,17 +24,19 @@ __all__ = [
     "LayerSensitivity",
     "MetricLike",
     "ProbeMetric",
+    "Readout",
     "RelativeChange",
     "Scratch",
     "Site",
+    "Spread",
     "resolve_metrics",
     "sum_over_ranks",
 ]
 
 MetricLike = str | ProbeMetric | Callable[[Tensor, Tensor], Tensor]
 
-_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in (LayerSensitivity, RelativeChange)}
-_DEFAULT = ("sensitivity",)
+_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in (LayerSensitivity, Spread, RelativeChange)}
+_DEFAULT = ("sensitivity", "spread")
 
 
 def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) -> tuple[ProbeMetric, ...]:

@@ -28,6 +28,8 @@ class Site:
         shape: shape of one image's activation, without the batch.
         kind: ``"input"``, ``"layer"`` or ``"output"``.
         is_embedding: whether this is the layer that the probe calls the embedding.
+        representation: "activation", or "pooled" for the spatial or token mean.
+        source: the activation's shape where this is its pooled form.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Site:
     shape: tuple[int, ...]
     kind: Literal["input", "layer", "output"] = "layer"
     is_embedding: bool = False
+    representation: Literal["activation", "pooled"] = "activation"
+    source: tuple[int, ...] | None = None
 
 
 class Centre(NamedTuple):
@@ -47,6 +51,14 @@ class Centre(NamedTuple):
 
     mean: Tensor
     deviation: Tensor
+
+    @classmethod
+    def of(cls, blocks: Sequence[CleanBlock]) -> Centre:
+        """The centre of several blocks of one layer."""
+        total = torch.stack([block.activation.double().sum(0) for block in blocks]).sum(0)
+        mean = total / sum(int(block.valid.sum()) for block in blocks)
+        deviation = torch.cat([block.deviation for block in blocks]).nanmean()
+        return cls(mean.unsqueeze(0).to(blocks[0].activation.dtype), deviation)
 
 
 class Scratch:

@@ -57,6 +57,8 @@ class ProbeMetric(Metric):
         statistics: the names of the scalars per image that :meth:`measure` returns.
         layers: the names of the table's columns, empty until prepared.
         scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
+        representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
+            spatial or token mean of a whole block at once.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
         filled: state, (view, layer, image), how often a cell was written.
 
@@ -70,6 +72,7 @@ class ProbeMetric(Metric):
     name: str
     statistics: tuple[str, ...]
     scope: ClassVar[Literal["layers", "embedding", "output"]] = "layers"
+    representation: ClassVar[Literal["activation", "pooled"]] = "activation"
 
     table: Tensor
     filled: Tensor
@@ -106,7 +109,9 @@ class ProbeMetric(Metric):
         """
 
     def applies_to(self, site: Site) -> bool:
-        """Whether this metric measures at a site; by default what :attr:`scope` says."""
+        """Whether this metric measures at a site; by default what scope and representation say."""
+        if site.representation != self.representation:
+            return False
         if self.scope == "embedding":
             return site.is_embedding
         return (site.kind == "output") == (self.scope == "output")
@@ -129,7 +134,9 @@ class ProbeMetric(Metric):
             raise ValueError(f"{type(self).__name__} must set name, a text, and statistics, a tuple of names")
         shape = (len(views), len(layers), num_images)
         if min(shape) < 1:
-            raise ValueError(f"{self!r} needs views, layers and images, got {shape[0]}, {shape[1]} and {shape[2]} of them")
+            raise ValueError(
+                f"{self!r} needs views, layers and images, got {shape[0]}, {shape[1]} and {shape[2]} of them"
+            )
         place = torch.device(self.device if device is None else device)
         wide = accumulation_dtype(place)
         prepared = self.clone().to(place)

@@ -1,0 +1,5 @@
+"""Lightning callbacks: the only rooms that know Lightning."""
+
+from kornia_lightning_probe.callbacks.sensitivity import SensitivityProbe
+
+__all__ = ["SensitivityProbe"]

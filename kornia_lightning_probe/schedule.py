@@ -1,0 +1,66 @@
+"""How a block's views are cut or merged into forward passes: arithmetic only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows of a forward pass that are rows of one block under one view.
+
+    Args:
+        view: the view's number.
+        rows: which of the block's rows.
+    """
+
+    view: int
+    rows: slice
+
+    def __len__(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+
+def slices(count: int, size: int) -> list[slice]:
+    """Cut ``count`` rows into runs of at most ``size``.
+
+    Example:
+        >>> slices(5, 2)
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def view_groups(num_views: int, num_rows: int, batch_size: int) -> list[range]:
+    """Which views of a block go into one forward pass: as many as fit, at least one.
+
+    Example:
+        >>> view_groups(5, num_rows=32, batch_size=64)
+        [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    merged = max(1, batch_size // num_rows)
+    return [range(first, min(first + merged, num_views)) for first in range(0, num_views, merged)]
+
+
+def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, rank: int, world_size: int) -> int:
+    """How many forward passes a process runs: scout twice, then clean and augmented passes over its blocks.
+
+    Args:
+        blocks: the rows of every block of all processes.
+        num_views: V.
+        batch_size: at most so many images in a pass.
+        rank: the process; its blocks are those of ``rank`` modulo ``world_size``, and the scout is block 0.
+        world_size: the number of processes.
+
+    Example:
+        >>> count_passes([range(0, 32), range(32, 64)], 3, 32, rank=0, world_size=2)  # 1 clean, 1 again, 3 views
+        5
+        >>> count_passes([range(0, 32), range(32, 64)], 3, 32, rank=1, world_size=2)  # 2 for the scout, 1 clean, 3 views
+        6
+    """
+    passes = 2 * len(slices(len(blocks[0]), batch_size))
+    for index in range(rank, len(blocks), world_size):
+        cuts = len(slices(len(blocks[index]), batch_size))
+        passes += cuts * len(view_groups(num_views, len(blocks[index]), batch_size)) + (cuts if index else 0)
+    return passes
