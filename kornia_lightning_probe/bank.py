@@ -235,10 +235,14 @@ class AugmentationBank:
                 augmented = _apply(view, transform, unit.clone())
             _check_result(view, augmented, unit)
             augmented = augmented.detach().to(unit)
-            changed = augmented.shape != unit.shape or not bool(((augmented - unit).abs() <= _NOTICEABLE).all())
+            changed = augmented.shape != unit.shape or _differ(augmented[:1], unit[:1]) or _differ(augmented, unit)
             matrix = recorder.matrix(len(images))
             matrix = None if matrix is None else matrix.to(images.device)
             return self.pixels.from_unit(augmented, dtype=images.dtype), changed, matrix
+
+
+def _differ(images: Tensor, others: Tensor) -> bool:
+    return not bool(((images - others).abs() <= _NOTICEABLE).all())
 
 
 @contextmanager

@@ -113,6 +113,18 @@ def find_labels(batch: object, num_rows: int) -> Tensor | None:
     return next((labels for labels in found if _are_labels(labels, num_rows)), None)
 
 
+def describe_targets(batch: object) -> str:
+    """Say what a batch holds in the place of labels, whether labels or not; an empty text where it holds nothing there.
+
+    Example:
+        >>> describe_targets((torch.zeros(2, 3, 8, 8), torch.zeros(2, 4)))
+        'float32 (2, 4)'
+    """
+    if isinstance(batch, Mapping):
+        return next((describe(batch[name]) for name in LABEL_NAMES if name in batch), "")
+    return describe(batch[1]) if isinstance(batch, list | tuple) and len(batch) > 1 else ""
+
+
 def _are_labels(labels: object, num_rows: int) -> bool:
     if not isinstance(labels, Tensor) or labels.dtype == torch.bool:
         return False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,19 @@ from kornia_lightning_probe.batches import image_entries
 from kornia_lightning_probe.findings import Findings
 from kornia_lightning_probe.functional import accumulation_dtype, squared_distance, upcast
 from kornia_lightning_probe.images import Block, ProbeImages
-from kornia_lightning_probe.metrics import About, Centre, CleanBlock, Ledger, ProbeMetric, Readout, Scratch, Site
+from kornia_lightning_probe.metrics import (
+    About,
+    Centre,
+    CleanBlock,
+    Ledger,
+    ProbeMetric,
+    Readout,
+    Scratch,
+    Site,
+    mask_non_finite,
+)
 from kornia_lightning_probe.metrics.readouts import readouts_of
+from kornia_lightning_probe.outputs import as_logits, find_scores, why_no_scores
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.recorder import ActivationRecorder
 from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
@@ -27,6 +39,7 @@ from kornia_lightning_probe.undisturbed import undisturbed
 from kornia_lightning_probe.world import World
 
 INPUT = "input"
+OUTPUT = "output"
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,8 @@ class _Probe:
         self.centres: dict[str, list[Centre]] = {}
         self.readouts: dict[str, list[Readout]] = {}
         self.metrics: dict[str, ProbeMetric] = {}
-        self.ledger = Ledger()
+        ledgers = [metric for metric in plan.metrics if isinstance(metric, Ledger)]
+        self.ledger = next((metric for metric in ledgers if metric.representation == "activation"), Ledger())
         self.changed = torch.zeros(len(plan.bank))
         self.dtypes: set[str] = set()
         self.passes = [
@@ -121,6 +135,7 @@ class _Probe:
         self._sink: _Sink = _ignore
         self._expected = 0
         self._last: Tensor | None = None
+        self._scores = True
 
     def run(self, epoch: int, step: int) -> ProbeResult:
         started = time.perf_counter()
@@ -159,7 +174,7 @@ class _Probe:
         activations = self._clean_pass(block)
         for name, reason in self.recorder.left_out.items():
             self.findings.leave_out(name, reason)
-        fired = [name for name in activations if name != INPUT]
+        fired = [name for name in activations if name not in (INPUT, OUTPUT)]
         self.findings.layers_fired(fired, chosen=self.subject.layers, exact=self.subject.exact)
         sites = self._sites(activations)
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
@@ -172,21 +187,30 @@ class _Probe:
         return clean
 
     def _sites(self, activations: dict[str, Tensor]) -> list[Site]:
-        layers = [name for name in activations if name != INPUT]
+        layers = [name for name in activations if name not in (INPUT, OUTPUT)]
+        labels = self.plan.images.scout.labels
         ends_in_output = self._last is not None and len(layers) > 1
         embedding = self.subject.embedding or layers[-2 if ends_in_output else -1]
         if embedding not in layers:
             raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {layers}")
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(activation.shape[1:]) for name, activation in activations.items()}
+        kinds: dict[str, Literal["input", "layer", "output"]] = {INPUT: "input", OUTPUT: "output"}
         return [
-            Site(name, index, tuple(activation.shape[1:]), "layer" if index else "input", name == embedding)
+            Site(
+                name,
+                index,
+                tuple(activation.shape[1:]),
+                kinds.get(name, "layer"),
+                is_embedding=name == embedding,
+                label_shape=None if labels is None else tuple(labels.shape[1:]),
+            )
             for index, (name, activation) in enumerate(activations.items())
         ]
 
     def _prepare(self, sites: Sequence[Site]) -> None:
         readouts = [readout for site in sites for readout in readouts_of(site)]
-        for metric in (*self.plan.metrics, self.ledger):
+        for metric in dict.fromkeys((*self.plan.metrics, self.ledger)):
             concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
             if not concerned:
                 self.findings.leave_out(metric.name, f"this metric applies to none of {[site.name for site in sites]}")
@@ -228,7 +252,7 @@ class _Probe:
             parts.setdefault(name, []).append(wide.clone() if wide is activation else wide)
             self.dtypes.add(str(activation.dtype).removeprefix("torch."))
             # Held until the pass is over, so that its memory is not another tensor's meanwhile.
-            self._last = activation
+            self._last = self._last if name == OUTPUT else activation
 
         for rows in slices(len(block), self.plan.batch_size):
             inputs = block.rows(rows.start, rows.stop)
@@ -242,43 +266,49 @@ class _Probe:
             readouts = self.readouts[name]
             centres = self.centres.get(name) or [None] * len(readouts)
             clean[name] = [
-                CleanBlock(readout.take(activation), centre=centre, owned=True)
+                CleanBlock(readout.take(activation), centre=centre, owned=True, scratch=self.scratch)
                 for readout, centre in zip(readouts, centres, strict=True)
             ]
+        mask_non_finite(entry for entries in clean.values() for entry in entries)
         return clean
 
     # Passes over augmented images.
 
     def _measure_views(self, block: Block, clean: _Clean) -> None:
-        segments: list[Segment] = []
-        matrices: dict[int, Tensor | None] = {}
-        waiting: dict[tuple[str, int, int], list[Tensor]] = {}
-
-        def measure(name: str, activation: Tensor) -> None:
-            start = 0
-            for segment in segments:
-                part = upcast(activation[start : start + len(segment)])
-                start += len(segment)
-                for number, (readout, entry) in enumerate(zip(self.readouts[name], clean[name], strict=True)):
-                    taken, rows = readout.take(part), segment.rows
-                    if readout.whole and len(segment) < len(block):
-                        parts = waiting.setdefault((name, number, segment.view), [])
-                        parts.append(taken)
-                        if rows.stop < len(block):
-                            continue
-                        taken, rows = torch.cat(parts), slice(0, len(block))
-                        parts.clear()
-                    about = self._about(readout.site, taken, entry, block, Segment(segment.view, rows), matrices)
-                    for metric in readout.metrics:
-                        metric.update(about.clean, taken, about)
-
+        measured = _Measured(self.metrics)
+        gathered = _Gathered(len(block))
         for group in view_groups(len(self.plan.bank), len(block), self.plan.batch_size):
             inputs, matrices = self._augmented(block, group)
             draw = self.plan.bank.views[group.start].label
             for rows in slices(len(block), self.plan.batch_size):
                 segments = [Segment(view, rows) for view in group]
                 cut = block.rows(rows.start, rows.stop, inputs=inputs) if len(segments[0]) < len(block) else inputs
-                self._pass(block, cut, measure, draw=draw, expected=len(group) * len(segments[0]))
+                sink = partial(self._measure, block, clean, segments, matrices, measured, gathered)
+                self._pass(block, cut, sink, draw=draw, expected=len(group) * len(segments[0]))
+                measured.write()
+
+    def _measure(
+        self,
+        block: Block,
+        clean: _Clean,
+        segments: Sequence[Segment],
+        matrices: Mapping[int, Tensor | None],
+        measured: _Measured,
+        gathered: _Gathered,
+        name: str,
+        activation: Tensor,
+    ) -> None:
+        parts = activation.split([len(segment) for segment in segments]) if len(segments) > 1 else [activation]
+        for segment, part in zip(segments, parts, strict=True):
+            wide = upcast(part)
+            for readout, entry in zip(self.readouts[name], clean[name], strict=True):
+                taken, place = readout.take(wide), segment
+                if readout.whole:
+                    taken, place = gathered.add(readout.site, segment, taken)
+                if len(place):
+                    about = self._about(readout.site, taken, entry, block, place, matrices)
+                    for metric in readout.metrics:
+                        measured.add(metric, about)
 
     def _about(
         self,
@@ -287,7 +317,7 @@ class _Probe:
         clean: CleanBlock,
         block: Block,
         segment: Segment,
-        matrices: dict[int, Tensor | None],
+        matrices: Mapping[int, Tensor | None],
     ) -> About:
         rows, matrix = segment.rows, matrices[segment.view]
         height, width = block.images[0].shape[-2:]
@@ -330,6 +360,8 @@ class _Probe:
         reseed(stable_seed(self.plan.seed, "forward", block.index, draw), device=self.subject.device)
         self._receive(INPUT, _pixels(inputs, block.image_keys))
         output = self.subject.forward(inputs)
+        if self._scores:
+            self._receive_scores(output, block)
         self._sink = _ignore
         self.bar.update()
         return output
@@ -341,9 +373,26 @@ class _Probe:
             )
         elif self.readouts and name not in self.readouts:
             self.findings.leave_out(name, "it ran on some images only, and not on the first block")
-        else:
+        elif torch.is_autocast_enabled(activation.device.type):
             with torch.autocast(activation.device.type, enabled=False):
                 self._sink(name, activation)
+        else:
+            self._sink(name, activation)
+
+    def _receive_scores(self, output: Any, block: Block) -> None:
+        scores = find_scores(output)
+        if not self.readouts:
+            reason = why_no_scores(
+                scores,
+                image_shape=tuple(block.images[0].shape[1:]),
+                labels=block.labels,
+                other_targets=self.plan.images.other_targets,
+            )
+            self._scores = not reason
+            if reason:
+                self.findings.leave_out(OUTPUT, reason)
+        if self._scores and scores is not None:
+            self._receive(OUTPUT, as_logits(scores.detach()))
 
     def _keep_step(self) -> None:
         """Run as many passes as the busiest process, where passes are collective."""
@@ -379,28 +428,74 @@ class _Probe:
         }
 
     def _result(self, epoch: int, step: int) -> ProbeResult:
-        ledger = self.metrics.pop(self.ledger.name)
+        ledger = self.metrics[self.ledger.name]
         if isinstance(ledger, Ledger):
             self.findings.non_finite(ledger.non_finite().cpu(), ledger.layers, self.plan.images.image_ids)
             self.findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
+        measured = [self.metrics[metric.name] for metric in self.plan.metrics if metric.name in self.metrics]
+        tables = {metric.name: _table(metric, self.findings) for metric in measured}
         labels = [view.label for view in self.plan.bank]
         self.findings.unchanged([labels[view] for view in (self.changed == 0).nonzero().flatten().tolist()])
         return ProbeResult(
-            layers=[name for name in self.readouts if name != INPUT],
+            layers=[name for name in self.readouts if name not in (INPUT, OUTPUT)],
             views=[ViewInfo(view.augmentation, view.level, view.severity) for view in self.plan.bank],
-            tables={name: _table(metric) for name, metric in self.metrics.items()},
+            tables=tables,
             epoch=epoch,
             step=step,
             metadata=self.findings.metadata(),
         )
 
 
+class _Gathered:
+    """Small readouts of cut blocks, until a block is whole."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+        self._parts: dict[tuple[Site, int], list[Tensor]] = {}
+
+    def add(self, site: Site, segment: Segment, part: Tensor) -> tuple[Tensor, Segment]:
+        """The whole block where this part is its last; until then a segment of no rows."""
+        if len(segment) == self._num_rows:
+            return part, segment
+        parts = self._parts.setdefault((site, segment.view), [])
+        parts.append(part)
+        if segment.rows.stop < self._num_rows:
+            return part, Segment(segment.view, slice(0, 0))
+        return torch.cat(self._parts.pop((site, segment.view))), Segment(segment.view, slice(0, self._num_rows))
+
+
+class _Measured:
+    """What metrics have taken from the layers of one forward pass, until it is written in one go."""
+
+    # By the metric's name: a torchmetrics.Metric hashes all of its states.
+    def __init__(self, metrics: Mapping[str, ProbeMetric]) -> None:
+        self._metrics = metrics
+        self._rows: dict[tuple[str, int, tuple[int, int]], dict[str, Mapping[str, Tensor]]] = {}
+        self._valid: dict[tuple[str, int, tuple[int, int]], list[Tensor]] = {}
+
+    def add(self, metric: ProbeMetric, about: About) -> None:
+        values = metric.measure(about.clean, about.augmented, about)
+        if values:
+            key = (metric.name, about.view_index, about.ids)
+            self._rows.setdefault(key, {})[about.layer] = values
+            self._valid.setdefault(key, []).append(about.valid)
+
+    def write(self) -> None:
+        for key, measured in self._rows.items():
+            name, view, ids = key
+            self._metrics[name].write(measured, view, ids, torch.stack(self._valid[key]))
+        self._rows.clear()
+        self._valid.clear()
+
+
 def _ignore(_name: str, _activation: Tensor) -> None:
     return None
 
 
-def _table(metric: ProbeMetric) -> MetricTable:
-    value, std_error, num_images = metric.estimates()
+def _table(metric: ProbeMetric, findings: Findings) -> MetricTable:
+    value, std_error, num_images = estimate = metric.estimates()
+    for sentence in metric.remarks(estimate, metric.layers):
+        findings.warn(sentence)
     return MetricTable(metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1))
 
 

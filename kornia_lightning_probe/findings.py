@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+# What a recorder puts behind a layer's name: the number of a later call, an entry of its output.
+_PART = re.compile(r"(\.call\d+)?(\[|$)")
 _PACKAGES = ("kornia-lightning-probe", "torch", "kornia", "lightning", "torchmetrics")
 
 
@@ -60,7 +63,11 @@ class Findings:
                 "forward that is probed; choose another layer, or call the model in another way with forward="
             )
         if not fired:
-            raise ValueError(f"none of the chosen layers gave an activation: {reasons}")
+            raise ValueError(
+                "no activation came from any chosen layer: "
+                + _listed([f"{name!r} ({why})" for name, why in reasons.items()])
+                + "; choose other layers, or call the model in another way with forward="
+            )
         if silent:
             self.warn(f"left out layers that gave no activation: {_listed(silent)}; metadata['left_out'] says why")
 
@@ -121,7 +128,7 @@ class Findings:
 
 
 def _belongs(entry: str, layer: str) -> bool:
-    return entry == layer or entry.startswith((f"{layer}.call", f"{layer}["))
+    return entry.startswith(layer) and _PART.match(entry[len(layer) :]) is not None
 
 
 def _listed(names: Sequence[object], most: int = 8) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 # A float32 norm over more terms than this loses digits; longer rows are summed in pieces of it, the pieces in float64.
 _PIECE = 4096
+# Elements of a temporary that is written and read back at once: 2 MB of float32.
+_CACHED = 2**19
 
 
 class Estimate(NamedTuple):
@@ -42,15 +45,21 @@ def squared_norm(x: Tensor) -> Tensor:
         >>> squared_norm(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
         tensor([25.,  4.], dtype=torch.float64)
     """
-    rows = x.flatten(1)
     wide = accumulation_dtype(x.device)
+    rows = x.reshape(x.shape[0], -1)
     whole = rows.shape[1] // _PIECE * _PIECE
     if whole == 0 or rows.dtype == torch.float64:
         return torch.linalg.vector_norm(rows, dim=1).to(wide).square_()
-    pieces = rows[:, :whole].unflatten(1, (-1, _PIECE))
-    total = torch.linalg.vector_norm(pieces, dim=2).to(wide).square_().sum(1)
-    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1).to(wide).square_()
-    return total + rest
+    norms = torch.linalg.vector_norm(rows[:, :whole].reshape(x.shape[0], -1, _PIECE), dim=2)
+    total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square_()
+    if whole < rows.shape[1]:
+        total += torch.linalg.vector_norm(rows[:, whole:], dim=1).to(wide).square_()
+    return total
+
+
+def piece_of(x: Tensor) -> Tensor:
+    """The first rows of ``x``, as many as stay in a processor's cache while they are read twice; at least one."""
+    return x[: max(1, _CACHED * len(x) // max(1, x.numel()))]
 
 
 def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -58,8 +67,8 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
 
     Args:
         x: features, (B, ...).
-        y: features, broadcastable to ``x``: (B, ...) or a single (1, ...) row such as a mean.
-        out: a buffer of ``x``'s shape and dtype that the difference is written into.
+        y: features, (B, ...), or a single (1, ...) row such as a mean.
+        out: a buffer of some rows of ``x``'s shape and dtype; differences are written into it, as many rows at a time.
 
     Returns:
         (B,) float64 (float32 on MPS), in [0, inf).
@@ -68,7 +77,15 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
         >>> squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
         tensor([9.], dtype=torch.float64)
     """
-    return squared_norm(torch.sub(x, y, out=out) if out is not None else x - y)
+    buffer = torch.empty_like(piece_of(x)) if out is None else out
+    if len(buffer) >= len(x):
+        return squared_norm(torch.sub(x, y, out=buffer[: len(x)]))
+    size = len(buffer)
+    pieces = [
+        squared_norm(torch.sub(part, y if len(y) == 1 else y[start : start + size], out=buffer[: len(part)]))
+        for start, part in zip(range(0, len(x), size), x.split(size), strict=True)
+    ]
+    return torch.cat(pieces)
 
 
 def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -79,7 +96,7 @@ def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> T
 
     Args:
         activation: a block's activations, (n, ...).
-        mean: their mean, (1, ...); computed in float64 when not given.
+        mean: their mean, (1, ...); :func:`block_mean` when not given.
 
     Returns:
         (n,) float64; NaN when n is 1, since one image says nothing about other images.
@@ -94,10 +111,24 @@ def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> T
     return spread * (count / (count - 1)) if count > 1 else torch.full_like(spread, torch.nan)
 
 
-def block_mean(activation: Tensor) -> Tensor:
-    """The mean over a block's images, (1, ...), accumulated in float64 and returned in the activation's dtype."""
-    wide = accumulation_dtype(activation.device)
-    return activation.mean(0, keepdim=True, dtype=wide).to(activation.dtype)
+def block_mean(activation: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The mean over a block's images, taken of the differences to the first one.
+
+    So it is exact where all images are the same, and loses no digits to a mean that is large beside the spread.
+
+    Args:
+        activation: (n, ...).
+        out: a buffer of its shape and dtype that the differences are written into.
+
+    Returns:
+        (1, ...), of the activation's dtype.
+
+    Example:
+        >>> block_mean(torch.tensor([[0.1], [0.1], [0.1]])).item() == torch.tensor(0.1).item()
+        True
+    """
+    first = activation[:1]
+    return torch.sub(activation, first, out=out).mean(0, keepdim=True).add_(first)
 
 
 def mean_with_error(values: Tensor) -> Estimate:
@@ -175,6 +206,54 @@ def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
     influence = _relative(distance, moved) - _relative(deviation, apart)
     residual = _masked_sum(influence.square(), valid)
     return Estimate(value, value / 2 * _error_of_mean(residual, count), count)
+
+
+def shared_part(shared: Tensor, total: Tensor) -> Estimate:
+    r"""The shared part of a movement, :math:`\overline{u} / \overline{w}`, and its standard error.
+
+    Args:
+        shared: :math:`u_i`, image i's mean product with the movement of the others in its block, (..., N).
+        total: :math:`w_i = |b_i - a_i|^2`, (..., N).
+
+    Returns:
+        An :class:`Estimate` of shape (...), up to 1; NaN where nothing moves. Each product counts for two images, so
+        :math:`\mathrm{IF}_i = [2(u_i - \overline{u}) - R\,(w_i - \overline{w})] / \overline{w}`.
+
+    Example:
+        >>> float(shared_part(torch.tensor([4.0, 4.0]), torch.tensor([4.0, 4.0])).value)
+        1.0
+    """
+    valid = shared.isfinite() & total.isfinite()
+    count = valid.sum(-1)
+    product, square = _masked_sum(shared, valid) / count, _masked_sum(total, valid) / count
+    value = torch.where(square > 0, product / square, torch.nan)
+    influence = 2 * (shared - product.unsqueeze(-1)) - value.unsqueeze(-1) * (total - square.unsqueeze(-1))
+    residual = _masked_sum(influence.square(), valid)
+    return Estimate(value, _error_of_mean(residual, count) / square, count)
+
+
+def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:
+    r"""Jensen-Shannon divergence of two predicted distributions, in nats, from logits and without underflow.
+
+    Args:
+        logits: (B, classes).
+        others: (B, classes).
+
+    Returns:
+        (B,) float64 (float32 on MPS), in [0, ln 2].
+
+    Source:
+        Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 37, 1991.
+
+    Example:
+        >>> jensen_shannon(torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, 6.0]])).item()  # a constant added
+        0.0
+    """
+    wide = accumulation_dtype(logits.device)
+    p, q = logits.to(wide).log_softmax(1), others.to(wide).log_softmax(1)
+    mixture = torch.logaddexp(p, q) - math.log(2)
+    divergence = 0.5 * ((p.exp() * (p - mixture)).sum(1) + (q.exp() * (q - mixture)).sum(1))
+    return divergence.clamp_min(0.0)
 
 
 def relative_change(clean: Tensor, augmented: Tensor) -> Tensor:

@@ -111,6 +111,8 @@ class ProbeImages:
         image_keys: the names of the images in the model's inputs, empty where the inputs are one tensor.
         fingerprints: int64 (N,), a content hash below 2**52 of each image of this rank's blocks and 0 elsewhere: summed
             over the ranks it is that of all images.
+        other_targets: what the source gives in the place of labels where that is none, as a text such as
+            "float32 (32, 4)"; else empty.
         notes: sentences on what a reader of the result should know.
 
     Raises:
@@ -162,6 +164,7 @@ class ProbeImages:
                 for index in range(rank, len(deal), world_size)
             ]
         self.image_keys = self.scout.image_keys
+        self.other_targets = reader.targets
         self.fingerprints = torch.zeros(self.num_images, dtype=torch.int64)
         for block in self.blocks:
             self.fingerprints[block.ids.start : block.ids.stop] = _fingerprints(block)

@@ -12,8 +12,7 @@ import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own docum
 from torch import nn
 
 from kornia_lightning_probe import operators
-
-Ladder = dict[float, nn.Module]
+from kornia_lightning_probe.views import Ladder
 
 #: Ladders whose operators need images of 3 channels.
 NEEDS_RGB = frozenset({"saturation", "hue", "jpeg"})
@@ -319,7 +318,7 @@ def _distance(magnitude: float, identity: float) -> float:
 
 
 def _ladder(levels: Iterable[tuple[float, nn.Module]]) -> Ladder:
-    ladder: Ladder = {}
+    ladder = Ladder()
     for severity, augmentation in levels:
         if not (math.isfinite(severity) and severity > 0):
             raise ValueError(f"A level must differ from the identity: severity {severity} isn't a positive number.")
@@ -328,4 +327,4 @@ def _ladder(levels: Iterable[tuple[float, nn.Module]]) -> Ladder:
         ladder[float(severity)] = augmentation
     if not ladder:
         raise ValueError("A ladder needs at least one level.")
-    return dict(sorted(ladder.items()))
+    return Ladder(sorted(ladder.items()))

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.calling import Forward, cast_inputs, device_of, forward_of
-from kornia_lightning_probe.engine import Plan, Subject, run_probe
+from kornia_lightning_probe.engine import INPUT, Plan, Subject, run_probe
 from kornia_lightning_probe.images import ProbeImages
 from kornia_lightning_probe.layers import LayerSelector, exact_names, select_layers
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
 from kornia_lightning_probe.result import ProbeResult
 
 ONE_IMAGE = (
-    "one image has no other image to be compared with, so sensitivity is NaN and relative_change is given instead; "
-    "pass reference=, images that supply mean and between-image distance"
+    "one image has no other image to be compared with, so sensitivity is NaN{instead}; pass reference=, images that "
+    "supply mean and between-image distance"
 )
+_INSTEAD = " and relative_change is given instead"
+_EMBEDDING = re.compile(r"(?P<layer>.*?)(?P<part>(\.call\d+)?(\[.*)?)", re.DOTALL)
 
 
 def probe_model(
@@ -51,13 +56,14 @@ def probe_model(
     Args:
         model: any nn.Module; called as ``model(tensor)``, ``model(dict)`` or ``model(*tuple)``.
         inputs: images (N, C, H, W), one image (C, H, W), a dict or tuple of tensors with N in front, a Dataset or a
-            DataLoader (whose sampler is never used).
+            DataLoader (whose sampler is never used). The model gets floats in the dtype of its parameters.
         bank: the augmentations, each with its levels; ``AugmentationBank.preset()`` has 19 views.
-        layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these.
+        layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these. As
+            the pixels are the layer ``input``, a module of that name goes by ``model.input``.
         metrics: names, metric objects or functions of (clean, augmented); None is the default set.
         labels: integers (N,), where ``inputs`` does not bring them.
-        reference: images, in any form that ``inputs`` may have, that supply the mean and the between-image distance
-            where the inputs are too few.
+        reference: images of the same size, in any form that ``inputs`` may have, that supply the mean and the
+            between-image distance where the inputs are too few.
         image_keys: which entries of dict or tuple inputs are images; default: the only float entry with 4 dimensions.
         embedding: the layer called the embedding; default: the last chosen layer that isn't the output itself.
         to_inputs: how to get the model's inputs out of a loader's batch: a callable, a key or an index.
@@ -71,7 +77,7 @@ def probe_model(
         The result; its pixels are the layer ``input``.
 
     Raises:
-        TypeError: where the model is no nn.Module.
+        TypeError: where the model is no nn.Module, or the bank no AugmentationBank.
         ValueError: for anything in the inputs, the layers or the bank that can't be used; the text says what came,
             what was expected and what to do.
 
@@ -86,11 +92,16 @@ def probe_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
+    if not isinstance(bank, AugmentationBank):
+        raise TypeError(
+            f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank({{name: augmentation}}) makes "
+            'one of augmentations, AugmentationBank.preset("default") is ready-made'
+        )
     images = ProbeImages(inputs, seed=seed, image_keys=image_keys, to_inputs=to_inputs, labels=labels)
-    others = _reference(reference, seed=seed, image_keys=image_keys, to_inputs=to_inputs)
-    if metrics is None and images.num_images == 1 and others is None:
-        metrics = ("sensitivity", "relative_change")
-        images.notes.append(ONE_IMAGE)
+    others = _reference(reference, images, seed=seed, image_keys=image_keys, to_inputs=to_inputs)
+    if images.num_images == 1 and others is None:
+        images.notes.append(ONE_IMAGE.format(instead=_INSTEAD if metrics is None else ""))
+        metrics = ("sensitivity", "relative_change") if metrics is None else metrics
     plan = Plan(
         images=images,
         bank=bank.fit_channels(images.scout.images[0].shape[1]),
@@ -119,25 +130,74 @@ def choose_subject(
     embedding: str | None,
     device: torch.device,
 ) -> Subject:
-    """A model with its chosen layers; a named embedding is one of them, whether it was chosen or not."""
-    chosen = select_layers(model, layers)
-    exact = exact_names(model, layers)
-    if embedding is not None and embedding not in chosen and embedding.split(".call")[0].split("[")[0] not in chosen:
-        base = embedding.split(".call")[0].split("[")[0]
-        chosen |= select_layers(model, base)
-        exact |= {base}
-    return Subject(model, forward, chosen, device, exact=exact, embedding=embedding)
+    """A model with its chosen layers; a named embedding is one of them, whether it was chosen or not.
+
+    Raises:
+        ValueError: for layers or an embedding that the model doesn't have, or parameters that do not exist yet.
+    """
+    _require_parameters(model)
+    subject = Subject(model, forward, select_layers(model, layers), device, exact=exact_names(model, layers))
+    if embedding is not None and embedding not in subject.layers:
+        subject = _with_embedding(subject, embedding)
+    else:
+        subject = replace(subject, embedding=embedding)
+    return _apart_from_pixels(subject)
 
 
-def _reference(source: Any, **options: Any) -> ProbeImages | None:
+def _with_embedding(subject: Subject, embedding: str) -> Subject:
+    layer, part = _EMBEDDING.fullmatch(embedding).group("layer", "part")  # type: ignore[union-attr]  # matches all texts
+    try:
+        found = exact_names(subject.model, layer)
+        chosen = select_layers(subject.model, layer)
+    except ValueError as error:
+        raise ValueError(f"embedding={embedding!r}: {error}") from error
+    if not found:
+        raise ValueError(f"embedding={embedding!r} must be one layer's name; it is none, and matches {list(chosen)}")
+    (name,) = found
+    return replace(subject, layers=subject.layers | chosen, exact=subject.exact | found, embedding=f"{name}{part}")
+
+
+def _apart_from_pixels(subject: Subject) -> Subject:
+    """Call a module named "input" by another name, since that one is the pixels'."""
+    if INPUT not in subject.layers:
+        return subject
+    names = {name: f"model.{name}" if name == INPUT else name for name in subject.layers}
+    return replace(
+        subject,
+        layers={names[name]: module for name, module in subject.layers.items()},
+        exact=frozenset(names[name] for name in subject.exact),
+        embedding=names.get(subject.embedding or "", subject.embedding),
+    )
+
+
+def _require_parameters(model: nn.Module) -> None:
+    lazy = [name for name, parameter in (*model.named_parameters(), *model.named_buffers()) if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"{', '.join(lazy[:8])} of {type(model).__name__} do not exist yet, as its lazy layers have seen no image: call "
+            "the model once on a batch before it is probed"
+        )
+
+
+def _reference(source: Any, images: ProbeImages, **options: Any) -> ProbeImages | None:
     if source is None:
         return None
-    images = ProbeImages(source, **options)
-    if images.num_images < 2:
+    others = ProbeImages(source, **options)
+    if others.num_images < 2:
         raise ValueError(
-            f"reference has {images.num_images} image; at least 2 are needed to say how far apart images are"
+            f"reference has {others.num_images} image; at least 2 are needed to say how far apart images are"
         )
-    return images
+    sizes, expected = ([tuple(entry.shape[1:]) for entry in source.scout.images] for source in (others, images))
+    if sizes != expected:
+        raise ValueError(
+            f"reference has images of {_listed(sizes)} and the inputs have {_listed(expected)}: distances between images "
+            "can only be compared at one size, so resize the reference"
+        )
+    return others
+
+
+def _listed(sizes: list[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, sizes))
 
 
 @contextmanager

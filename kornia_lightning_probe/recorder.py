@@ -111,7 +111,8 @@ class ActivationRecorder:
     def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
         count = self.calls[layer] = self.calls.get(layer, 0) + 1
         name = layer if count == 1 else f"{layer}.call{count}"
-        for entry_name, entry in _entries(name, output):
+        entries = [(name, output)] if isinstance(output, Tensor) else _entries(name, output)
+        for entry_name, entry in entries:
             reason = _unfit(entry)
             if reason or not isinstance(entry, Tensor):
                 self.left_out[entry_name] = reason

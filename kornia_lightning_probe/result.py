@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kornia_lightning_probe.comparison import compare_results
+from kornia_lightning_probe.severity import THRESHOLD, severity_columns, severity_rows
 from kornia_lightning_probe.storage import json_text, plain, state_of_json, write_whole
 from kornia_lightning_probe.summary import summary_text
 from kornia_lightning_probe.tables import MetricTable, ProbeRow, ViewInfo, known_names, unknown
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
     from torch import Tensor
+
+    from kornia_lightning_probe.comparison import Comparison
+    from kornia_lightning_probe.severity import SeverityRow
 
 __all__ = ["MetricTable", "ProbeResult", "ProbeRow", "ViewInfo"]
 
@@ -165,17 +170,21 @@ class ProbeResult:
     def std_error(
         self, metric: str, layer: str | None = None, augmentation: str | None = None, level: int | None = None
     ) -> float:
-        """The standard error of `value(...)`, from above.
+        """The standard error of `value(...)`.
 
-        All views show the same images, so their errors are not independent; the mean of the standard errors is the
-        largest that the standard error of the mean can be. It covers the sampling of images, not the augmentation's
-        draw nor the training's seed.
+        All views show the same images, so their errors are not independent. Where the table keeps each image's
+        influence, that is taken into account. Else (a result from a file) it is an error from above, the mean of the
+        standard errors: the largest that the standard error of the mean can be. It covers the sampling of images, not
+        the augmentation's draw nor the training's seed.
+
+        Returns:
+            The standard error in the metric's unit; NaN where a value that takes part has none.
 
         Raises:
             ValueError: If a name or level is unknown.
         """
         views, columns = self._select(metric, layer, augmentation, level)
-        return _mean(self.table(metric).std_error, views, columns)
+        return self.table(metric).error_of_mean(views, columns)
 
     def _select(
         self, metric: str, layer: str | None, augmentation: str | None, level: int | None
@@ -192,6 +201,53 @@ class ProbeResult:
             levels = sorted({self.views[i].level for i in named})
             raise ValueError(f"no level {level!r} of {augmentation or 'any augmentation'}; its levels are {levels}")
         return views, [i for i, name in enumerate(layers) if name == layer or (layer is None and name != INPUT)]
+
+    def severity(
+        self, metric: str = "sensitivity", *, threshold: float = THRESHOLD, at_identity: float | None = None
+    ) -> tuple[SeverityRow, ...]:
+        """Each severity curve in a few numbers: the area under it, its onset, its worst level.
+
+        The presets' curves start at severity 0, where the augmentation does nothing; a ladder of your own is taken as
+        it is. Areas are not to be averaged over augmentations: their ranges are arbitrary.
+
+        Args:
+            metric: The metric's name.
+            threshold: The onset is the first severity at which the metric's distance from its value at the identity
+                (for a sensitivity, the sensitivity) passes this, with straight lines between the levels.
+            at_identity: What the metric reads for an augmentation that does nothing; None takes what is known of the
+                metrics of this package.
+
+        Returns:
+            One row for each augmentation and layer.
+
+        Raises:
+            ValueError: If the metric is unknown, or the threshold isn't a positive number.
+        """
+        return severity_rows(self, metric, threshold=threshold, at_identity=at_identity)
+
+    def compare(self, other: ProbeResult, *, z_limit: float = 2.0) -> Comparison:
+        """What has changed from this result to another: `other` minus this, with its error.
+
+        Where both hold the same images and what each image adds to the values (as results in memory do, and results
+        from files don't), the images are paired, which makes the errors much smaller. Only what both results have is
+        compared; the comparison says what is left out.
+
+        Args:
+            other: The later result, or that of the other model.
+            z_limit: A change is beyond sampling error where it is larger than this many standard errors.
+
+        Returns:
+            The changes as rows, a text table, a figure and a dataframe. Positive: `other` is larger.
+
+        Raises:
+            TypeError: If `other` is no ProbeResult.
+            ValueError: If the results have no metric, view or layer in common, or `z_limit` isn't positive.
+        """
+        return compare_results(self, other, z_limit=z_limit)
+
+    def without_influence(self) -> ProbeResult:
+        """This result without what each image adds to the values, which is most of its memory; errors stay."""
+        return self.from_state(self.state())
 
     def view_labels(self) -> tuple[str, ...]:
         """A short text for each view, such as `rotation 15`; only the name where an augmentation has one level."""
@@ -302,8 +358,9 @@ class ProbeResult:
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """The whole result as JSON text; with a path it is also written there, at once or not at all.
 
-        NaN becomes null, an infinity "inf" or "-inf"; every other number comes back bit for bit. Missing folders are
-        made; a reader never sees half a file.
+        NaN becomes null, an infinity "inf" or "-inf"; every other number comes back bit for bit. The severity summaries
+        are written for other readers; what each image adds to the values isn't. Missing folders are made; a reader
+        never sees half a file.
 
         Args:
             path: Where to write; None writes nothing.
@@ -311,7 +368,7 @@ class ProbeResult:
         Returns:
             The JSON text.
         """
-        text = json_text(self.state())
+        text = json_text({**self.state(), "severity": severity_columns(self)})
         if path is not None:
             write_whole(Path(path), text)
         return text

@@ -16,6 +16,7 @@ from kornia_lightning_probe.batches import (
     describe,
     find_image_keys,
     find_inputs,
+    describe_targets,
     find_labels,
     image_entries,
     join_rows,
@@ -44,6 +45,7 @@ class Reader(Protocol):
 
     labels: Tensor | None
     total: int
+    targets: str
 
     def read(self, indices: list[int], block: int) -> tuple[Any, Tensor | None]:
         """Read the images of one block: the model's inputs and, where there are any, the labels."""
@@ -55,6 +57,7 @@ class _TensorReader:
     inputs: Any
     labels: Tensor | None
     total: int
+    targets: str = ""
 
     def read(self, indices: list[int], block: int) -> tuple[Any, Tensor | None]:  # noqa: ARG002 - a Reader
         rows = torch.tensor(indices)
@@ -70,6 +73,7 @@ class _DatasetReader:
     labels: Tensor | None
     seed: int
     total: int = field(init=False)
+    targets: str = ""
 
     def __post_init__(self) -> None:
         self.total = len(self.dataset)
@@ -81,6 +85,7 @@ class _DatasetReader:
             batch = _collate(items, self.collate_fn)
             inputs = find_inputs(batch, self.to_inputs)
         labels = find_labels(batch, len(indices)) if self.labels is None else self.labels[torch.tensor(indices)]
+        self.targets = describe_targets(batch) if labels is None else ""
         return inputs, labels
 
     def _item(self, index: int, seed_all: Callable[[int], None]) -> Any:

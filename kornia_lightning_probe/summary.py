@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import torch
 
+from kornia_lightning_probe.severity import AT_IDENTITY, THRESHOLD
 from kornia_lightning_probe.tables import pick_layers
+from kornia_lightning_probe.text_table import named, number, side_by_side, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from kornia_lightning_probe.result import ProbeResult
+    from kornia_lightning_probe.severity import SeverityRow
 
-WIDTH = 100
 MOST_LISTED = 10
+MOST_CURVES = 8
 HEADLINE = "sensitivity"
 MEANING = {
     "sensitivity": "0: the layer does not notice; 1: it moves as far as swapping the image for another",
@@ -42,10 +44,11 @@ def summary_text(result: ProbeResult, *, max_layers: int | None = 40) -> str:
     if metric is not None:
         parts += [_title(result, metric), *_table(result, metric, max_layers)]
         parts.append("\n".join(_notes(result, metric, max_layers)))
+        parts += _severity(result, metric, max_layers)
     others = [_one_line(result, name) for name in result.metrics if name != metric]
     if others:
         parts.append("\n".join(["other metrics, mean over the views", *others]))
-    remarks = [_wrapped(f"note: {note}") for note in result.metadata.get("notes") or []] + list(_left_out(result))
+    remarks = [wrapped(f"note: {note}") for note in result.metadata.get("notes") or []] + list(_left_out(result))
     if remarks:
         parts.append("\n".join(remarks))
     return "\n\n".join(parts)
@@ -76,31 +79,46 @@ def _title(result: ProbeResult, metric: str) -> str:
 
 def _table(result: ProbeResult, metric: str, max_layers: int | None) -> Iterator[str]:
     layers: list[str | None] = [*pick_layers(result.table(metric).layers, max_layers), None]
-    names = [_elided("all layers" if layer is None else layer, 40) for layer in layers]
-    margin = max(len("layer"), *map(len, names))
+    names = named("layer", ["all layers" if layer is None else layer for layer in layers])
     means = [result.value(metric, layer) for layer in layers]
-    lines = [f"{name:<{margin}}  {_number(mean):>5} {_bar(mean)}" for name, mean in zip(names, means, strict=True)]
-    left = [f"{'layer':<{margin}}  {'mean':>5} {'':{BAR_CELLS + 1}}", *lines]
-    for block in _blocks(result.augmentations, WIDTH - len(left[0]), WIDTH - margin):
-        for augmentation in block:
-            title = _elided(augmentation, 24)
-            cells = [title, *(_number(result.value(metric, layer, augmentation)) for layer in layers)]
-            left = [f"{line}  {cell:>{max(len(title), 4)}}" for line, cell in zip(left, cells, strict=True)]
-        yield "\n".join(line.rstrip() for line in left)
-        left = [f"{name:<{margin}}" for name in ("layer", *names)]
+    overall = [f"{'mean':>5} {'':{BAR_CELLS + 1}}", *(f"{number(mean):>5} {_bar(mean)}" for mean in means)]
+    left = [f"{name}  {mean}" for name, mean in zip(names, overall, strict=True)]
+    columns = (
+        (augmentation, [number(result.value(metric, layer, augmentation)) for layer in layers])
+        for augmentation in result.augmentations
+    )
+    yield from side_by_side(left, columns, again=names)
 
 
-def _blocks(augmentations: Sequence[str], first_room: int, room: int) -> Iterator[list[str]]:
-    block: list[str] = []
-    left = first_room
-    for augmentation in augmentations:
-        width = max(len(_elided(augmentation, 24)), 4) + 2
-        if width > left:
-            yield block
-            block, left = [], room
-        block.append(augmentation)
-        left -= width
-    yield block
+def _severity(result: ProbeResult, metric: str, max_layers: int | None) -> Iterator[str]:
+    """Area and onset of each curve that has two points at least, and the curves that are worst before their end."""
+    rows = {(row.layer, row.augmentation): row for row in result.severity(metric) if row.start < row.end}
+    augmentations = [name for name in result.augmentations if any(name == key[1] for key in rows)]
+    if metric not in AT_IDENTITY or not augmentations:
+        return
+    known = result.table(metric).layers
+    layers = pick_layers(known, None if max_layers is None else min(MOST_CURVES, max_layers))
+    columns = [(name, [_curve(rows.get((layer, name))) for layer in layers]) for name in augmentations]
+    names = named("area, onset", layers)
+    share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers)"
+    title = (
+        f"severity curves{share}: the area under {metric}, and its onset, the severity where it passes {THRESHOLD:g}"
+    )
+    first, *others = side_by_side(names, columns, again=names)
+    yield f"{title}\n{first}"
+    yield from others
+    early = [row for row in rows.values() if row.layer in layers and row.worst_severity < row.end]
+    if early:
+        listed = [f"{row.layer} at {row.augmentation} {row.worst_severity:g}" for row in early[:MOST_LISTED]]
+        more = f" and {len(early) - MOST_LISTED} more" if len(early) > MOST_LISTED else ""
+        yield wrapped(f"worst before the highest severity: {', '.join(listed)}{more}")
+
+
+def _curve(row: SeverityRow | None) -> str:
+    if row is None:
+        return "-"
+    area = "-" if math.isnan(row.area) else f"{row.area:.2g}"
+    return f"{area} {row.onset_text.replace(' ', ''):>6}"
 
 
 def _notes(result: ProbeResult, metric: str, max_layers: int | None) -> Iterator[str]:
@@ -111,7 +129,7 @@ def _notes(result: ProbeResult, metric: str, max_layers: int | None) -> Iterator
     levels: dict[str, list[str]] = {name: [] for name in result.augmentations}
     for view in result.views:
         levels[view.augmentation].append(f"{view.severity:g}")
-    yield _wrapped("severities: " + "; ".join(f"{name} {', '.join(found)}" for name, found in levels.items()))
+    yield wrapped("severities: " + "; ".join(f"{name} {', '.join(found)}" for name, found in levels.items()))
     if torch.isnan(result.tensor(metric)).any():
         yield "-: no value (a dead layer, or the metric does not apply); means skip it"
 
@@ -120,26 +138,20 @@ def _one_line(result: ProbeResult, metric: str) -> str:
     values = {layer: result.value(metric, layer) for layer in result.table(metric).layers}
     found = {layer: value for layer, value in values.items() if not math.isnan(value)}
     if len(values) <= 3:
-        return _wrapped(f"  {metric}: " + ", ".join(f"{layer} {_number(value)}" for layer, value in values.items()))
+        return wrapped(f"  {metric}: " + ", ".join(f"{layer} {number(value)}" for layer, value in values.items()))
     if not found:
         return f"  {metric}: no value at any of {len(values)} layers"
     low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
-    ends = f"from {_number(found[low])} ({low}) to {_number(found[high])} ({high})"
-    return _wrapped(f"  {metric}: {_number(result.value(metric))}, {ends}")
+    ends = f"from {number(found[low])} ({low}) to {number(found[high])} ({high})"
+    return wrapped(f"  {metric}: {number(result.value(metric))}, {ends}")
 
 
 def _left_out(result: ProbeResult) -> Iterator[str]:
     reasons = result.metadata.get("left_out") or {}
     for name, reason in list(reasons.items())[:MOST_LISTED]:
-        yield _wrapped(f"left out: {name}: {reason}")
+        yield wrapped(f"left out: {name}: {reason}")
     if len(reasons) > MOST_LISTED:
         yield f"left out: {len(reasons) - MOST_LISTED} more, in .metadata['left_out']"
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
 
 
 def _bar(value: float) -> str:
@@ -148,11 +160,3 @@ def _bar(value: float) -> str:
     eighths = round(8 * BAR_CELLS * min(max(value / BAR_END, 0.0), 1.0))
     rest = EIGHTHS[eighths % 8] if eighths % 8 else ""
     return f"{'█' * (eighths // 8) + rest:<{BAR_CELLS}}" + ("+" if value > BAR_END else " ")
-
-
-def _elided(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - (most - most // 2) :]}"
-
-
-def _wrapped(text: str) -> str:
-    return fill(text, WIDTH, subsequent_indent="    ")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from kornia_lightning_probe.influence import combined_error, shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +38,16 @@ class ProbeRow(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewInfo:
-    """The name of one view: an augmentation at one level (from 1) and its severity, a physical magnitude."""
+    """The name of one view: an augmentation at one level (from 1) and its severity, a physical magnitude.
+
+    `from_identity` says that the severity is the distance from the identity, as in every ladder of the presets: at
+    severity 0 the augmentation does nothing.
+    """
 
     augmentation: str
     level: int
     severity: float
+    from_identity: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,8 @@ class MetricTable:
         std_error: (V, L), in the same unit; NaN where it is unknown.
         num_images: (V, L), how many images are behind each value.
         attempted: (V, L) of bool, or one for all: False where the metric doesn't apply to the view: no row.
+        influence: (V, L, N), what each image adds to each value, see `influence.py`; NaN where it is not known. None
+            where that isn't kept. It lives in memory only: not in states, nor in files.
 
     Raises:
         ValueError: If the tables' shapes differ or a layer is named twice.
@@ -62,6 +72,7 @@ class MetricTable:
     std_error: Tensor
     num_images: Tensor
     attempted: Tensor = torch.tensor(True)  # noqa: RUF009 - never written to: __post_init__ copies
+    influence: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.value), len(self.layers))
@@ -76,20 +87,42 @@ class MetricTable:
             if tuple(table.shape) != expected:
                 raise ValueError(f"{name} has shape {tuple(table.shape)}; expected (views, layers) = {expected}")
             object.__setattr__(self, name, table)
+        if self.influence is not None:
+            if self.influence.ndim != 3 or tuple(self.influence.shape[:2]) != expected:
+                came = tuple(self.influence.shape)
+                raise ValueError(f"influence has shape {came}; expected (views, layers, images) = {(*expected, 'N')}")
+            object.__setattr__(self, "influence", _owned(self.influence, torch.float32))
         object.__setattr__(self, "layers", tuple(self.layers))
         if len(set(self.layers)) != len(self.layers):
             raise ValueError(f"a layer is named twice in {self.layers}")
+
+    def shares(self, views: Sequence[int]) -> Tensor | None:
+        """What each image adds to the errors of some views' values, (views, L, N); None where that isn't kept."""
+        return None if self.influence is None else shares(self.influence[list(views)])
+
+    def error_of_mean(self, views: Sequence[int], columns: Sequence[int]) -> float:
+        """Standard error of the mean over views of the mean over layers, NaN skipped; see `combined_error`."""
+        cells = list(views), list(columns)
+        known = self.value[cells[0]][:, cells[1]].isfinite()
+        per_view = known / known.sum(1, keepdim=True).clamp(min=1)
+        weights = (per_view / known.any(1).sum().clamp(min=1)).double()
+        errors, image_shares = self.std_error[cells[0]][:, cells[1]], self.shares(views)
+        if not known.any():
+            return math.nan
+        if image_shares is not None:
+            image_shares = image_shares[:, cells[1]].flatten(0, 1)[:, None]
+        return float(combined_error(weights.reshape(1, -1, 1), errors.reshape(-1, 1), image_shares))
 
 
 def _owned(table: Tensor, dtype: torch.dtype) -> Tensor:
     return table.detach().to("cpu", dtype, copy=True)
 
 
-def unknown(kind: str, name: object, known: Sequence[str]) -> str:
+def unknown(kind: str, name: object, known: Sequence[str], *, place: str = "result") -> str:
     """The text of an error about a name that isn't known: the names nearest to it, or all that there are."""
     near = get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else known_names(kind, known)
-    return f"there is no {kind} {name!r} in this result; {hint}"
+    return f"there is no {kind} {name!r} in this {place}; {hint}"
 
 
 def known_names(kind: str, known: Sequence[str], most: int = 12) -> str:

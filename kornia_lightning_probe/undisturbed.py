@@ -17,8 +17,8 @@ def undisturbed(model: nn.Module, *, device: torch.device) -> Iterator[None]:
 
     Inside: eval mode, no graph, tensors that later code may update in place (no inference tensors), and eager
     execution, since hooks on a compiled model do not fire. Afterwards, as before: every module's own training flag,
-    buffers (values and identity), the random streams of Python, NumPy, torch and ``device``, grad mode and the default
-    dtype.
+    buffers (values and identity; one that the forward adds is removed), the random streams of Python, NumPy, torch
+    and ``device``, grad mode and the default dtype.
 
     Args:
         model: any module; its hooks are not this function's business.
@@ -57,17 +57,25 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
     kept = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
+        (module, dict(module._buffers.items()), set(module._non_persistent_buffers_set)) for module in model.modules()
     ]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for module, name, buffer, values in kept:
+        for module, buffers, non_persistent in kept:
+            _put_back(module, buffers)
+            module._non_persistent_buffers_set = non_persistent
+        for buffer, value in values:
+            _write_back(buffer, value)
+
+
+def _put_back(module: nn.Module, buffers: dict[str, Tensor | None]) -> None:
+    for name in [name for name in module._buffers if name not in buffers]:
+        del module._buffers[name]
+    for name, buffer in buffers.items():
+        if name not in module._buffers or module._buffers[name] is not buffer:
             module._buffers[name] = buffer
-            _write_back(buffer, values)
 
 
 def _write_back(buffer: Tensor, values: Tensor) -> None:

@@ -13,6 +13,13 @@ from torch import nn
 from kornia_lightning_probe.randomness import isolated_rng
 
 
+class Ladder(dict[float, nn.Module]):
+    """A ladder whose severities are distances from the identity: at severity 0 the augmentation does nothing.
+
+    What `presets` makes. A plain dict of severities is taken as it is: nothing is known of a severity 0.
+    """
+
+
 @dataclass(frozen=True)
 class View:
     """One augmentation at one level.
@@ -23,6 +30,7 @@ class View:
         severity: its magnitude, in the unit of the ladder.
         transform: the bank's own copy of the augmentation.
         num_levels: how many levels the ladder has.
+        from_identity: whether the severity is the distance from the identity, as in every ladder of the presets.
     """
 
     augmentation: str
@@ -30,6 +38,7 @@ class View:
     severity: float
     transform: Callable[..., Any] = field(compare=False)
     num_levels: int = 1
+    from_identity: bool = False
 
     @property
     def label(self) -> str:
@@ -69,7 +78,8 @@ def _read_entry(name: Any, entry: Any) -> list[View]:
     if not ladder:
         raise ValueError(f"Augmentation {name!r} has no levels.")
     ordered = sorted(ladder, key=lambda rung: rung[0])
-    views = [View(name, i, severity, transform, len(ordered)) for i, (severity, transform) in enumerate(ordered, 1)]
+    known = isinstance(entry, Ladder)
+    views = [View(name, i, severity, rung, len(ordered), known) for i, (severity, rung) in enumerate(ordered, 1)]
     return [replace(view, transform=_own_copy(view)) for view in views]
 
 

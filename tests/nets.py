@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -225,6 +225,99 @@ class Failing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         msg = "this layer fails"
         raise RuntimeError(msg)
+
+
+class SmallCNN(nn.Module):
+    """Two blocks with BatchNorm, in-place ReLU and dropout before a head: (B, C, H, W) -> (B, classes)."""
+
+    def __init__(self, *, channels: int = 3, width: int = 4, classes: int = 5) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.block2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU())
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(2 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.block2(self.block1(x)).mean((2, 3))))
+
+
+class Composed(nn.Module):
+    """A small net around a function of its input: named convolution, what `change` makes of it, named head."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.changed = nn.Identity()
+        self.head = nn.Linear(4, 2)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.changed(self.change(x, self.conv(x))).mean((2, 3)))
+
+
+class AlwaysDropout(nn.Module):
+    """Drops features in eval mode too, as Monte Carlo dropout does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.dropout(self.conv(x).mean((2, 3)), 0.5, training=True))
+
+
+class CountsCalls(nn.Module):
+    """Counts its calls in two buffers, one in place and one by a new tensor, and caches a table on first use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("new_calls", torch.zeros(()))
+        self.register_buffer("cache", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.new_calls = self.new_calls + 1
+        self.cache = torch.ones(4)
+        self.register_buffer("late", torch.ones(4), persistent=False)
+        return self.conv(x) * self.cache.view(-1, 1, 1)
+
+
+class SequenceFirst(nn.Module):
+    """Tokens with the sequence in front, (T, B, D), between a convolution and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.tokens = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.tokens(self.conv(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+
+class ImageAndMask(nn.Module):
+    """Called as `model({"image": image, "mask": mask})`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallCNN()
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.net(batch["image"] * batch["mask"])
+
+
+class LeftAndRight(nn.Module):
+    """Called as `model(left, right)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallCNN()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.net(left) - self.net(right)
 
 
 def hooks(model: nn.Module) -> int:

@@ -1,42 +1,53 @@
-"""What a probe asks a Trainer: processes, device, precision, step and validation data; the one place for its insides."""
+"""What a probe asks a Trainer: processes, device, precision, step, data. The one place for a Trainer's insides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.distributed
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from kornia_lightning_probe.calling import Forward, forward_of
-from kornia_lightning_probe.engine import World
+from kornia_lightning_probe.world import World
 
 # Under these a forward pass is collective: parameters are gathered from all processes for each layer.
 _SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 # These run the wrapped model, not the LightningModule itself.
 _WRAPPED = {"FSDPStrategy", "DeepSpeedStrategy"}
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
+_HOOKS_OF_LIGHTNING = ("DataHooks.", "LightningModule.", "LightningDataModule.")
 
 
 def world_of(trainer: Trainer) -> World:
-    """This process among all, and the two collectives that the engine needs."""
+    """This process among all, and the two collectives that the engine needs.
+
+    Processes that hold parts of one layer (tensor parallelism) must see the same inputs, so they count as one: each
+    works on the same blocks, and the first of them brings its numbers to the sum.
+    """
+    if trainer.world_size == 1:
+        return World()
+    strategy = trainer.strategy
+    share = getattr(strategy, "distributed_sampler_kwargs", None) or {}
+    brings = _is_first_of_its_inputs(strategy)
     return World(
-        rank=trainer.global_rank,
-        size=trainer.world_size,
-        add=lambda tensor: _sum(trainer, tensor),
+        rank=share.get("rank", trainer.global_rank),
+        size=share.get("num_replicas", trainer.world_size),
+        add=lambda tensor: _sum(trainer, tensor if brings else torch.zeros_like(tensor)),
         gather=_gather,
-        lockstep=type(trainer.strategy).__name__ in _SHARDED and trainer.world_size > 1,
+        lockstep=type(strategy).__name__ in _SHARDED,
     )
 
 
 def forward_in(trainer: Trainer, module: LightningModule, forward: Forward | None) -> Callable[[Any], Any]:
     """The forward as Lightning's own validation runs it: inputs converted, inside the precision's context."""
     strategy, precision = trainer.strategy, trainer.precision_plugin
-    wrapped = type(strategy).__name__ in _WRAPPED and forward is None
-    call = strategy.model if wrapped and strategy.model is not None else forward_of(module, forward)
+    call = forward_of(module, forward)
+    if forward is None and type(strategy).__name__ in _WRAPPED and strategy.model is not None:
+        call = forward_of(strategy.model)
 
     def run(inputs: Any) -> Any:
         with precision.forward_context():
@@ -51,22 +62,33 @@ def logging_step(trainer: Trainer) -> int:
     return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
 
 
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this run only tries the code (``fast_dev_run``) and leaves nothing behind."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def is_training(trainer: Trainer) -> bool:
+    """Whether this run is a ``fit``, its validations included."""
+    return trainer.state.fn == "fit"
+
+
 def evaluation_loader(trainer: Trainer, dataloader_idx: int) -> Any:
     """The validation (in test: the test) dataloader that the probe takes its images from.
 
     Raises:
         MisconfigurationException: where there is none, or not so many.
     """
-    if trainer.val_dataloaders is None and not trainer.testing and trainer.state.fn == "fit":
+    if is_training(trainer) and trainer.val_dataloaders is None:
         _set_up_validation(trainer)
-    loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    flat = _flat(loaders)
-    if dataloader_idx >= len(flat):
+    kind = "test" if trainer.testing else "validation"
+    loaders = list(_flat(trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders))
+    if dataloader_idx >= len(loaders):
         raise MisconfigurationException(
-            f"the probe takes its images from validation dataloader {dataloader_idx} and there are {len(flat)}: give "
-            "the Trainer a validation dataloader, or pass images=, a tensor, a dataset or a dataloader"
+            f"the probe takes its images from {kind} dataloader {dataloader_idx} and there are {len(loaders)}, counted "
+            f"from 0: give the Trainer such a dataloader, set dataloader_idx=, or pass images=, a tensor, a dataset or "
+            "a dataloader"
         )
-    return flat[dataloader_idx]
+    return loaders[dataloader_idx]
 
 
 def require_validation(trainer: Trainer) -> None:
@@ -78,19 +100,37 @@ def require_validation(trainer: Trainer) -> None:
     if not trainer.enable_validation:
         raise MisconfigurationException(
             "the probe runs at the end of validation and this training has none: define validation_step, give the "
-            "Trainer a validation dataloader, and leave limit_val_batches above 0"
+            "Trainer a validation dataloader (any will do where the probe has images= of its own), and leave "
+            "limit_val_batches above 0"
         )
 
 
-def unused_transfer_hooks(module: LightningModule) -> list[str]:
-    """The batch transfer hooks that a module overrides; the probe, which has no batch, can't call them."""
+def weight_averaging_before(trainer: Trainer, probe: object) -> str | None:
+    """The name of a callback that has put its averaged weights away again before the probe's turn comes."""
+    for callback in getattr(trainer, "callbacks", ()):
+        if callback is probe:
+            return None
+        if any(kind.__name__ == "WeightAveraging" for kind in type(callback).__mro__):
+            return type(callback).__name__
+    return None
+
+
+def unused_transfer_hooks(trainer: Trainer, module: LightningModule) -> list[str]:
+    """The batch transfer hooks that module or datamodule override; the probe, which has no batch, can't call them."""
+    owners = [owner for owner in (module, getattr(trainer, "datamodule", None)) if owner is not None]
     return [
-        hook
+        f"{type(owner).__name__}.{hook}"
+        for owner in owners
         for hook in _TRANSFER_HOOKS
-        if not getattr(getattr(type(module), hook, None), "__qualname__", "").startswith(
-            ("DataHooks.", "LightningModule.")
-        )
+        if not getattr(getattr(type(owner), hook, None), "__qualname__", "").startswith(_HOOKS_OF_LIGHTNING)
     ]
+
+
+def _is_first_of_its_inputs(strategy: object) -> bool:
+    mesh = getattr(strategy, "device_mesh", None)
+    if "tensor_parallel" not in (getattr(mesh, "mesh_dim_names", None) or ()):
+        return True
+    return bool(mesh["tensor_parallel"].get_local_rank() == 0)  # type: ignore[index]  # a DeviceMesh
 
 
 def _sum(trainer: Trainer, tensor: Tensor) -> Tensor:
@@ -101,8 +141,6 @@ def _sum(trainer: Trainer, tensor: Tensor) -> Tensor:
 
 
 def _gather(text: str) -> list[str]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [text]
     texts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(texts, text)
     return texts
@@ -117,11 +155,9 @@ def _set_up_validation(trainer: Trainer) -> None:
         trainer.training = True
 
 
-def _flat(loaders: Any) -> list[Any]:
-    if loaders is None:
-        return []
-    if isinstance(loaders, dict):
-        return [loader for entry in loaders.values() for loader in _flat(entry)]
-    if isinstance(loaders, list | tuple):
-        return [loader for entry in loaders for loader in _flat(entry)]
-    return [loaders]
+def _flat(loaders: Any) -> Iterator[Any]:
+    if isinstance(loaders, Mapping | list | tuple):
+        for entry in loaders.values() if isinstance(loaders, Mapping) else loaders:
+            yield from _flat(entry)
+    elif loaders is not None:
+        yield loaders

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from kornia_lightning_probe.bank import AugmentationBank
+from kornia_lightning_probe.callbacks.environment import is_training, is_trial
+from kornia_lightning_probe.callbacks.summaries import compared, summarise
 from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.tables import unknown
 from kornia_lightning_probe.tensorboard import KINDS, Curves, add_charts, add_picture, chart_layout, curves, writer_of
+
+_ANY_NUMBER = 2**31
 
 
 class Logbook:
@@ -42,7 +45,7 @@ class Logbook:
         self.monitor = (monitor,) if isinstance(monitor, str) else tuple(monitor)
         self.figures = figures
         self.say_once = say_once
-        self._seen: WeakSet[Any] = WeakSet()
+        self._runs: set[str] = set()
 
     def write(
         self,
@@ -53,7 +56,7 @@ class Logbook:
         bank: AugmentationBank,
         images: Tensor,
     ) -> None:
-        """Write the latest result of a history, on every process; only rank 0 touches files and loggers.
+        """Write the latest result of a history; every process calls it, and only rank 0 touches files and pictures.
 
         Args:
             trainer: the Trainer.
@@ -61,44 +64,52 @@ class Logbook:
             history: all results, oldest first.
             bank: the bank, for its picture.
             images: the first block's images, for that picture.
+
+        Raises:
+            MisconfigurationException: where a curve to be monitored doesn't exist; near tags are shown.
         """
         result = history[-1]
-        summaries = summarise(history, name=self.name)
         logged = curves(result, name=self.name, log_curves=self.log_curves)
         if logged.left_out:
             self.say_once(logged.left_out)
-        started = result.epoch < 0
-        if not started:
-            self._log(module, summaries, self._monitored(result))
-        values = logged.values | (summaries if started else {})
-        for logger in trainer.loggers:
-            if values:
-                logger.log_metrics(values, step=result.step)
+        summaries = summarise(history, name=self.name)
+        monitored = self._monitored(result)
+        values = dict(logged.values)
+        if result.epoch < 0:
+            # Lightning's own log is not to be had in on_train_start for values of an epoch.
+            values |= summaries | monitored
+        else:
+            self._log(module, summaries | monitored, drawn=logged.values.keys())
+        self._log_curves(trainer, values, step=result.step)
         self._write_file(trainer, result)
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not is_trial(trainer):
             self._draw(trainer, history, logged, bank=bank, images=images)
 
-    def _log(self, module: LightningModule, summaries: dict[str, float], monitored: dict[str, float]) -> None:
-        for tag, value in summaries.items():
-            module.log(tag, value, sync_dist=True, batch_size=1, add_dataloader_idx=False)
-        for tag, value in monitored.items():
-            module.log(tag, value, sync_dist=True, batch_size=1, add_dataloader_idx=False, logger=False)
+    def _log(self, module: LightningModule, values: dict[str, float], *, drawn: Collection[str]) -> None:
+        for tag, value in values.items():
+            to_logger = bool(module.trainer.loggers) and tag not in drawn
+            module.log(tag, value, logger=to_logger, sync_dist=True, batch_size=1, add_dataloader_idx=False)
+
+    def _log_curves(self, trainer: Trainer, values: dict[str, float], *, step: int) -> None:
+        for logger in trainer.loggers if values else ():
+            logger.log_metrics(values, step=step)
+            logger.save()
 
     def _monitored(self, result: ProbeResult) -> dict[str, float]:
-        known = curves(result, name=self.name, log_curves="all", most_tags=2**31).values
-        missing = [tag for tag in self.monitor if tag not in known]
-        if missing:
-            raise MisconfigurationException(f"monitor: {unknown('curve', missing[0], list(known))}")
+        if not self.monitor:
+            return {}
+        known = curves(result, name=self.name, log_curves="all", most_tags=_ANY_NUMBER).values
+        for tag in self.monitor:
+            if tag not in known:
+                raise MisconfigurationException(f"monitor: {unknown('curve', tag, list(known))}")
         return {tag: known[tag] for tag in self.monitor}
 
     def _write_file(self, trainer: Trainer, result: ProbeResult) -> None:
+        # Asked for on every process: Lightning broadcasts it.
         directory = trainer.log_dir
-        if directory is None or trainer.fast_dev_run or not trainer.is_global_zero:
-            return
-        stage = "" if trainer.state.fn == "fit" else f"{getattr(trainer.state.fn, 'value', trainer.state.fn)}-"
-        folder = Path(directory) / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        result.to_json(folder / f"{stage}epoch={result.epoch}-step={result.step}.json")
+        if directory is not None and trainer.is_global_zero and not is_trial(trainer):
+            stage = "" if is_training(trainer) else f"{getattr(trainer.state.fn, 'value', trainer.state.fn)}-"
+            result.to_json(Path(directory) / self.name / f"{stage}epoch={result.epoch}-step={result.step}.json")
 
     def _draw(
         self,
@@ -109,68 +120,31 @@ class Logbook:
         bank: AugmentationBank,
         images: Tensor,
     ) -> None:
-        result = history[-1]
         for logger in trainer.loggers:
             writer = writer_of(logger)
             if writer is None:
                 continue
-            first = writer not in self._seen
-            prefix = getattr(logger, "_prefix", "")
-            if first:
-                self._seen.add(writer)
-                add_charts(writer, chart_layout(result, logged, name=self.name, prefix=prefix))
-            if self.figures and find_spec("matplotlib") is None:
-                self.say_once(
-                    "TensorBoard gets no figures: matplotlib is not installed; pip install 'kornia-lightning-probe[plots]'"
-                )
-            elif self.figures:
-                self._add_pictures(writer, history, bank=bank if first else None, images=images)
+            run = str(writer.get_logdir())
+            is_new = run not in self._runs
+            self._runs.add(run)
+            if is_new:
+                prefix = getattr(logger, "_prefix", "")
+                add_charts(writer, chart_layout(history[-1], logged, name=self.name, prefix=prefix))
+            if self.figures:
+                self._add_pictures(writer, history, bank=bank if is_new else None, images=images)
 
     def _add_pictures(
         self, writer: object, history: Sequence[ProbeResult], *, bank: AugmentationBank | None, images: Tensor
     ) -> None:
+        if find_spec("matplotlib") is None:
+            self.say_once(
+                "TensorBoard gets no figures of the probe, as matplotlib is not installed: "
+                "pip install 'kornia-lightning-probe[plots]', or pass figures=False"
+            )
+            return
         from kornia_lightning_probe.plotting import plot_bank, plot_epoch
 
-        result = history[-1]
+        step = history[-1].step
         if bank is not None:
-            add_picture(writer, f"{self.name}/bank", plot_bank(bank, images), step=result.step)
-        add_picture(writer, f"{self.name}/layers", plot_epoch(_compared(history)), step=result.step)
-
-
-def summarise(history: Sequence[ProbeResult], *, name: str) -> dict[str, float]:
-    """The handful of numbers that Lightning logs of the latest result.
-
-    Args:
-        history: all results, oldest first.
-        name: the probe's name.
-
-    Returns:
-        Tag to value.
-    """
-    result = history[-1]
-    embedding = result.metadata["embedding"]
-    wanted = (
-        {"embedding_sensitivity": result.value("sensitivity", layer=embedding)} if _has(result, "sensitivity") else {}
-    )
-    if _has(result, "spread"):
-        wanted["spread"] = _spread(result, embedding) / _spread(history[0], embedding)
-    wanted["seconds"] = result.metadata["seconds"]
-    return {f"{name}/{key}": value for key, value in wanted.items()}
-
-
-def _has(result: ProbeResult, metric: str) -> bool:
-    return metric in result.metrics
-
-
-def _spread(result: ProbeResult, embedding: str) -> float:
-    """The spread of the embedding; of its class token, where it has one."""
-    layers = result.table("spread").layers
-    return result.value("spread", layer=embedding if embedding in layers else f"{embedding}:cls")
-
-
-def _compared(history: Sequence[ProbeResult]) -> dict[str, ProbeResult]:
-    names = ("start", "previous", "now")
-    picked = (history[0], history[-2], history[-1]) if len(history) > 2 else (history[0], history[-1])
-    if len(history) == 1:
-        return {"now": history[0]}
-    return dict(zip(names if len(picked) == 3 else ("start", "now"), picked, strict=True))
+            add_picture(writer, f"{self.name}/bank", plot_bank(bank, images), step=step)
+        add_picture(writer, f"{self.name}/layers", plot_epoch(compared(history)), step=step)

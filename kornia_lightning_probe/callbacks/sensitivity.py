@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
 
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.callbacks.base import EpochProbe
-from kornia_lightning_probe.callbacks.environment import evaluation_loader, forward_in, logging_step, world_of
+from kornia_lightning_probe.callbacks.environment import forward_in, logging_step, unused_transfer_hooks, world_of
+from kornia_lightning_probe.callbacks.history import results_of, states_of
 from kornia_lightning_probe.callbacks.logbook import Logbook
-from kornia_lightning_probe.calling import Forward
-from kornia_lightning_probe.engine import Plan, run_probe
+from kornia_lightning_probe.callbacks.reading import Reading
+from kornia_lightning_probe.callbacks.summaries import size_of
+from kornia_lightning_probe.calling import Forward, forward_of
+from kornia_lightning_probe.engine import Plan, Subject, run_probe
 from kornia_lightning_probe.images import ProbeImages
 from kornia_lightning_probe.layers import LayerSelector
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
 from kornia_lightning_probe.probe import choose_subject
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.sources import has_no_indices, read_first
+from kornia_lightning_probe.world import World
 
-_BLOCK = 32
 _MOST_OF_AN_EPOCH = 0.1
 
 
@@ -37,17 +40,23 @@ class SensitivityProbe(EpochProbe):
 
     Logged, with ``name="probe"``, all without a unit but the seconds:
 
-    ==============================================  ==================================================================
-    ``probe_sensitivity/{layer}``                   mean over the views, [0, inf): 0 not noticed, 1 as far as another image
-    ``probe_sensitivity_{augmentation}/{layer}``    mean over the augmentation's levels
-    ``probe/embedding_sensitivity``                 mean over the views at the embedding
-    ``probe/spread``                                typical distance between images at the embedding, relative to the
-                                                    first probe: near 0 is a collapse
-    ``probe/seconds``                               what the probe took
-    ==============================================  ==================================================================
+    ============================================  ====================================================================
+    ``probe_sensitivity/{layer}``                 mean over the views, [0, inf): 0 not noticed, 1 as far as another
+                                                  image
+    ``probe_sensitivity_{augmentation}/{layer}``  mean over the augmentation's levels
+    ``probe/embedding_sensitivity``               mean over the views at the embedding
+    ``probe/spread``                              typical distance between images at the embedding, relative to the
+                                                  first probe: near 0 is a collapse
+    ``probe/seconds``                             what the probe took
+    ============================================  ====================================================================
 
     The last three and the curves named in ``monitor`` go through Lightning's own ``log``, so EarlyStopping and
-    ModelCheckpoint see them in the same epoch. Each result is written to ``{log_dir}/{name}/`` as JSON by rank 0.
+    ModelCheckpoint see them in the same epoch. TensorBoard also gets a chart for each augmentation (the "custom
+    scalars" tab), a figure of each probe and a picture of the bank. Each result is written by rank 0 to
+    ``{log_dir}/{name}/epoch={epoch}-step={step}.json`` for :meth:`ProbeResult.from_json`; after ``ddp_spawn`` and
+    ``ddp_notebook`` these files are all that is left.
+
+    A new training starts a new history; a resumed one takes up that of its checkpoint.
 
     Args:
         bank: the augmentations, each with its levels.
@@ -106,98 +115,124 @@ class SensitivityProbe(EpochProbe):
     ) -> None:
         super().__init__(every_n_epochs=every_n_epochs, at_start=at_start, name=name)
         if not isinstance(bank, AugmentationBank):
-            raise MisconfigurationException(f"bank must be an AugmentationBank, got a {type(bank).__name__}")
-        if num_images < 1:
-            raise MisconfigurationException(f"num_images must be at least 1, got {num_images}")
+            raise MisconfigurationException(
+                f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank(views) makes one"
+            )
+        for argument, number, least in (
+            ("num_images", num_images, 1),
+            ("batch_size", batch_size, 1),
+            ("dataloader_idx", dataloader_idx, 0),
+        ):
+            if number < least:
+                raise MisconfigurationException(f"{argument} must be at least {least}, got {number}")
         self.bank = bank
         self.layers = layers
         self.metrics = resolve_metrics(metrics)
-        self.images = images
-        self.num_images = num_images
-        self.seed = seed
         self.embedding = embedding
         self.forward = forward
-        self.dataloader_idx = dataloader_idx
         self.batch_size = batch_size
+        self.seed = seed
         self.progress = progress
         self.history: list[ProbeResult] = []
-        self._reading = {"seed": seed, "image_keys": image_keys, "to_inputs": to_inputs}
+        self._reading = Reading(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
         self._logbook = Logbook(name, log_curves=log_curves, monitor=monitor, figures=figures, say_once=self.say_once)
-        self._probe_images: ProbeImages | None = None
+        self._images: ProbeImages | None = None
+        self._fitted_bank = bank
+        self._is_fitting = True
 
     @property
     def result(self) -> ProbeResult | None:
         """The latest result; None before the first."""
         return self.history[-1] if self.history else None
 
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._images = None
+        self._is_fitting = stage == "fit"
+        if self.forward is not None:
+            return
+        forward_of(pl_module)
+        hooks = unused_transfer_hooks(trainer, pl_module)
+        if hooks:
+            self.say_once(
+                f"the probe {self.name!r} has images and no batch, so it does not run {' and '.join(hooks)}; if "
+                "validation batches are changed there, pass forward=, a callable (module, inputs), and do it in it"
+            )
+
+    @override
+    def start_over(self) -> None:
+        super().start_over()
+        self.history = []
+
+    @override
     def measure(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> None:
-        """Measure every layer under every view, and log."""
         started = time.perf_counter()
+        world = world_of(trainer)
         with torch.inference_mode(False):
-            images = self._find_images(trainer)
-            subject = choose_subject(
-                pl_module,
-                forward_in(trainer, pl_module, self.forward),
-                layers=self.layers,
-                embedding=self.embedding,
-                device=pl_module.device,
-            )
-            plan = Plan(
-                images=images,
-                bank=self.bank.fit_channels(images.scout.images[0].shape[1]),
-                metrics=self.metrics,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                progress=self.progress,
-                world=world_of(trainer),
-            )
-            step = 0 if epoch < 0 else logging_step(trainer)
-            result = run_probe(subject, plan, epoch=epoch, step=step)
+            try:
+                subject, plan = self._prepare(trainer, pl_module, world)
+            except Exception as error:
+                world.fail(error)
+                raise
+            result = run_probe(subject, plan, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
         self.history.append(result)
-        self._logbook.write(trainer, pl_module, self.history, bank=plan.bank, images=images.scout.images[0])
-        self._report(result, started)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the images; a later run may have other data or other processes."""
-        self._probe_images = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """All results, as compact tables."""
-        return {**super().state_dict(), "history": [result.state() for result in self.history]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history of a checkpoint."""
-        super().load_state_dict(state_dict)
-        self.history = [ProbeResult.from_state(state) for state in state_dict["history"]]
-
-    def _find_images(self, trainer: Trainer) -> ProbeImages:
-        if self._probe_images is None:
-            source = evaluation_loader(trainer, self.dataloader_idx) if self.images is None else self.images
-            wanted = None if isinstance(source, torch.Tensor | tuple | dict) else self.num_images
-            if trainer.fast_dev_run:
-                wanted = _BLOCK
-            if has_no_indices(source):
-                first = read_first(source, wanted, **self._reading) if trainer.is_global_zero else None
-                source = trainer.strategy.broadcast(first)
-            self._probe_images = ProbeImages(
-                source, num_images=wanted, rank=trainer.global_rank, world_size=trainer.world_size, **self._reading
-            )
-            for note in self._probe_images.notes:
-                rank_zero_info(f"{self.name}: {note}")
-        return self._probe_images
-
-    def _report(self, result: ProbeResult, started: float) -> None:
         for sentence in result.metadata["warnings"]:
             self.say_once(sentence)
-        seconds = time.perf_counter() - started
-        size = f"{result.metadata['num_images']} images x {len(result.views)} views x {len(result.layers)} layers"
-        if result.epoch < 0 or self._epoch_started is None:
-            rank_zero_info(f"{self.name}: {size}: {seconds:.1f} s")
-            return
-        share = seconds / (time.perf_counter() - self._epoch_started)
-        rank_zero_info(f"{self.name}: {size}: {seconds:.1f} s, {share:.0%} of the epoch")
-        if share > _MOST_OF_AN_EPOCH:
+        self._logbook.write(trainer, pl_module, self.history, bank=plan.bank, images=plan.images.scout.images[0])
+        self._report(result, time.perf_counter() - started)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # A later run may have other data or other processes.
+        self._images = None
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._images = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "history": states_of(self.history)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
+        if self._is_fitting or not self.history:
+            super().load_state_dict(state_dict)
+            self.history = results_of(state_dict["history"])
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, world: World) -> tuple[Subject, Plan]:
+        images = self._images
+        if images is None:
+            images = self._images = self._reading.read(trainer, world)
+            self._fitted_bank = self.bank.fit_channels(images.scout.images[0].shape[1])
+            for note in images.notes:
+                rank_zero_info(f"{self.name}: {note}")
+        subject = choose_subject(
+            pl_module,
+            forward_in(trainer, pl_module, self.forward),
+            layers=self.layers,
+            embedding=self.embedding,
+            device=pl_module.device,
+        )
+        plan = Plan(
+            images=images,
+            bank=self._fitted_bank,
+            metrics=self.metrics,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            progress=self.progress and trainer.is_global_zero,
+            world=world,
+        )
+        return subject, plan
+
+    def _report(self, result: ProbeResult, seconds: float) -> None:
+        share = self.share_of_epoch(seconds)
+        line = f"{self.name}: {size_of(result)}: {seconds:.1f} s"
+        rank_zero_info(line if share is None else f"{line}, {100 * share:.0f} % of the epoch")
+        if share is not None and share > _MOST_OF_AN_EPOCH:
             self.say_once(
-                f"the probe {self.name!r} takes more than {_MOST_OF_AN_EPOCH:.0%} of an epoch; raise every_n_epochs, or "
-                "lower num_images or the number of views or layers"
+                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise every_n_epochs, "
+                "or lower num_images or the number of views or layers"
             )

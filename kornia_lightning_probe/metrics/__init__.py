@@ -7,43 +7,73 @@ from difflib import get_close_matches
 
 from torch import Tensor
 
-from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Scratch, Site
+from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Scratch, Site, mask_non_finite
 from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
+from kornia_lightning_probe.metrics.channels import ChannelDominance, MedianSensitivity
+from kornia_lightning_probe.metrics.cosine import CentredCosine
 from kornia_lightning_probe.metrics.ledger import Ledger
+from kornia_lightning_probe.metrics.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
+from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
 from kornia_lightning_probe.metrics.readouts import Readout
 from kornia_lightning_probe.metrics.relative_change import RelativeChange
+from kornia_lightning_probe.metrics.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.sensitivity import LayerSensitivity
-from kornia_lightning_probe.metrics.spread import Spread
 
 __all__ = [
     "About",
+    "Accuracy",
+    "AccuracyDrop",
     "Centre",
+    "CentredCosine",
+    "ChannelDominance",
     "CleanBlock",
-    "Ledger",
+    "FlipRate",
     "FunctionMetric",
+    "JensenShannon",
     "LayerSensitivity",
+    "Ledger",
+    "MedianSensitivity",
     "MetricLike",
+    "PooledSensitivity",
     "ProbeMetric",
     "Readout",
     "RelativeChange",
+    "RetrievalAUC",
     "Scratch",
+    "SharedShift",
     "Site",
     "Spread",
+    "SpreadRatio",
+    "mask_non_finite",
     "resolve_metrics",
     "sum_over_ranks",
 ]
 
 MetricLike = str | ProbeMetric | Callable[[Tensor, Tensor], Tensor]
 
-_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in (LayerSensitivity, Spread, RelativeChange)}
-_DEFAULT = ("sensitivity", "spread")
+_DEFAULT: tuple[type[ProbeMetric], ...] = (
+    LayerSensitivity,
+    PooledSensitivity,
+    CentredCosine,
+    Spread,
+    SpreadRatio,
+    SharedShift,
+    ChannelDominance,
+    MedianSensitivity,
+    RetrievalAUC,
+    FlipRate,
+    JensenShannon,
+    Accuracy,
+    AccuracyDrop,
+)
+_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in (*_DEFAULT, RelativeChange)}
 
 
 def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) -> tuple[ProbeMetric, ...]:
     """Metric objects from names, metrics and plain functions.
 
     Args:
-        metrics: names ("sensitivity", "relative_change"), :class:`ProbeMetric` objects, functions of (clean,
+        metrics: names such as "sensitivity", :class:`ProbeMetric` objects, functions of (clean,
             augmented), or a sequence of these; None is the default set.
 
     Raises:
@@ -55,7 +85,7 @@ def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) ->
         ['sensitivity', 'relative_change']
     """
     if metrics is None:
-        chosen: Sequence[MetricLike] = _DEFAULT
+        chosen: Sequence[MetricLike | type[ProbeMetric]] = _DEFAULT
     else:
         chosen = [metrics] if isinstance(metrics, str | ProbeMetric) or callable(metrics) else list(metrics)
     resolved = tuple(_resolve(metric) for metric in chosen)
@@ -65,7 +95,7 @@ def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) ->
     return resolved
 
 
-def _resolve(metric: MetricLike) -> ProbeMetric:
+def _resolve(metric: MetricLike | type[ProbeMetric]) -> ProbeMetric:
     if isinstance(metric, ProbeMetric):
         return metric
     if isinstance(metric, str):

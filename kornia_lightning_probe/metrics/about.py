@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import (
-    accumulation_dtype,
-    squared_distance,
-    squared_norm,
-    upcast,
-)
+from kornia_lightning_probe.functional import block_mean, piece_of, squared_distance, squared_norm, upcast
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Site:
         is_embedding: whether this is the layer that the probe calls the embedding.
         representation: "activation", or "pooled" for the spatial or token mean.
         source: the activation's shape where this is its pooled form.
+        label_shape: the shape of one image's label, () for a class; None where images have no labels.
     """
 
     name: str
@@ -39,6 +37,7 @@ class Site:
     is_embedding: bool = False
     representation: Literal["activation", "pooled"] = "activation"
     source: tuple[int, ...] | None = None
+    label_shape: tuple[int, ...] | None = None
 
 
 class Centre(NamedTuple):
@@ -74,65 +73,113 @@ class Scratch:
         return self._buffer[: x.numel()].view(x.shape)
 
 
-class CleanBlock:
-    """One layer's clean activations over a block of images, with what all views have in common.
+class Memory:
+    """What has a place for results that several metrics share."""
 
-    Images with a non-finite activation are set to zero here and left out of the mean; ``valid`` tells them apart and
-    their deviation is NaN.
+    def remember(self, key: Hashable, compute: Callable[[], _T]) -> _T:
+        """What ``compute`` returned on the first call with this key; it is not called again.
+
+        Args:
+            key: names the result; a tuple that begins with the metric's own word keeps it apart from others'.
+            compute: takes nothing.
+        """
+        memory = self.__dict__.setdefault("_memory", {})
+        if key not in memory:
+            memory[key] = compute()
+        kept: _T = memory[key]
+        return kept
+
+
+class CleanBlock(Memory):
+    """One layer's clean activations over a block of images, with what all views have in common.
 
     Args:
         activation: (n, ...), copied unless ``owned``.
         centre: mean and deviation from reference images, instead of the block's own.
-        owned: whether the tensor may be written to.
+        owned: whether the tensor may be kept and written to.
+        scratch: a buffer for temporaries.
+
+    Attributes:
+        activation: (n, ...), float32 or float64.
+        mean: (1, ...), the block's or the reference's.
+        squared_deviation: ``|a_i - m|^2``, (n,).
+        valid: which images have finite activations, (n,) bool; see :meth:`mask_non_finite`.
     """
 
-    def __init__(self, activation: Tensor, *, centre: Centre | None = None, owned: bool = False) -> None:
-        self.activation = upcast(activation)
-        if not owned and self.activation is activation:
-            self.activation = activation.clone()
-        rows = self.activation.flatten(1)
-        self.valid = rows.sum(1).isfinite()
-        self.activation.masked_fill_(~self.valid.view(-1, *[1] * (activation.ndim - 1)), 0.0)
+    def __init__(
+        self,
+        activation: Tensor,
+        *,
+        centre: Centre | None = None,
+        owned: bool = False,
+        scratch: Scratch | None = None,
+    ) -> None:
+        wide = upcast(activation)
+        self.activation = wide if owned or wide is not activation else activation.clone()
+        self.scratch = Scratch() if scratch is None else scratch
         self._centre = centre
+        self.mean = self._mean_of(self.activation)
+        self.squared_deviation = squared_distance(
+            self.activation, self.mean, out=self.scratch.like(piece_of(self.activation))
+        )
+        self.valid = self.squared_deviation.isfinite()
 
-    @cached_property
-    def mean(self) -> Tensor:
-        """Mean over the block's images, (1, ...)."""
-        if self._centre is not None:
-            return self._centre.mean
-        wide = accumulation_dtype(self.activation.device)
-        total = self.activation.sum(0, keepdim=True, dtype=wide)
-        return (total / self.valid.sum()).to(self.activation.dtype)
+    def mask_non_finite(self) -> None:
+        """Leave out images with a non-finite activation: zero here, not in the mean, their deviation NaN.
 
-    @cached_property
-    def squared_deviation(self) -> Tensor:
-        """``|a_i - m|^2``, (n,)."""
-        return self._masked(squared_distance(self.activation, self.mean))
+        One such image makes the block's mean non-finite and with it every ``valid``; this finds the one.
+        """
+        self.valid = self.activation.flatten(1).isfinite().all(1)
+        # A new tensor: a pooled readout of a vector shares this one.
+        self.activation = self.activation.masked_fill(~self.valid.view(-1, *[1] * (self.activation.ndim - 1)), 0.0)
+        if self.valid.any():
+            self.mean = self._mean_of(self.activation[self.valid])
+        self.squared_deviation = self._masked(squared_distance(self.activation, self.mean))
 
     @cached_property
     def deviation(self) -> Tensor:
-        """``e_i = n/(n-1) |a_i - m|^2``, (n,); the reference's mean of it where there is one; NaN for a single image."""
+        """``e_i = n/(n-1) |a_i - m|^2``, (n,), or the reference's mean of it; NaN for a single image."""
         if self._centre is not None:
             return self._masked(self._centre.deviation.expand(self.valid.shape))
         count = self.valid.sum()
-        factor = torch.where(count > 1, count / (count - 1).clamp(min=1), torch.nan)
-        return self.squared_deviation * factor
+        return self.squared_deviation * torch.where(count > 1, count / (count - 1), torch.nan)
 
     @cached_property
     def squared_length(self) -> Tensor:
         """``|a_i|^2``, (n,)."""
         return self._masked(squared_norm(self.activation))
 
+    def _mean_of(self, activation: Tensor) -> Tensor:
+        if self._centre is not None:
+            return self._centre.mean
+        return block_mean(activation)
+
     def _masked(self, scalars: Tensor) -> Tensor:
         return torch.where(self.valid, scalars, torch.nan)
 
 
+def mask_non_finite(blocks: Iterable[CleanBlock]) -> None:
+    """Mask the non-finite images of several layers; where there are none this costs one look for all of them."""
+    for device_blocks in _by_device(blocks).values():
+        if not bool(torch.cat([block.valid for block in device_blocks]).all()):
+            for block in device_blocks:
+                block.mask_non_finite()
+
+
+def _by_device(blocks: Iterable[CleanBlock]) -> dict[torch.device, list[CleanBlock]]:
+    grouped: dict[torch.device, list[CleanBlock]] = {}
+    for block in blocks:
+        grouped.setdefault(block.valid.device, []).append(block)
+    return grouped
+
+
 @dataclass(frozen=True)
-class About:
+class About(Memory):
     """What is known, beside the two tensors, about ``clean`` and ``augmented`` of one layer under one view.
 
     Quantities that several metrics need are computed once and kept: :attr:`squared_distance` and
-    :attr:`squared_deviation` pass over the activations once each, whoever asks.
+    :attr:`squared_deviation` pass over the activations once each, whoever asks; metrics of one's own share theirs by
+    :meth:`remember`.
 
     Args:
         augmented: the augmented activations, (B, ...), float32 or float64.
@@ -189,12 +236,14 @@ class About:
                 f"{tuple(augmented.shape)}"
             )
         count = clean.shape[0]
+        block = CleanBlock(clean)
+        mask_non_finite([block])
         numbers = list(range(count)) if ids is None else [int(i) for i in ids]
         if not numbers or numbers != list(range(numbers[0], numbers[0] + count)):
             raise ValueError(f"ids must be {count} consecutive image numbers, got {numbers}")
         return cls(
             augmented=upcast(augmented),
-            block=CleanBlock(clean),
+            block=block,
             rows=slice(0, count),
             ids=(numbers[0], numbers[0] + count),
             site=Site(layer, 1, tuple(clean.shape[1:])),
@@ -225,9 +274,16 @@ class About:
     @cached_property
     def squared_distance(self) -> Tensor:
         """``d_i = |b_i - a_i|^2``, (B,)."""
-        return squared_distance(self.augmented, self.clean, out=self.scratch.like(self.augmented))
+        return squared_distance(self.augmented, self.clean, out=self.scratch.like(piece_of(self.augmented)))
 
     @cached_property
     def squared_deviation(self) -> Tensor:
         """``g_i = |b_i - m|^2``, (B,)."""
-        return squared_distance(self.augmented, self.block.mean, out=self.scratch.like(self.augmented))
+        return squared_distance(self.augmented, self.block.mean, out=self.scratch.like(piece_of(self.augmented)))
+
+    @cached_property
+    def augmented_deviation(self) -> Tensor:
+        """``e_i`` of the augmented activations about their own mean, (B,); of use where the B are a whole block."""
+        block = CleanBlock(self.augmented, owned=True, scratch=self.scratch)
+        mask_non_finite([block])
+        return torch.where(self.valid, block.deviation, torch.nan)

@@ -81,7 +81,6 @@ class ProbeMetric(Metric):
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dist_sync_fn", sum_over_ranks)
         super().__init__(**kwargs)
-        self._columns: dict[str, int] = {}
 
     @abstractmethod
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
@@ -107,6 +106,10 @@ class ProbeMetric(Metric):
         Returns:
             Value and standard error, each (view, layer).
         """
+
+    def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002
+        """Sentences that a user should hear about these estimates; by default none."""
+        return []
 
     def applies_to(self, site: Site) -> bool:
         """Whether this metric measures at a site; by default what scope and representation say."""
@@ -141,7 +144,6 @@ class ProbeMetric(Metric):
         wide = accumulation_dtype(place)
         prepared = self.clone().to(place)
         prepared.layers = tuple(layers)
-        prepared._columns = {layer: column for column, layer in enumerate(layers)}
         zeros = torch.zeros(len(self.statistics), *shape, dtype=wide, device=place)
         prepared.add_state("table", zeros, dist_reduce_fx="sum")
         prepared.add_state("filled", torch.zeros(shape, dtype=wide, device=place), dist_reduce_fx="sum")
@@ -165,13 +167,33 @@ class ProbeMetric(Metric):
             ValueError: where :meth:`measure` returns other statistics or shapes than it declares.
         """
         self._require_tables("update")
-        values = self.measure(clean, augmented, about)
-        if not values:
+        self.write({about.layer: self.measure(clean, augmented, about)}, about.view_index, about.ids, about.valid)
+
+    def write(
+        self, measured: Mapping[str, Mapping[str, Tensor]], view_index: int, ids: tuple[int, int], valid: Tensor
+    ) -> None:
+        """Write what :meth:`measure` has returned for several layers in one go.
+
+        Args:
+            measured: by layer; a layer whose mapping is empty stays unfilled.
+            view_index: the view's row in the tables.
+            ids: the images' rows, (start, stop).
+            valid: which images had finite clean activations, (B,), or (layer, B) where layers differ.
+
+        Raises:
+            ValueError: where statistics or shapes are not those declared, or a layer is not in the tables.
+        """
+        measured = {layer: values for layer, values in measured.items() if values}
+        if not measured:
             return
-        rows = torch.stack([self._checked(values, name, about) for name in self.statistics])
-        column, (start, stop) = self._column(about.layer), about.ids
-        self.table[:, about.view_index, column, start:stop] = torch.where(about.valid, rows, torch.nan)
-        self.filled[about.view_index, column, start:stop] += 1
+        start, stop = ids
+        columns = self._select(list(measured))
+        flat = [value for values in measured.values() for value in self._checked(values, stop - start)]
+        rows = torch.stack(flat).to(self.table).view(len(measured), len(self.statistics), stop - start)
+        # NaN marks a cell that was measured and has no value.
+        rows = torch.where(valid.view(-1, 1, stop - start), rows, torch.nan)
+        self.table[:, view_index, columns, start:stop] = rows.transpose(0, 1)
+        self.filled[view_index, columns, start:stop] += 1
 
     def compute(self) -> Estimate:
         """The estimates of all views and layers; NaN where nothing was measured.
@@ -222,21 +244,27 @@ class ProbeMetric(Metric):
         self._computed = None
         self._update_count += 1
 
-    def _checked(self, values: Mapping[str, Tensor], name: str, about: About) -> Tensor:
-        count = about.ids[1] - about.ids[0]
-        value = values.get(name)
-        if set(values) != set(self.statistics) or not isinstance(value, Tensor) or value.shape != (count,):
-            came = {key: tuple(getattr(v, "shape", ())) for key, v in values.items()}
-            raise ValueError(
-                f"{type(self).__name__}.measure returned {came}, expected a tensor of shape ({count},), one scalar per "
-                f"image, for each of {list(self.statistics)}"
-            )
-        return value.to(self.table)
+    def _checked(self, values: Mapping[str, Tensor], count: int) -> list[Tensor]:
+        if len(values) == len(self.statistics) and all(
+            getattr(values.get(name), "shape", None) == (count,) for name in self.statistics
+        ):
+            return [values[name] for name in self.statistics]
+        came = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
+        raise ValueError(
+            f"{type(self).__name__}.measure returned {came}, expected a tensor of shape ({count},), one scalar per "
+            f"image, for each of {list(self.statistics)}"
+        )
 
-    def _column(self, layer: str) -> int:
-        if layer not in self._columns:
-            raise ValueError(f"metric {self.name!r} was prepared for the layers {list(self.layers)}, got {layer!r}")
-        return self._columns[layer]
+    def _select(self, layers: list[str]) -> slice | list[int]:
+        """The columns of some layers; a slice where they are all of them in order, which is faster to write to."""
+        if layers == list(self.layers):
+            return slice(None)
+        unknown = [layer for layer in layers if layer not in self.layers]
+        if unknown:
+            raise ValueError(
+                f"metric {self.name!r} was prepared for the layers {list(self.layers)}, got {unknown[0]!r}"
+            )
+        return [self.layers.index(layer) for layer in layers]
 
     def _require_tables(self, action: str) -> None:
         if not self.is_prepared:

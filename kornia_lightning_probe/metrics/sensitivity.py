@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kornia_lightning_probe.functional import sensitivity
-from kornia_lightning_probe.metrics.about import About
-from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.ledger import Ledger
 
 
-class LayerSensitivity(ProbeMetric):
+class LayerSensitivity(Ledger):
     r"""Layer sensitivity :math:`S = \sqrt{\overline{d} / (2\,\overline{e})}`, in [0, inf).
 
     0: the layer does not notice; 1: the augmentation moves the representation as far as swapping the image for another
@@ -29,11 +28,6 @@ class LayerSensitivity(ProbeMetric):
     """
 
     name = "sensitivity"
-    statistics = ("distance", "deviation")
-
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """Each image's :math:`d_i` and :math:`e_i`."""
-        return {"distance": about.squared_distance, "deviation": about.deviation}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """S and its standard error."""

@@ -1,0 +1,45 @@
+"""Centred cosine: whether a representation turns, apart from whether it shrinks or grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional import mean_with_error
+from kornia_lightning_probe.metrics.about import About
+from kornia_lightning_probe.metrics.base import ProbeMetric
+
+
+class CentredCosine(ProbeMetric):
+    r"""Mean cosine of the angle between :math:`a_i - m` and :math:`b_i - m`, in [-1, 1]; m is the clean block's mean.
+
+    1: the representation keeps its direction, whatever its length; 0: it is unrelated; two unrelated images of a block
+    of n read :math:`-1/(n-1)`. It comes from three distances, :math:`(|a-m|^2 + |b-m|^2 - |b-a|^2) / (2|a-m||b-m|)`,
+    so that it costs one pass over the activations beside sensitivity. Raw cosine, uncentred, tends to 1 wherever the
+    mean is large beside the spread and says nothing there. NaN for an image that lies on the mean.
+
+    Example:
+        >>> import torch
+        >>> from kornia_lightning_probe.metrics import About
+        >>> clean = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        >>> metric = CentredCosine().prepare(views=["shrink"], layers=["fc"], num_images=2)
+        >>> metric.update(clean, 0.5 * clean, About.of(clean, 0.5 * clean, layer="fc"))
+        >>> float(metric.compute().value)  # b - m = (a - m) / 2 keeps the direction
+        1.0
+    """
+
+    name = "cosine"
+    statistics = ("cosine",)
+
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Each image's cosine."""
+        before, after = about.block.squared_deviation[about.rows], about.squared_deviation
+        product = 2 * (before * after).sqrt()
+        return {"cosine": torch.where(product > 0, (before + after - about.squared_distance) / product, torch.nan)}
+
+    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean over images and its standard error."""
+        estimate = mean_with_error(table["cosine"])
+        return estimate.value, estimate.std_error

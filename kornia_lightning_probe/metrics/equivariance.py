@@ -1,0 +1,307 @@
+"""Equivariance: how far a map is from moving along with the image, beside staying put and what interpolation costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import isqrt
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional import accumulation_dtype, piece_of, sensitivity, upcast
+from kornia_lightning_probe.metrics.about import About, CleanBlock, Site
+from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last
+from kornia_lightning_probe.warping import (
+    TOLERANCE,
+    Phase,
+    Size,
+    calibrated_phase,
+    carried_to_grid,
+    eroded,
+    grid_to_image,
+    inside,
+    inverse,
+    masked_squared_norm,
+    moves,
+    sample,
+    transform_cells,
+)
+
+# An eroded mask has nothing left of a smaller grid.
+_SMALLEST = 3
+
+
+def map_size(shape: tuple[int, ...]) -> Size | None:
+    """Height and width of the grid that one image's activation lies on.
+
+    Args:
+        shape: of one image's activation: (C, H, W), (H, W, C), or (T, D) with a square number of tokens, to which a
+            class token may come first.
+
+    Returns:
+        (H, W), or None where the shape isn't a grid, or one of fewer than 3 cells along a side.
+
+    Example:
+        >>> map_size((64, 14, 7)), map_size((7, 7, 96)), map_size((197, 768)), map_size((512,))
+        ((14, 7), (7, 7), (14, 14), None)
+    """
+    size = (0, 0)
+    if len(shape) == 3:
+        size = (shape[0], shape[1]) if is_channels_last(shape) else (shape[1], shape[2])
+    elif len(shape) == 2:
+        side = isqrt(shape[0])
+        size = (side, side) if side**2 == shape[0] or has_class_token(shape) else size
+    return size if min(size) >= _SMALLEST else None
+
+
+def as_map(activation: Tensor) -> Tensor:
+    """The spatial part of activations for which :func:`map_size` has an answer, as a (B, C, H, W) view."""
+    shape = tuple(activation.shape[1:])
+    if is_channels_last(shape):
+        return activation.permute(0, 3, 1, 2)
+    if len(shape) == 3:
+        return activation
+    patches = activation[:, 1:] if has_class_token(shape) else activation
+    side = isqrt(patches.shape[1])
+    return patches.transpose(1, 2).view(len(patches), -1, side, side)
+
+
+class CarriedMap:
+    """One layer's maps under a view that moves pixels, with what its geometry has in common for all metrics.
+
+    Args:
+        about: with a matrix and an image size, at a site that is a map.
+        phase: where the layer's cells lie.
+
+    Attributes:
+        clean: a, (B, C, H, W), a view.
+        augmented: b, (B, C, H, W), a view.
+        sources: where each cell's content was, (B, H, W, 2) in cells; T'a is `sample(clean, sources)`.
+        targets: where it is now, (B, H, W, 2).
+    """
+
+    def __init__(self, about: About, phase: Phase) -> None:
+        if about.matrix is None or about.image_size is None:
+            raise ValueError("a map can only be carried with a matrix and an image size, and about has none")
+        self._about = about
+        self.clean, self.augmented = as_map(about.clean), as_map(about.augmented)
+        self.size: Size = (self.clean.shape[2], self.clean.shape[3])
+        matrix = carried_to_grid(about.matrix, grid_to_image(about.image_size, self.size, phase=phase))
+        self.sources = transform_cells(inverse(matrix), self.size)
+        self.targets = transform_cells(matrix, self.size)
+        self._moved = moves(about.matrix, about.image_size).view(-1, 1, 1)
+        self._known = inside(self.sources, self.size)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Cells whose source lies inside the map, eroded by one; none of an image that stays put; (B, H, W) bool."""
+        return eroded(self._known & self._moved)
+
+    @cached_property
+    def mask_back(self) -> Tensor:
+        """Likewise for the way back: cells whose target lies inside, among cells that have a source themselves."""
+        share = sample(self._known.unsqueeze(1).to(self.clean.dtype), self.targets).squeeze(1)
+        return eroded((share > 1 - 2 * TOLERANCE) & inside(self.targets, self.size) & self._moved)
+
+    @property
+    def distance(self) -> Tensor:
+        """``|mask * (b_i - T'a_i)|^2``, (B,)."""
+        return self._distances[0]
+
+    @property
+    def distance_back(self) -> Tensor:
+        """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
+        return self._distances[1]
+
+    @cached_property
+    def distance_in_place(self) -> Tensor:
+        """``|mask * (b_i - a_i)|^2``, (B,)."""
+        return torch.cat(
+            [
+                masked_squared_norm(self.augmented[rows] - self.clean[rows], self.mask[rows])
+                for rows in _pieces(self.clean)
+            ]
+        )
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """``e_i`` over the cells of the mask, (B,)."""
+        return self._deviation_over(self.mask)
+
+    @cached_property
+    def deviation_back(self) -> Tensor:
+        """``e_i`` over the cells of the mask for the way back, (B,)."""
+        return self._deviation_over(self.mask_back)
+
+    @cached_property
+    def _distances(self) -> tuple[Tensor, Tensor]:
+        # Piece by piece, so that no second copy of the activation is held, and both from one carried map.
+        there, back = [], []
+        for rows in _pieces(self.clean):
+            carried = sample(self.clean[rows], self.sources[rows])
+            returned = sample(carried, self.targets[rows]).sub_(self.clean[rows])
+            back.append(masked_squared_norm(returned, self.mask_back[rows]))
+            there.append(masked_squared_norm(carried.sub_(self.augmented[rows]), self.mask[rows]))
+        return torch.cat(there), torch.cat(back)
+
+    def _deviation_over(self, mask: Tensor) -> Tensor:
+        # By its share, so that a deviation known from reference images is masked like the block's own.
+        energy = self._about.block.remember(("equivariance", "energy"), lambda: _energy(self._about.block))
+        whole = self._about.block.squared_deviation[self._about.rows]
+        masked = (energy[self._about.rows] * mask).flatten(1).sum(1, dtype=accumulation_dtype(energy.device))
+        deviation = self._about.deviation * torch.where(whole == 0, 0.0, masked / whole)
+        return torch.where(mask.flatten(1).any(1), deviation, torch.nan)
+
+
+def _energy(block: CleanBlock) -> Tensor:
+    """Each cell's squared distance from the mean image over all channels, (n, H, W): masked, it is any view's e."""
+    maps, mean = as_map(block.activation), as_map(block.mean)
+    return torch.cat([(maps[rows] - mean).square_().sum(1) for rows in _pieces(maps)])
+
+
+def _pieces(maps: Tensor) -> list[slice]:
+    step = len(piece_of(maps))
+    return [slice(start, start + step) for start in range(0, len(maps), step)]
+
+
+class GeometricMetric(ProbeMetric):
+    """The base of measures that carry a view's matrix to a layer's grid.
+
+    It applies to maps and to square grids of tokens. Under a view without a matrix, or whose matrices move none of the
+    images at hand, its cells stay unfilled; an image that such a view happens to leave in place counts as missing.
+
+    Until :meth:`calibrate` is called, a layer's cells tile the image ("half-pixel").
+    """
+
+    statistics = ("distance", "deviation")
+    #: Asks for one pass over the mirrored first block, see :meth:`calibrate`.
+    calibrates: ClassVar[bool] = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.phases: dict[str, Phase] = {}
+
+    def applies_to(self, site: Site) -> bool:
+        """Whether the site is a grid of at least 3 x 3 cells."""
+        return super().applies_to(site) and map_size(site.shape) is not None
+
+    def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size) -> None:
+        """Find out where a layer's cells lie; see :func:`~kornia_lightning_probe.warping.calibrated_phase`.
+
+        Args:
+            site: the layer.
+            clean: its activations of some images, (n, ...).
+            flipped: its activations of the same images, mirrored left to right.
+            image_size: height and width of the images in pixels.
+        """
+        self.phases[site.name] = calibrated_phase(as_map(upcast(clean)), as_map(upcast(flipped)), image_size)
+
+    def carried(self, about: About) -> CarriedMap | None:
+        """The layer's maps under this view, shared by all metrics; None where the view moves no pixel that we know."""
+        matrix, image_size = about.matrix, about.image_size
+        if matrix is None or image_size is None:
+            return None
+        if not about.remember(("equivariance", "moves"), lambda: bool(moves(matrix, image_size).any())):
+            return None
+        phase = self.phases.get(about.layer, "half-pixel")
+        return about.remember(("equivariance", phase), lambda: CarriedMap(about, phase))
+
+    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The root of mean distance over twice mean deviation, and its standard error."""
+        estimate = sensitivity(table["distance"], table["deviation"])
+        return estimate.value, estimate.std_error
+
+
+class EquivarianceError(GeometricMetric):
+    r"""How far a map is from moving along with the image, in [0, inf).
+
+    :math:`\sqrt{\overline{d} / (2\,\overline{e})}` with :math:`d_i = |\mathrm{mask}_i (f(Tx_i) - T'f(x_i))|^2`, where
+    T' is the view's own matrix carried to the feature grid, :math:`M_f = G^{-1} M G`, and e over the same mask: cells
+    whose source lies inside the map, without those at the edge of that area. 0: the map moves as the image does; 1: the
+    map under the view is as far from that as another image is. To be read beside :class:`InvarianceError`, the same for
+    a map that should stay put, and :class:`InterpolationFloor`, below which no error on a discrete grid says anything.
+
+    NaN where a view shows nothing of an image inside of the mask, for a dead layer, and for a single image without a
+    reference.
+
+    Source:
+        The comparison of f(Tx) with T'f(x) as in Lenc and Vedaldi, "Understanding image representations by measuring
+        their equivariance and equivalence", CVPR 2015; there T' is learned, here it is the view's own.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from kornia_lightning_probe.metrics import About
+        >>> image = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> flip = torch.tensor([[-1.0, 0.0, 7.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).repeat(8, 1, 1)
+        >>> about = replace(About.of(image, image.flip(-1), layer="input"), matrix=flip, image_size=(8, 8))
+        >>> metric = EquivarianceError().prepare(views=["hflip"], layers=["input"], num_images=8)
+        >>> metric.update(about.clean, about.augmented, about)
+        >>> round(float(metric.compute().value), 5)  # the pixels move as the pixels do
+        0.0
+    """
+
+    name = "equivariance_error"
+
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Each image's masked distance from the carried map, and its masked deviation."""
+        maps = self.carried(about)
+        return {} if maps is None else {"distance": maps.distance, "deviation": maps.deviation}
+
+
+class InvarianceError(GeometricMetric):
+    r"""How far a map is from staying put while the image moves, in [0, inf).
+
+    As :class:`EquivarianceError`, over the same cells, with :math:`d_i = |\mathrm{mask}_i (f(Tx_i) - f(x_i))|^2`. A map
+    that does neither has both large; one that is smooth or constant over space has both small.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from kornia_lightning_probe.metrics import About
+        >>> image = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> flip = torch.tensor([[-1.0, 0.0, 7.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).repeat(8, 1, 1)
+        >>> about = replace(About.of(image, image, layer="fixed"), matrix=flip, image_size=(8, 8))
+        >>> metric = InvarianceError().prepare(views=["hflip"], layers=["fixed"], num_images=8)
+        >>> metric.update(about.clean, about.augmented, about)
+        >>> float(metric.compute().value)  # f(Tx) = f(x)
+        0.0
+    """
+
+    name = "invariance_error"
+
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Each image's masked distance from the clean map, and its masked deviation."""
+        maps = self.carried(about)
+        return {} if maps is None else {"distance": maps.distance_in_place, "deviation": maps.deviation}
+
+
+class InterpolationFloor(GeometricMetric):
+    r"""What moving a map on its grid costs by itself, in [0, inf).
+
+    As :class:`EquivarianceError`, with :math:`d_i = |\mathrm{mask}_i (T'^{-1} T' f(x_i) - f(x_i))|^2`: the clean map,
+    warped there and back. Two interpolations, so an exactly equivariant layer reads about half of it or less. It is
+    small for smooth maps and large for noisy ones, and 0 for flips and moves by whole cells.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from kornia_lightning_probe.metrics import About
+        >>> image = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> flip = torch.tensor([[-1.0, 0.0, 7.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).repeat(8, 1, 1)
+        >>> about = replace(About.of(image, image, layer="input"), matrix=flip, image_size=(8, 8))
+        >>> metric = InterpolationFloor().prepare(views=["hflip"], layers=["input"], num_images=8)
+        >>> metric.update(about.clean, about.augmented, about)
+        >>> round(float(metric.compute().value), 5)  # mirrored twice
+        0.0
+    """
+
+    name = "interpolation_floor"
+
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Each image's masked distance between there and back and the clean map, and its masked deviation."""
+        maps = self.carried(about)
+        return {} if maps is None else {"distance": maps.distance_back, "deviation": maps.deviation_back}

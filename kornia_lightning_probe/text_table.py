@@ -1,0 +1,69 @@
+"""Tables for a terminal of 100 columns: numbers, short names, columns side by side; it knows no result."""
+
+from __future__ import annotations
+
+import math
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+WIDTH = 100
+
+
+def number(value: float) -> str:
+    """A number in about four characters; "-" where there is none.
+
+    Example:
+        >>> [number(value) for value in (0.256, 123.4, float("nan"))]
+        ['0.26', '123', '-']
+    """
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
+
+
+def elided(text: str, most: int) -> str:
+    """The text, its middle left out where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - (most - most // 2) :]}"
+
+
+def wrapped(text: str) -> str:
+    """The text in lines of at most 100 characters."""
+    return fill(text, WIDTH, subsequent_indent="    ")
+
+
+def named(title: str, names: Sequence[str], most: int = 40) -> list[str]:
+    """The first column of a table: a title and the rows' names, all of one width."""
+    lines = [title, *(elided(name, most) for name in names)]
+    width = max(map(len, lines))
+    return [f"{line:<{width}}" for line in lines]
+
+
+def side_by_side(
+    left: Sequence[str], columns: Iterable[tuple[str, Sequence[str]]], *, again: Sequence[str]
+) -> Iterator[str]:
+    """Put columns to the right of a table's first lines, and go on below where the terminal ends.
+
+    Args:
+        left: the first lines of the table, the header among them, all of one width.
+        columns: each column's title and cells, one for each line but the header.
+        again: what stands at the left of the lines that go on below.
+
+    Yields:
+        The table, in one or more texts of several lines.
+    """
+    lines = list(left)
+    for title, cells in columns:
+        column = [elided(title, 24), *cells]
+        width = max(4, *map(len, column))
+        if len(lines[0]) + 2 + width > WIDTH:
+            yield _joined(lines)
+            lines = list(again)
+        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, column, strict=True)]
+    yield _joined(lines)
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,293 @@
+"""Pure kernels that carry an image's geometric transform to a feature grid and apply it to maps.
+
+Points are (x, y) with integers at the centres of pixels or cells. A matrix maps source to destination, as Kornia's
+`transform_matrix` does: where something was, to where it is now. Sampling asks the opposite question, so it inverts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
+from torch import Tensor
+
+from kornia_lightning_probe.functional import accumulation_dtype, squared_norm
+
+Phase = Literal["half-pixel", "corner"]
+Size = tuple[int, int]
+
+#: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
+TOLERANCE = 1e-3
+
+
+def grid_to_image(image_size: Size, grid_size: Size, *, phase: Phase = "half-pixel") -> Tensor:
+    r"""The matrix G that takes a cell of a feature grid to the pixel at its centre.
+
+    "half-pixel": :math:`x = s\,(x_f + 1/2) - 1/2` with s = image side / grid side, so that the cells tile the image;
+    right for pooled, patchified and resized maps. "corner": :math:`x = s\,x_f`, right for chains of stride-2
+    convolutions of odd size with symmetric padding, whose first cell lies on the first pixel; there s is the stride,
+    see :func:`stride_of`. Both are the identity where the grid is as large as the image.
+
+    Args:
+        image_size: height and width in pixels.
+        grid_size: height and width in cells.
+        phase: where cells lie.
+
+    Returns:
+        (3, 3) float64.
+
+    Example:
+        >>> centre = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        >>> grid_to_image((8, 8), (4, 4)) @ centre
+        tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
+        >>> grid_to_image((8, 8), (4, 4), phase="corner") @ centre
+        tensor([0., 0., 1.], dtype=torch.float64)
+    """
+    matrix = torch.eye(3, dtype=torch.float64)
+    for axis, (pixels, cells) in enumerate(zip(reversed(image_size), reversed(grid_size), strict=True)):
+        scale = stride_of(pixels, cells) if phase == "corner" else pixels / cells
+        matrix[axis, axis] = scale
+        matrix[axis, 2] = 0.0 if phase == "corner" else (scale - 1) / 2
+    return matrix
+
+
+def stride_of(pixels: int, cells: int) -> float:
+    """The stride of a chain of stride-2 convolutions that left so many cells of so many pixels.
+
+    Each halves a side and rounds up, so 9 pixels become 5 and then 3 cells at a stride of 4, not 9 / 3.
+
+    Args:
+        pixels: side of the image.
+        cells: side of the grid.
+
+    Returns:
+        The power of two with ceil(pixels / stride) = cells, the largest where there are several; pixels / cells where
+        there is none.
+
+    Example:
+        >>> stride_of(9, 3), stride_of(224, 7), stride_of(12, 4)
+        (4.0, 32.0, 3.0)
+    """
+    strides = [2.0**power for power in range(pixels.bit_length()) if -(-pixels // 2**power) == cells]
+    return strides[-1] if strides else pixels / cells
+
+
+def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
+    r"""A pixel matrix as it acts on a feature grid, :math:`M_f = G^{-1} M G`.
+
+    Args:
+        matrix: M, (B, 3, 3), source to destination in pixels.
+        to_image: G of :func:`grid_to_image`, (3, 3).
+
+    Returns:
+        (B, 3, 3) float64 (float32 on MPS), source to destination in cells.
+
+    Example:
+        >>> shift = torch.eye(3)[None]
+        >>> shift[0, 0, 2] = 4.0  # pixels to the right, which are 2 cells of 2 pixels
+        >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
+        2.0
+    """
+    wide = to_image.to(matrix.device, accumulation_dtype(matrix.device))
+    return inverse(wide) @ matrix.to(wide.dtype) @ wide
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """The inverses of (..., 3, 3) matrices, in closed form; not finite where a matrix is singular."""
+    first, second, third = matrix.unbind(-2)
+    cofactors = [torch.linalg.cross(a, b) for a, b in ((second, third), (third, first), (first, second))]
+    determinant = (first * cofactors[0]).sum(-1)[..., None, None]
+    return torch.stack(cofactors, -1).div_(determinant)
+
+
+def transform_cells(matrix: Tensor, size: Size) -> Tensor:
+    """Where a matrix sends each cell of a grid.
+
+    Args:
+        matrix: (B, 3, 3), in cells.
+        size: height and width of the grid.
+
+    Returns:
+        (B, H, W, 2), (x, y) in cells; NaN where the point lies at infinity or behind the camera (w <= 0).
+
+    Example:
+        >>> flip = torch.tensor([[[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> transform_cells(flip, (1, 2))
+        tensor([[[[1., 0.],
+                  [0., 0.]]]])
+    """
+    height, width = size
+    y = torch.arange(height, dtype=matrix.dtype, device=matrix.device).repeat_interleave(width)
+    x = torch.arange(width, dtype=matrix.dtype, device=matrix.device).repeat(height)
+    points = matrix @ torch.stack([x, y, torch.ones_like(x)])
+    depth = points[:, 2:]
+    plane = points[:, :2] / torch.where(depth > 0, depth, torch.nan)
+    return plane.view(-1, 2, height, width).permute(0, 2, 3, 1)
+
+
+def inside(points: Tensor, size: Size) -> Tensor:
+    """Which points lie between the centres of a grid's outermost cells, where all that interpolation asks for is known.
+
+    Args:
+        points: (..., 2), (x, y) in cells.
+        size: height and width of the grid.
+
+    Returns:
+        (...) bool; a NaN is outside.
+
+    Example:
+        >>> inside(torch.tensor([[0.0, 1.0], [2.5, 1.0]]), (2, 3))
+        tensor([ True, False])
+    """
+    last = torch.tensor([size[1] - 1, size[0] - 1], device=points.device)
+    return ((points >= -TOLERANCE) & (points <= last + TOLERANCE)).all(-1)
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """The cells whose eight neighbours are in the mask too; what lies outside of the grid isn't.
+
+    Args:
+        mask: (B, H, W) bool.
+
+    Returns:
+        (B, H, W) bool.
+
+    Example:
+        >>> eroded(torch.ones(1, 3, 4, dtype=torch.bool)).int()
+        tensor([[[0, 0, 0, 0],
+                 [0, 1, 1, 0],
+                 [0, 0, 0, 0]]], dtype=torch.int32)
+    """
+    share = F.avg_pool2d(mask.unsqueeze(1).float(), 3, stride=1, padding=1).squeeze(1)
+    return share > 1 - 0.5 / 9
+
+
+def sample(maps: Tensor, points: Tensor) -> Tensor:
+    """Read maps at points between their cells, bilinearly; outside, the nearest cell at the border.
+
+    Args:
+        maps: (B, C, H, W) float32 or float64, H and W at least 2.
+        points: (B, H', W', 2), (x, y) in cells.
+
+    Returns:
+        (B, C, H', W') in the maps' dtype.
+
+    Example:
+        >>> sample(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), torch.tensor([[[[0.5, 0.5]]]])).item()
+        1.5
+    """
+    last = torch.tensor([maps.shape[3] - 1, maps.shape[2] - 1], dtype=points.dtype, device=points.device)
+    # An infinite or missing coordinate would be undefined behaviour in grid_sample.
+    grid = (points * (2 / last) - 1).nan_to_num(-1.0).clamp(-2.0, 2.0).to(maps.dtype)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp(maps: Tensor, matrix: Tensor) -> Tensor:
+    """Move what maps show: T'f of f, like `kornia.geometry.warp_perspective` to the same size.
+
+    Args:
+        maps: (B, C, H, W) float32 or float64, H and W at least 2.
+        matrix: (B, 3, 3), source to destination in cells.
+
+    Returns:
+        (B, C, H, W); where the source lies outside of the map, its nearest border (Kornia: zero).
+
+    Example:
+        >>> shift = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> warp(torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]]), shift)  # everything one cell to the right
+        tensor([[[[1., 1., 2.],
+                  [4., 4., 5.]]]])
+    """
+    return sample(maps, transform_cells(inverse(matrix), (maps.shape[2], maps.shape[3])))
+
+
+def moves(matrix: Tensor, image_size: Size) -> Tensor:
+    """Which matrices move a corner of the image by more than rounding.
+
+    Args:
+        matrix: (B, 3, 3), source to destination in pixels.
+        image_size: height and width in pixels.
+
+    Returns:
+        (B,) bool; True for a matrix that isn't finite.
+
+    Example:
+        >>> moves(torch.eye(3).repeat(2, 1, 1) + torch.tensor([0.0, 1.0]).view(2, 1, 1), (8, 8))
+        tensor([False,  True])
+    """
+    x, y = (float(side - 1) for side in reversed(image_size))
+    corners = torch.tensor(
+        [[0.0, x, 0.0, x], [0.0, 0.0, y, y], [1.0, 1.0, 1.0, 1.0]], dtype=matrix.dtype, device=matrix.device
+    )
+    moved = matrix @ corners
+    still = (moved - corners * moved[:, 2:]).abs() <= TOLERANCE * moved[:, 2:]
+    return ~still.flatten(1).all(1)
+
+
+def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:
+    """Squared norm of each map over the cells of a mask, accumulated in float64; writes to the maps.
+
+    Args:
+        maps: (B, C, H, W), multiplied by the mask in place.
+        mask: (B, H, W) bool.
+
+    Returns:
+        (B,) float64, in [0, inf); NaN where a mask is empty, since nothing was seen there.
+
+    Example:
+        >>> masked_squared_norm(torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]]))
+        tensor([25.], dtype=torch.float64)
+    """
+    norm = squared_norm(maps.mul_(mask.unsqueeze(1)))
+    return torch.where(mask.flatten(1).any(1), norm, torch.nan)
+
+
+def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
+    r"""Where the cells of a layer lie, from its maps of some images and of the same images mirrored left to right.
+
+    The phase whose T' predicts the mirrored maps better. What is predicted is each cell's energy, the squared length
+    over channels of the difference to the mean image, smoothed by (1, 2, 1) / 4. The maps themselves would not do: no
+    kernel of an untrained layer is its own mirror image, so that both phases err by as much as two images differ, and
+    the corner phase, which interpolates and thereby smooths, wins where it is wrong. The energy of many kernels hardly
+    depends on which of them saw what.
+
+    Args:
+        clean: maps of the images, (n, C, H, W).
+        flipped: maps of the mirrored images, (n, C, H, W).
+        image_size: height and width of the images in pixels.
+
+    Returns:
+        "corner" where it errs less, else "half-pixel": also where both are the same, for a grid as large as the image,
+        and where nothing is to be seen.
+
+    Example:
+        >>> image = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> def pooled(x): return torch.nn.functional.avg_pool2d(x, 2)
+        >>> calibrated_phase(pooled(image), pooled(image.flip(-1)), (16, 16))
+        'half-pixel'
+        >>> calibrated_phase(image[..., ::2, ::2], image.flip(-1)[..., ::2, ::2], (16, 16))  # every second pixel
+        'corner'
+    """
+    known = (clean.flatten(1).isfinite() & flipped.flatten(1).isfinite()).all(1)
+    before, after = (_smoothed_energy(maps[known]) for maps in (clean, flipped))
+    mirror = torch.tensor([[-1.0, 0.0, image_size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    half, corner = (_mirror_error(before, after, mirror, image_size, phase) for phase in ("half-pixel", "corner"))
+    return "corner" if bool(corner < half) else "half-pixel"
+
+
+def _smoothed_energy(maps: Tensor) -> Tensor:
+    centre = maps.mean(0 if len(maps) > 1 else (2, 3), keepdim=True)
+    energy = (maps - centre).square().sum(1, keepdim=True)
+    # Two means over 2 x 2 cells are (1, 2, 1) / 4 along both axes.
+    return F.avg_pool2d(F.avg_pool2d(F.pad(energy, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
+
+
+def _mirror_error(before: Tensor, after: Tensor, mirror: Tensor, image_size: Size, phase: Phase) -> Tensor:
+    size = (before.shape[2], before.shape[3])
+    to_image = grid_to_image(image_size, size, phase=phase)
+    points = transform_cells(inverse(carried_to_grid(mirror.to(before.device)[None], to_image)), size)
+    seen = inside(points, size).unsqueeze(1)
+    wrong = (sample(before, points.expand(len(before), -1, -1, -1)) - after) * seen
+    apart = (after - after.mean(0 if len(after) > 1 else (2, 3), keepdim=True)) * seen
+    return squared_norm(wrong).sum() / squared_norm(apart).sum()

@@ -1,0 +1,63 @@
+"""Made-up activations, and metrics that have measured them, for the tests of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from kornia_lightning_probe.images import deal_blocks
+from kornia_lightning_probe.metrics import About, FunctionMetric, LayerSensitivity, Ledger, RelativeChange, Spread
+
+LAYER = "layer"
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def pair(count, *shape, moved=0.3, seed=0, dtype=torch.float64):
+    """Clean activations of standard deviation 1, and the same with noise of standard deviation `moved`."""
+    clean = normal(count, *(shape or (6,)), seed=seed)
+    return clean.to(dtype), (clean + moved * normal(*clean.shape, seed=seed + 1)).to(dtype)
+
+
+def prepared(metric, num_images, *, views=("view",), layers=(LAYER,)):
+    return metric.prepare(views, layers, num_images)
+
+
+def update(metric, clean, augmented, ids: Sequence[int] | range | None = None, *, layer=LAYER, view_index=0):
+    """Update with one block: the images `ids` of clean and augmented, all of them by default."""
+    ids = range(len(clean)) if ids is None else ids
+    clean, augmented = clean[list(ids)], augmented[list(ids)]
+    metric.update(clean, augmented, About.of(clean, augmented, layer=layer, ids=ids, view_index=view_index))
+
+
+def measured(metric, clean, augmented, blocks=None):
+    """A copy of the metric that has measured all images, in blocks of about 32 by default."""
+    ready = prepared(metric, len(clean))
+    for ids in deal_blocks(len(clean)) if blocks is None else blocks:
+        update(ready, clean, augmented, ids)
+    return ready
+
+
+def estimate(metric, clean, augmented, blocks=None):
+    return measured(metric, clean, augmented, blocks).compute()
+
+
+def mean_shift(clean, augmented):
+    return (augmented - clean).flatten(1).mean(1)
+
+
+METRICS = {
+    "sensitivity": LayerSensitivity(),
+    "relative_change": RelativeChange(),
+    "spread": Spread(),
+    "ledger": Ledger(),
+    "function": FunctionMetric(mean_shift),
+}
+
+
+def assert_same(left, right, **tolerances):
+    """Two estimates agree: in every bit by default."""
+    torch.testing.assert_close(tuple(left), tuple(right), equal_nan=True, **({"rtol": 0, "atol": 0} | tolerances))
