@@ -10,7 +10,7 @@ import torch
 
 from kornia_lightning_probe.influence import combined_error
 from kornia_lightning_probe.tables import known_names, unknown
-from kornia_lightning_probe.text_table import named, number, side_by_side, wrapped
+from kornia_lightning_probe.text_table import named, side_by_side, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -85,6 +85,13 @@ class Comparison:
     z_limit: float
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What is compared, as a text: `epoch 5, step 40 minus epoch 0, step 0`."""
+        if self.first == self.second:
+            return f"the second result minus the first (both {self.first})"
+        return f"{self.second} minus {self.first}"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -217,8 +224,9 @@ class _Common:
         return _Pair(layers, first, second, self.same_images and kept)
 
     def _cut(self, table: MetricTable, layers: list[str], side: int) -> _Cells:
-        views = [places[side] for places in self.places]
-        columns = [table.layers.index(layer) for layer in layers]
+        views = [pair[side] for pair in self.places]
+        places = {layer: column for column, layer in enumerate(table.layers)}
+        columns = [places[layer] for layer in layers]
         image_shares = table.shares(views)
         kept = None if image_shares is None else image_shares[:, columns]
         return _Cells(table.value[views][:, columns], table.std_error[views][:, columns], kept)
@@ -231,28 +239,35 @@ class _Common:
             for view in ours.views:
                 if (view.augmentation, view.severity) not in known:
                     yield f"view {view.augmentation} {view.severity:g}: only in the {which} result"
+            named_there = set(_all_layers(theirs))
             for layer in _all_layers(ours):
-                if layer not in _all_layers(theirs):
+                if layer not in named_there:
                     yield f"layer {layer}: only in the {which} result"
             for metric in ours.metrics:
-                yield from _metric_left_out(ours, theirs, metric, which)
+                yield from _metric_left_out(ours, theirs, metric, which, named_there)
 
     def notes(self) -> Iterator[str]:
         """Sentences on how the errors came about, and on what else differs."""
-        pairing = {metric: self.pair(metric).paired for metric in self.metrics}
+        apart = [metric for metric in self.metrics if not self.pair(metric).paired and self._has_errors(metric)]
         if not self.same_images:
             hashes = [result.metadata.get("content_hash") for result in self.results]
             why = "other images" if None not in hashes else "nothing is known of the images of one result"
             yield f"not paired ({why}): errors are those of two independent sets of images"
-        elif all(pairing.values()):
+        elif not apart:
             yield "paired image by image: both results hold the same images"
         else:
-            names = ", ".join(metric for metric, paired in pairing.items() if not paired)
             yield (
-                f"not paired, though the images are the same: {names}; what each image adds to the values is not kept "
-                "(results from files don't), so these errors are too large as a rule"
+                f"not paired, though the images are the same: {', '.join(apart)}; what each image adds to the values "
+                "is not kept (results from files don't), so these errors are too large as a rule"
             )
+        without = [metric for metric in self.metrics if not self._has_errors(metric)]
+        if without:
+            yield f"without standard errors, so never marked: {', '.join(without)}"
         yield from self._banks_differ()
+
+    def _has_errors(self, metric: str) -> bool:
+        pair = self.pair(metric)
+        return bool((pair.first.std_error + pair.second.std_error).isfinite().any())
 
     def _banks_differ(self) -> Iterator[str]:
         banks = [result.metadata.get("bank") or {} for result in self.results]
@@ -272,13 +287,15 @@ def _all_layers(result: ProbeResult) -> list[str]:
     return list(dict.fromkeys([*result.layers, *(name for m in result.metrics for name in result.table(m).layers)]))
 
 
-def _metric_left_out(ours: ProbeResult, theirs: ProbeResult, metric: str, which: str) -> Iterator[str]:
+def _metric_left_out(
+    ours: ProbeResult, theirs: ProbeResult, metric: str, which: str, named_there: set[str]
+) -> Iterator[str]:
     if metric not in theirs.metrics:
         yield f"metric {metric}: only in the {which} result"
         return
-    there = theirs.table(metric).layers
+    measured_there = set(theirs.table(metric).layers)
     for layer in ours.table(metric).layers:
-        if layer not in there and layer in _all_layers(theirs):
+        if layer not in measured_there and layer in named_there:
             yield f"{metric} at layer {layer}: only in the {which} result"
 
 
@@ -291,24 +308,25 @@ def _rows(
     negligible = ROUNDING * torch.maximum(first.abs(), second.abs())
     beyond = (change.abs() > z_limit * error) & (change.abs() > negligible)
     z_score = torch.where(error > 0, change / error, torch.nan)
-    for number_of_group, group in enumerate(groups):
+    means = groups is common.augmentations
+    depths = [common.results[0].layer_index(layer) for layer in pair.layers]
+    numbers = [part.tolist() for part in (first, second, change, error, z_score, beyond)]
+    for group, *of_group in zip(groups, *numbers, strict=True):
         view = common.views[group[0]]
-        means = groups is common.augmentations
-        for column, layer in enumerate(pair.layers):
-            cell = (number_of_group, column)
+        for layer, depth, *cell in zip(pair.layers, depths, *of_group, strict=True):
             yield ComparisonRow(
                 metric=metric,
                 layer=layer,
-                layer_index=common.results[0].layer_index(layer),
+                layer_index=depth,
                 augmentation=view.augmentation,
                 level=None if means else view.level,
                 severity=math.nan if means else view.severity,
-                first=float(first[cell]),
-                second=float(second[cell]),
-                change=float(change[cell]),
-                std_error=float(error[cell]),
-                z_score=float(z_score[cell]),
-                beyond=bool(beyond[cell]),
+                first=cell[0],
+                second=cell[1],
+                change=cell[2],
+                std_error=cell[3],
+                z_score=cell[4],
+                beyond=cell[5],
                 paired=pair.paired,
             )
 
@@ -340,9 +358,10 @@ def _summary(comparison: Comparison, metric: str | None) -> str:
     rows = {(row.layer, row.augmentation): row for row in comparison.rows_of(chosen)}
     layers = list(dict.fromkeys(layer for layer, _ in rows))
     augmentations = dict.fromkeys(name for _, name in rows)
-    columns = [(f"{name} ", [_cell(rows[layer, name]) for layer in layers]) for name in augmentations]
+    digits = decimals(rows.values())
+    columns = [(f"{name} ", [_cell(rows[layer, name], digits) for layer in layers]) for name in augmentations]
     names = named("layer", layers)
-    title = f"change of {chosen}: {comparison.second} minus {comparison.first}"
+    title = f"change of {chosen}: {comparison.title}"
     parts = [title, *side_by_side(names, columns, again=names), _legend(rows.values(), comparison.z_limit)]
     others = [name for name in comparison.metrics if name != chosen] if metric is None else []
     if others:
@@ -364,12 +383,17 @@ def _legend(rows: Iterable[ComparisonRow], z_limit: float) -> str:
     )
 
 
-def _cell(row: ComparisonRow) -> str:
-    return _signed(row.change) + ("*" if row.beyond else " ")
+def decimals(rows: Iterable[ComparisonRow]) -> int:
+    """How many digits behind the point show the largest of the changes with two digits at least."""
+    largest = max((abs(row.change) for row in rows if math.isfinite(row.change)), default=0.0)
+    return 2 if largest >= 0.1 or largest == 0 else min(2 - math.floor(math.log10(largest)) - 1, 6)
 
 
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{'+' if value >= 0 else '-'}{number(abs(value))}"
+def _cell(row: ComparisonRow, digits: int) -> str:
+    mark = "*" if row.beyond else " "
+    if math.isnan(row.change):
+        return f"-{mark}"
+    return (f"{row.change:+.{digits}f}" if abs(row.change) < 100 else f"{row.change:+.3g}") + mark
 
 
 def _one_line(metric: str, rows: Sequence[ComparisonRow]) -> str:
@@ -377,6 +401,7 @@ def _one_line(metric: str, rows: Sequence[ComparisonRow]) -> str:
     if not found:
         return f"  {metric}: no value in both results"
     largest = max(found, key=lambda row: abs(row.change))
-    where = f"{largest.layer}, {largest.augmentation}"
-    beyond = f"{sum(row.beyond for row in found)} of {len(found)} cells beyond"
-    return wrapped(f"  {metric}: {beyond}; the largest change {_cell(largest).strip()} ({where})")
+    known = [row for row in found if not math.isnan(row.std_error)]
+    beyond = f"{sum(row.beyond for row in known)} of {len(known)} cells beyond" if known else "no standard errors"
+    change = _cell(largest, decimals([largest])).strip()
+    return wrapped(f"  {metric}: {beyond}; the largest change {change} ({largest.layer}, {largest.augmentation})")

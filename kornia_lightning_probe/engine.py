@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -18,22 +18,12 @@ from kornia_lightning_probe.batches import image_entries
 from kornia_lightning_probe.findings import Findings
 from kornia_lightning_probe.functional import accumulation_dtype, squared_distance, upcast
 from kornia_lightning_probe.images import Block, ProbeImages
-from kornia_lightning_probe.metrics import (
-    About,
-    Centre,
-    CleanBlock,
-    Ledger,
-    ProbeMetric,
-    Readout,
-    Scratch,
-    Site,
-    mask_non_finite,
-)
-from kornia_lightning_probe.metrics.readouts import readouts_of
+from kornia_lightning_probe.measuring import Clean, Measuring, Views
+from kornia_lightning_probe.metrics import ProbeMetric, Site
 from kornia_lightning_probe.outputs import as_logits, find_scores, why_no_scores
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.recorder import ActivationRecorder
-from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
+from kornia_lightning_probe.result import ProbeResult, ViewInfo
 from kornia_lightning_probe.schedule import Segment, count_passes, slices, view_groups
 from kornia_lightning_probe.undisturbed import undisturbed
 from kornia_lightning_probe.world import World
@@ -89,7 +79,6 @@ class Plan:
 
 
 _Sink = Callable[[str, Tensor], None]
-_Clean = dict[str, list[CleanBlock]]
 
 
 def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeResult:
@@ -118,24 +107,20 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
 class _Probe:
     def __init__(self, subject: Subject, plan: Plan) -> None:
         self.subject, self.plan = subject, plan
-        self.recorder = ActivationRecorder(subject.layers, receive=self._receive)
         self.findings = Findings()
-        self.scratch = Scratch()
-        self.centres: dict[str, list[Centre]] = {}
-        self.readouts: dict[str, list[Readout]] = {}
-        self.metrics: dict[str, ProbeMetric] = {}
-        ledgers = [metric for metric in plan.metrics if isinstance(metric, Ledger)]
-        self.ledger = next((metric for metric in ledgers if metric.representation == "activation"), Ledger())
+        self.measuring = Measuring(plan.metrics, self.findings)
+        self.recorder = ActivationRecorder(subject.layers, receive=self._receive)
         self.changed = torch.zeros(len(plan.bank))
         self.dtypes: set[str] = set()
+        deal, world = plan.images.deal, plan.world
         self.passes = [
-            count_passes(plan.images.deal, len(plan.bank), plan.batch_size, rank=rank, world_size=plan.world.size)
-            for rank in range(plan.world.size)
+            count_passes(deal, len(plan.bank), plan.batch_size, rank=rank, world_size=world.size)
+            for rank in range(world.size)
         ]
         self._sink: _Sink = _ignore
         self._expected = 0
         self._last: Tensor | None = None
-        self._scores = True
+        self._wants_scores = any(metric.scope == "output" for metric in plan.metrics)
 
     def run(self, epoch: int, step: int) -> ProbeResult:
         started = time.perf_counter()
@@ -150,26 +135,23 @@ class _Probe:
         return self._result(epoch, step)
 
     def _work(self) -> None:
-        self._check_images()
+        for images in filter(None, (self.plan.images, self.plan.reference)):
+            for block in {block.index: block for block in (images.scout, *images.blocks)}.values():
+                for entry in block.images:
+                    self.plan.bank.check(entry)
         total = self.passes[self.plan.world.rank]
         bar = tqdm(total=total, desc="probe", unit="pass", disable=not self.plan.progress, leave=False)
         with self.recorder, bar as self.bar:
             scouted = self._scout()
             for block in self.plan.images.blocks:
                 placed = block.to(self.subject.device)
-                self._measure_views(placed, scouted if block.index == 0 else self._centred(self._clean_pass(placed)))
+                self._measure(placed, scouted if block.index == 0 else self.measuring.clean(self._clean_pass(placed)))
                 scouted = {}
             self._keep_step()
 
-    def _check_images(self) -> None:
-        for images in filter(None, (self.plan.images, self.plan.reference)):
-            for block in {block.index: block for block in (images.scout, *images.blocks)}.values():
-                for entry in block.images:
-                    self.plan.bank.check(entry)
-
     # The scout: which layers fire, in which order, with which shapes; and how far two equal passes lie apart.
 
-    def _scout(self) -> _Clean:
+    def _scout(self) -> Clean:
         block = self.plan.images.scout.to(self.subject.device)
         activations = self._clean_pass(block)
         for name, reason in self.recorder.left_out.items():
@@ -178,23 +160,26 @@ class _Probe:
         self.findings.layers_fired(fired, chosen=self.subject.layers, exact=self.subject.exact)
         sites = self._sites(activations)
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
-        self._prepare(sites)
+        views, count = self.plan.bank.views, self.plan.images.num_images
+        self.measuring.prepare(sites, views, count, device=self.subject.device)
+        self._wants_scores = OUTPUT in self.measuring.readouts
         if self.plan.reference is not None:
-            self._centre_on(self.plan.reference)
-        clean = self._centred(activations)
+            blocks = [block.to(self.subject.device) for block in self.plan.reference.blocks]
+            self.measuring.centre_on([self.measuring.clean(self._clean_pass(block)) for block in blocks])
+        clean = self.measuring.clean(activations)
         self.findings.facts["clean_block_bytes"] = sum(entries[0].activation.nbytes for entries in clean.values())
         self.findings.noise(self._repeated(block, clean))
         return clean
 
     def _sites(self, activations: dict[str, Tensor]) -> list[Site]:
         layers = [name for name in activations if name not in (INPUT, OUTPUT)]
-        labels = self.plan.images.scout.labels
         ends_in_output = self._last is not None and len(layers) > 1
         embedding = self.subject.embedding or layers[-2 if ends_in_output else -1]
         if embedding not in layers:
             raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {layers}")
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(activation.shape[1:]) for name, activation in activations.items()}
+        labels = self.plan.images.scout.labels
         kinds: dict[str, Literal["input", "layer", "output"]] = {INPUT: "input", OUTPUT: "output"}
         return [
             Site(
@@ -208,41 +193,19 @@ class _Probe:
             for index, (name, activation) in enumerate(activations.items())
         ]
 
-    def _prepare(self, sites: Sequence[Site]) -> None:
-        readouts = [readout for site in sites for readout in readouts_of(site)]
-        for metric in dict.fromkeys((*self.plan.metrics, self.ledger)):
-            concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
-            if not concerned:
-                self.findings.leave_out(metric.name, f"this metric applies to none of {[site.name for site in sites]}")
-                continue
-            names = [readout.site.name for readout in concerned]
-            views, count = self.plan.bank.views, self.plan.images.num_images
-            self.metrics[metric.name] = metric.prepare(views, names, count, device=self.subject.device)
-            for readout in concerned:
-                readout.metrics.append(self.metrics[metric.name])
-        for site in sites:
-            self.readouts[site.name] = [r for r in readouts if r.metrics and r.site.index == site.index]
-
-    def _repeated(self, block: Block, clean: _Clean) -> dict[str, float]:
+    def _repeated(self, block: Block, clean: Clean) -> dict[str, float]:
         moved = dict.fromkeys(clean, 0.0)
 
         def compare(name: str, activation: Tensor) -> None:
-            if name in clean:
-                before = clean[name][0].activation[rows]
-                moved[name] += float(squared_distance(upcast(activation), before).nansum())
+            before = clean[name][0].activation[rows]
+            moved[name] += float(squared_distance(upcast(activation), before).nansum())
 
         for rows in slices(len(block), self.plan.batch_size):
             self._pass(block, block.rows(rows.start, rows.stop), compare, draw="again", expected=rows.stop - rows.start)
         apart = {name: float(2 * entries[0].deviation.nansum()) for name, entries in clean.items()}
         return {name: (moved[name] / apart[name]) ** 0.5 if apart[name] > 0 else 0.0 for name in clean}
 
-    def _centre_on(self, reference: ProbeImages) -> None:
-        blocks = [self._centred(self._clean_pass(block.to(self.subject.device))) for block in reference.blocks]
-        for name in self.readouts:
-            parts = zip(*(block[name] for block in blocks if name in block), strict=True)
-            self.centres[name] = [Centre.of(entries) for entries in parts]
-
-    # Passes over clean images.
+    # Passes over a block's clean images, and over its views.
 
     def _clean_pass(self, block: Block) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {}
@@ -260,86 +223,23 @@ class _Probe:
             self._last = self._last if self._last is not None and _is_output(self._last, output) else None
         return {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
 
-    def _centred(self, activations: dict[str, Tensor]) -> _Clean:
-        clean: _Clean = {}
-        for name, activation in activations.items():
-            readouts = self.readouts[name]
-            centres = self.centres.get(name) or [None] * len(readouts)
-            clean[name] = [
-                CleanBlock(readout.take(activation), centre=centre, owned=True, scratch=self.scratch)
-                for readout, centre in zip(readouts, centres, strict=True)
-            ]
-        mask_non_finite(entry for entries in clean.values() for entry in entries)
-        return clean
-
-    # Passes over augmented images.
-
-    def _measure_views(self, block: Block, clean: _Clean) -> None:
-        measured = _Measured(self.metrics)
-        gathered = _Gathered(len(block))
+    def _measure(self, block: Block, clean: Clean) -> None:
+        views = Views(block, clean, self.plan.bank.views)
         for group in view_groups(len(self.plan.bank), len(block), self.plan.batch_size):
-            inputs, matrices = self._augmented(block, group)
+            inputs = self._augmented(views, group)
             draw = self.plan.bank.views[group.start].label
             for rows in slices(len(block), self.plan.batch_size):
                 segments = [Segment(view, rows) for view in group]
                 cut = block.rows(rows.start, rows.stop, inputs=inputs) if len(segments[0]) < len(block) else inputs
-                sink = partial(self._measure, block, clean, segments, matrices, measured, gathered)
+                sink = partial(self.measuring.measure, views, segments)
                 self._pass(block, cut, sink, draw=draw, expected=len(group) * len(segments[0]))
-                measured.write()
+                self.measuring.write()
 
-    def _measure(
-        self,
-        block: Block,
-        clean: _Clean,
-        segments: Sequence[Segment],
-        matrices: Mapping[int, Tensor | None],
-        measured: _Measured,
-        gathered: _Gathered,
-        name: str,
-        activation: Tensor,
-    ) -> None:
-        parts = activation.split([len(segment) for segment in segments]) if len(segments) > 1 else [activation]
-        for segment, part in zip(segments, parts, strict=True):
-            wide = upcast(part)
-            for readout, entry in zip(self.readouts[name], clean[name], strict=True):
-                taken, place = readout.take(wide), segment
-                if readout.whole:
-                    taken, place = gathered.add(readout.site, segment, taken)
-                if len(place):
-                    about = self._about(readout.site, taken, entry, block, place, matrices)
-                    for metric in readout.metrics:
-                        measured.add(metric, about)
-
-    def _about(
-        self,
-        site: Site,
-        augmented: Tensor,
-        clean: CleanBlock,
-        block: Block,
-        segment: Segment,
-        matrices: Mapping[int, Tensor | None],
-    ) -> About:
-        rows, matrix = segment.rows, matrices[segment.view]
-        height, width = block.images[0].shape[-2:]
-        return About(
-            augmented=augmented,
-            block=clean,
-            rows=rows,
-            ids=(block.ids.start + rows.start, block.ids.start + rows.stop),
-            site=site,
-            view_index=segment.view,
-            view=self.plan.bank.views[segment.view],
-            labels=None if block.labels is None else block.labels[rows],
-            matrix=None if matrix is None else matrix[rows],
-            image_size=(height, width),
-            scratch=self.scratch,
-        )
-
-    def _augmented(self, block: Block, views: range) -> tuple[Any, dict[int, Tensor | None]]:
-        """The inputs of a block under several views, behind each other, and the views' matrices."""
-        inputs, matrices = [], {}
-        for index in views:
-            view = self.plan.bank.views[index]
+    def _augmented(self, views: Views, group: range) -> Any:
+        """The inputs of a block under several views, behind each other."""
+        inputs = []
+        for index in group:
+            view, block = views.views[index], views.block
             augmented = self.plan.bank.augment(view, block.images, block=block.index)
             for before, after in zip(block.images, augmented.images, strict=True):
                 if before.shape != after.shape:
@@ -348,9 +248,9 @@ class _Probe:
                         "activations can only be compared at one size: put a Resize back behind it"
                     )
             self.changed[index] += augmented.changed
-            matrices[index] = augmented.matrix
+            views.matrices[index] = augmented.matrix
             inputs.append(block.with_images(augmented.images))
-        return (tree_map(_concatenated, *inputs) if len(inputs) > 1 else inputs[0]), matrices
+        return tree_map(_concatenated, *inputs) if len(inputs) > 1 else inputs[0]
 
     # One forward pass.
 
@@ -360,7 +260,7 @@ class _Probe:
         reseed(stable_seed(self.plan.seed, "forward", block.index, draw), device=self.subject.device)
         self._receive(INPUT, _pixels(inputs, block.image_keys))
         output = self.subject.forward(inputs)
-        if self._scores:
+        if self._wants_scores:
             self._receive_scores(output, block)
         self._sink = _ignore
         self.bar.update()
@@ -371,7 +271,7 @@ class _Probe:
             self.findings.leave_out(
                 name, f"its first axis has {activation.shape[0]} entries where {self._expected} images went in"
             )
-        elif self.readouts and name not in self.readouts:
+        elif self.measuring.readouts and name not in self.measuring.readouts:
             self.findings.leave_out(name, "it ran on some images only, and not on the first block")
         elif torch.is_autocast_enabled(activation.device.type):
             with torch.autocast(activation.device.type, enabled=False):
@@ -381,17 +281,17 @@ class _Probe:
 
     def _receive_scores(self, output: Any, block: Block) -> None:
         scores = find_scores(output)
-        if not self.readouts:
+        if not self.measuring.readouts:
             reason = why_no_scores(
                 scores,
                 image_shape=tuple(block.images[0].shape[1:]),
                 labels=block.labels,
                 other_targets=self.plan.images.other_targets,
             )
-            self._scores = not reason
+            self._wants_scores = not reason
             if reason:
                 self.findings.leave_out(OUTPUT, reason)
-        if self._scores and scores is not None:
+        if self._wants_scores and scores is not None:
             self._receive(OUTPUT, as_logits(scores.detach()))
 
     def _keep_step(self) -> None:
@@ -406,7 +306,7 @@ class _Probe:
     def _sum_over_processes(self) -> None:
         """Add up what all processes have written, in one collective."""
         images, device = self.plan.images, self.subject.device
-        tables = [table for metric in self.metrics.values() for table in (metric.table, metric.filled)]
+        tables = [table for metric in self.measuring.metrics.values() for table in (metric.table, metric.filled)]
         sums = self.plan.world.sum_together(
             [*tables, self.changed, images.fingerprints], device=device, dtype=accumulation_dtype(device)
         )
@@ -428,16 +328,12 @@ class _Probe:
         }
 
     def _result(self, epoch: int, step: int) -> ProbeResult:
-        ledger = self.metrics[self.ledger.name]
-        if isinstance(ledger, Ledger):
-            self.findings.non_finite(ledger.non_finite().cpu(), ledger.layers, self.plan.images.image_ids)
-            self.findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
-        measured = [self.metrics[metric.name] for metric in self.plan.metrics if metric.name in self.metrics]
-        tables = {metric.name: _table(metric, self.findings) for metric in measured}
+        self.measuring.note_ledger(self.plan.images.image_ids)
         labels = [view.label for view in self.plan.bank]
         self.findings.unchanged([labels[view] for view in (self.changed == 0).nonzero().flatten().tolist()])
+        tables = self.measuring.tables()
         return ProbeResult(
-            layers=[name for name in self.readouts if name not in (INPUT, OUTPUT)],
+            layers=[name for name in self.measuring.readouts if name not in (INPUT, OUTPUT)],
             views=[ViewInfo(view.augmentation, view.level, view.severity) for view in self.plan.bank],
             tables=tables,
             epoch=epoch,
@@ -446,57 +342,8 @@ class _Probe:
         )
 
 
-class _Gathered:
-    """Small readouts of cut blocks, until a block is whole."""
-
-    def __init__(self, num_rows: int) -> None:
-        self._num_rows = num_rows
-        self._parts: dict[tuple[Site, int], list[Tensor]] = {}
-
-    def add(self, site: Site, segment: Segment, part: Tensor) -> tuple[Tensor, Segment]:
-        """The whole block where this part is its last; until then a segment of no rows."""
-        if len(segment) == self._num_rows:
-            return part, segment
-        parts = self._parts.setdefault((site, segment.view), [])
-        parts.append(part)
-        if segment.rows.stop < self._num_rows:
-            return part, Segment(segment.view, slice(0, 0))
-        return torch.cat(self._parts.pop((site, segment.view))), Segment(segment.view, slice(0, self._num_rows))
-
-
-class _Measured:
-    """What metrics have taken from the layers of one forward pass, until it is written in one go."""
-
-    # By the metric's name: a torchmetrics.Metric hashes all of its states.
-    def __init__(self, metrics: Mapping[str, ProbeMetric]) -> None:
-        self._metrics = metrics
-        self._rows: dict[tuple[str, int, tuple[int, int]], dict[str, Mapping[str, Tensor]]] = {}
-        self._valid: dict[tuple[str, int, tuple[int, int]], list[Tensor]] = {}
-
-    def add(self, metric: ProbeMetric, about: About) -> None:
-        values = metric.measure(about.clean, about.augmented, about)
-        if values:
-            key = (metric.name, about.view_index, about.ids)
-            self._rows.setdefault(key, {})[about.layer] = values
-            self._valid.setdefault(key, []).append(about.valid)
-
-    def write(self) -> None:
-        for key, measured in self._rows.items():
-            name, view, ids = key
-            self._metrics[name].write(measured, view, ids, torch.stack(self._valid[key]))
-        self._rows.clear()
-        self._valid.clear()
-
-
 def _ignore(_name: str, _activation: Tensor) -> None:
     return None
-
-
-def _table(metric: ProbeMetric, findings: Findings) -> MetricTable:
-    value, std_error, num_images = estimate = metric.estimates()
-    for sentence in metric.remarks(estimate, metric.layers):
-        findings.warn(sentence)
-    return MetricTable(metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1))
 
 
 def _pixels(inputs: Any, keys: tuple[str | int, ...]) -> Tensor:

@@ -138,7 +138,7 @@ class _Collection:
                     self._block(block.to(self.subject.device))
             self._owned = False
             for _ in range(max(counts) - own if self.world.lockstep else 0):
-                self._pass(scout, slice(0, len(scout)))
+                self._pass(scout, slice(0, min(self.batch_size, len(scout))))
 
     def _count(self, rank: int) -> int:
         """How many passes a process runs: the scout, and its other blocks."""

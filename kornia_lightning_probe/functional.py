@@ -46,14 +46,14 @@ def squared_norm(x: Tensor) -> Tensor:
         tensor([25.,  4.], dtype=torch.float64)
     """
     wide = accumulation_dtype(x.device)
-    rows = x.reshape(x.shape[0], -1)
+    rows = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
     whole = rows.shape[1] // _PIECE * _PIECE
     if whole == 0 or rows.dtype == torch.float64:
-        return torch.linalg.vector_norm(rows, dim=1).to(wide).square_()
+        return torch.linalg.vector_norm(rows, dim=1).to(wide).square()
     norms = torch.linalg.vector_norm(rows[:, :whole].reshape(x.shape[0], -1, _PIECE), dim=2)
-    total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square_()
+    total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square()
     if whole < rows.shape[1]:
-        total += torch.linalg.vector_norm(rows[:, whole:], dim=1).to(wide).square_()
+        total = total + torch.linalg.vector_norm(rows[:, whole:], dim=1).to(wide).square()
     return total
 
 
@@ -77,6 +77,8 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
         >>> squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
         tensor([9.], dtype=torch.float64)
     """
+    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        return squared_norm(x - y)
     buffer = torch.empty_like(piece_of(x)) if out is None else out
     if len(buffer) >= len(x):
         return squared_norm(torch.sub(x, y, out=buffer[: len(x)]))

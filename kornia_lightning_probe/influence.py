@@ -86,6 +86,31 @@ def sensitivity_influence(distance: Tensor, deviation: Tensor) -> Tensor:
     return root_of_ratio_influence(distance, 2 * deviation)
 
 
+def shared_part_influence(shared: Tensor, total: Tensor) -> Tensor:
+    r"""Influence of each image on :func:`kornia_lightning_probe.functional.shared_part`, the ratio R of two means.
+
+    Each product of two images' movements counts for both, so
+    :math:`\mathrm{IF}_i = [2(u_i - \overline{u}) - R\,(w_i - \overline{w})] / \overline{w}`.
+
+    Args:
+        shared: :math:`u_i`, (..., N); NaN where it is not known.
+        total: :math:`w_i`, (..., N).
+
+    Returns:
+        (..., N), without a unit; NaN where an image is not known, and where nothing moves.
+
+    Example:
+        >>> shared_part_influence(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 4.0]))
+        tensor([-0.5000,  0.5000])
+    """
+    known = shared.isfinite() & total.isfinite()
+    product, square = (torch.where(known, part, torch.nan) for part in (shared, total))
+    mean = _known_mean(square)
+    mean = torch.where(mean > 0, mean, torch.nan)
+    ratio = _known_mean(product) / mean
+    return (2 * mean_influence(product) - ratio * mean_influence(square)) / mean
+
+
 def shares(influence: Tensor) -> Tensor:
     r"""What each image adds to the error of a value, :math:`\mathrm{IF}_i / \sqrt{n (n - 1)}`.
 

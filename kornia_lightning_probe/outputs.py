@@ -24,10 +24,7 @@ def find_scores(output: Any) -> Tensor | None:
         return next((output[key] for key in _SCORES if isinstance(output.get(key), Tensor)), None)
     if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
         return output[0]
-    named = next(
-        (getattr(output, key, None) for key in _SCORES if isinstance(getattr(output, key, None), Tensor)), None
-    )
-    return named
+    return next((getattr(output, key, None) for key in _SCORES if isinstance(getattr(output, key, None), Tensor)), None)
 
 
 def why_no_scores(

@@ -48,7 +48,7 @@ def plot_comparison(comparison: Comparison, *, metric: str = "sensitivity", ax: 
             figure = Figure(figsize=(width, drawing.height(layers) + 0.3), layout="constrained")
             ax = figure.subplots()
             figure.suptitle(
-                f"{metric}: {comparison.second} minus {comparison.first}",
+                f"{metric}: {comparison.title}",
                 x=0.01, ha="left", fontsize=10, fontweight="bold",
             )  # fmt: skip
             paired = "paired by image" if all(row.paired for row in rows) else "not paired"

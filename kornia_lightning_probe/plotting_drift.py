@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kornia_lightning_probe.result import ProbeResult
 
 _WORDS = {"previous": "to the previous probe", "first": "to the first probe"}
-_MOST_LABELS = 12
+_MOST_LABELS, _MOST_MARKERS = 12, 50
 
 
 def plot_drift(history: Sequence[ProbeResult], *, references: Sequence[str] | None = None) -> Figure:
@@ -61,7 +61,8 @@ def _draw_row(left: Axes, right: Axes, history: Sequence[ProbeResult], name: str
     for layer in pick_layers(layers):
         depth = layers.index(layer) / max(len(layers) - 1, 1)
         values = [column.get(layer, float("nan")) for column in columns]
-        left.plot(places, values, color=drawing.depth_colour(depth), marker="o", label=layer)
+        marker = "o" if len(compared) <= _MOST_MARKERS else None
+        left.plot(places, values, color=drawing.depth_colour(depth), marker=marker, label=layer)
     left.set_title(f"debiased CKA {_WORDS[name]}")
     left.grid(axis="y")
     left.axhline(1.0, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)

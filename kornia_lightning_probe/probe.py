@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.calling import Forward, cast_inputs, device_of, forward_of
-from kornia_lightning_probe.engine import INPUT, Plan, Subject, run_probe
+from kornia_lightning_probe.engine import INPUT, OUTPUT, Plan, Subject, run_probe
 from kornia_lightning_probe.images import ProbeImages
 from kornia_lightning_probe.layers import LayerSelector, exact_names, select_layers
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
@@ -59,7 +59,8 @@ def probe_model(
             DataLoader (whose sampler is never used). The model gets floats in the dtype of its parameters.
         bank: the augmentations, each with its levels; ``AugmentationBank.preset()`` has 19 views.
         layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these. As
-            the pixels are the layer ``input``, a module of that name goes by ``model.input``.
+            ``input`` is the pixels and ``output`` the prediction, modules of these names go by ``model.input`` and
+            ``model.output``.
         metrics: names, metric objects or functions of (clean, augmented); None is the default set.
         labels: integers (N,), where ``inputs`` does not bring them.
         reference: images of the same size, in any form that ``inputs`` may have, that supply the mean and the
@@ -94,8 +95,8 @@ def probe_model(
         raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
     if not isinstance(bank, AugmentationBank):
         raise TypeError(
-            f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank({{name: augmentation}}) makes "
-            'one of augmentations, AugmentationBank.preset("default") is ready-made'
+            f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank({{name: augmentation}}) "
+            'makes one of augmentations, AugmentationBank.preset("default") is ready-made'
         )
     images = ProbeImages(inputs, seed=seed, image_keys=image_keys, to_inputs=to_inputs, labels=labels)
     others = _reference(reference, images, seed=seed, image_keys=image_keys, to_inputs=to_inputs)
@@ -141,7 +142,7 @@ def choose_subject(
         subject = _with_embedding(subject, embedding)
     else:
         subject = replace(subject, embedding=embedding)
-    return _apart_from_pixels(subject)
+    return _apart_from_ends(subject)
 
 
 def _with_embedding(subject: Subject, embedding: str) -> Subject:
@@ -157,11 +158,11 @@ def _with_embedding(subject: Subject, embedding: str) -> Subject:
     return replace(subject, layers=subject.layers | chosen, exact=subject.exact | found, embedding=f"{name}{part}")
 
 
-def _apart_from_pixels(subject: Subject) -> Subject:
-    """Call a module named "input" by another name, since that one is the pixels'."""
-    if INPUT not in subject.layers:
+def _apart_from_ends(subject: Subject) -> Subject:
+    """Call modules named "input" or "output" by another name, since these are the pixels and the prediction."""
+    if not {INPUT, OUTPUT} & set(subject.layers):
         return subject
-    names = {name: f"model.{name}" if name == INPUT else name for name in subject.layers}
+    names = {name: f"model.{name}" if name in (INPUT, OUTPUT) else name for name in subject.layers}
     return replace(
         subject,
         layers={names[name]: module for name, module in subject.layers.items()},
@@ -174,8 +175,8 @@ def _require_parameters(model: nn.Module) -> None:
     lazy = [name for name, parameter in (*model.named_parameters(), *model.named_buffers()) if is_lazy(parameter)]
     if lazy:
         raise ValueError(
-            f"{', '.join(lazy[:8])} of {type(model).__name__} do not exist yet, as its lazy layers have seen no image: call "
-            "the model once on a batch before it is probed"
+            f"{', '.join(lazy[:8])} of {type(model).__name__} do not exist yet, as its lazy layers have seen no image: "
+            "call the model once on a batch before it is probed"
         )
 
 
@@ -190,8 +191,8 @@ def _reference(source: Any, images: ProbeImages, **options: Any) -> ProbeImages 
     sizes, expected = ([tuple(entry.shape[1:]) for entry in source.scout.images] for source in (others, images))
     if sizes != expected:
         raise ValueError(
-            f"reference has images of {_listed(sizes)} and the inputs have {_listed(expected)}: distances between images "
-            "can only be compared at one size, so resize the reference"
+            f"reference has images of {_listed(sizes)} and the inputs have {_listed(expected)}: distances between "
+            "images can only be compared at one size, so resize the reference"
         )
     return others
 

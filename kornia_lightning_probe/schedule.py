@@ -54,9 +54,10 @@ def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, ra
         world_size: the number of processes.
 
     Example:
-        >>> count_passes([range(0, 32), range(32, 64)], 3, 32, rank=0, world_size=2)  # 1 clean, 1 again, 3 views
+        >>> blocks = [range(0, 32), range(32, 64)]
+        >>> count_passes(blocks, 3, 32, rank=0, world_size=2)  # the scout twice, 3 views
         5
-        >>> count_passes([range(0, 32), range(32, 64)], 3, 32, rank=1, world_size=2)  # 2 for the scout, 1 clean, 3 views
+        >>> count_passes(blocks, 3, 32, rank=1, world_size=2)  # the scout twice, 1 clean, 3 views
         6
     """
     passes = 2 * len(slices(len(blocks[0]), batch_size))

@@ -24,6 +24,7 @@ THRESHOLD = 0.25
 AT_IDENTITY = {
     "sensitivity": 0.0,
     "sensitivity_pooled": 0.0,
+    "sensitivity_median": 0.0,
     "relative_change": 0.0,
     "equivariance_error": 0.0,
     "invariance_error": 0.0,
@@ -54,8 +55,8 @@ class SeverityRow(NamedTuple):
         censored: "" for an onset that was seen; "above" where the threshold is passed nowhere, so that the onset is
             beyond `end`; "below" where the lowest severity is past it already, so that the onset is at `start` or
             below. Also "" for a curve without values.
-        worst_level: the level, from 1, at which the metric is farthest from its value at the identity; None without
-            values.
+        worst_level: the level, from 1, at which the metric is farthest from its value at the identity, the highest of
+            equals; None without values.
         worst_severity: that level's severity; NaN without values.
         worst_value: the metric there; NaN without values.
     """
@@ -227,6 +228,6 @@ def _rows(result: ProbeResult, metric: str, curves: _Curves, threshold: float) -
 
 
 def _worst(curves: _Curves, column: int) -> int | None:
-    """The place among the views of the value farthest from the identity; the lowest of equals."""
+    """The place among the views of the value farthest from the identity; the last of equals, if the curve is flat."""
     away = curves.away[column, -len(curves.views) :]
-    return None if away.isnan().all() else int(away.nan_to_num(-torch.inf).argmax())
+    return None if away.isnan().all() else len(away) - 1 - int(away.nan_to_num(-torch.inf).flip(0).argmax())

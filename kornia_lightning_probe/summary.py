@@ -101,11 +101,9 @@ def _severity(result: ProbeResult, metric: str, max_layers: int | None) -> Itera
     columns = [(name, [_curve(rows.get((layer, name))) for layer in layers]) for name in augmentations]
     names = named("area, onset", layers)
     share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers)"
-    title = (
-        f"severity curves{share}: the area under {metric}, and its onset, the severity where it passes {THRESHOLD:g}"
-    )
+    title = f"severity curves{share}: area under {metric}; onset, the severity where it passes {THRESHOLD:g}"
     first, *others = side_by_side(names, columns, again=names)
-    yield f"{title}\n{first}"
+    yield f"{wrapped(title)}\n{first}"
     yield from others
     early = [row for row in rows.values() if row.layer in layers and row.worst_severity < row.end]
     if early:
@@ -117,7 +115,7 @@ def _severity(result: ProbeResult, metric: str, max_layers: int | None) -> Itera
 def _curve(row: SeverityRow | None) -> str:
     if row is None:
         return "-"
-    area = "-" if math.isnan(row.area) else f"{row.area:.2g}"
+    area = "-" if math.isnan(row.area) else f"{row.area:.3g}"
     return f"{area} {row.onset_text.replace(' ', ''):>6}"
 
 

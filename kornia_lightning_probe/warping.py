@@ -1,24 +1,28 @@
 """Pure kernels that carry an image's geometric transform to a feature grid and apply it to maps.
 
-Points are (x, y) with integers at the centres of pixels or cells. A matrix maps source to destination, as Kornia's
-`transform_matrix` does: where something was, to where it is now. Sampling asks the opposite question, so it inverts.
+A matrix maps source to destination as Kornia's `transform_matrix` does, from where something was to where it is now,
+with (x, y) and integers at the centres of pixels or cells. Sampling asks where something comes from, so it inverts.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from kornia_lightning_probe.functional import accumulation_dtype, squared_norm
+from kornia_lightning_probe.functional import squared_norm
 
 Phase = Literal["half-pixel", "corner"]
 Size = tuple[int, int]
 
 #: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
 TOLERANCE = 1e-3
+
+# A coordinate that is outside of any grid, in grid_sample's unit.
+_FAR = 4.0
 
 
 def grid_to_image(image_size: Size, grid_size: Size, *, phase: Phase = "half-pixel") -> Tensor:
@@ -81,7 +85,7 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
         to_image: G of :func:`grid_to_image`, (3, 3).
 
     Returns:
-        (B, 3, 3) float64 (float32 on MPS), source to destination in cells.
+        (B, 3, 3) float64, source to destination in cells.
 
     Example:
         >>> shift = torch.eye(3)[None]
@@ -89,8 +93,7 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
         >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
         2.0
     """
-    wide = to_image.to(matrix.device, accumulation_dtype(matrix.device))
-    return inverse(wide) @ matrix.to(wide.dtype) @ wide
+    return inverse(to_image) @ matrix.double() @ to_image
 
 
 def inverse(matrix: Tensor) -> Tensor:
@@ -101,47 +104,60 @@ def inverse(matrix: Tensor) -> Tensor:
     return torch.stack(cofactors, -1).div_(determinant)
 
 
-def transform_cells(matrix: Tensor, size: Size) -> Tensor:
-    """Where a matrix sends each cell of a grid.
+def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None = None) -> Tensor:
+    """Where a matrix sends each cell of a grid, in the unit of `grid_sample`: -1 and 1 are the outermost cells.
 
     Args:
         matrix: (B, 3, 3), in cells.
-        size: height and width of the grid.
+        size: height and width of the grid, at least 2.
+        device: of the result; default: the matrix's.
 
     Returns:
-        (B, H, W, 2), (x, y) in cells; NaN where the point lies at infinity or behind the camera (w <= 0).
+        (B, H, W, 2) float32, (x, y). Far outside where the point lies at infinity or behind the camera (w <= 0), or the
+        matrix isn't finite.
 
     Example:
-        >>> flip = torch.tensor([[[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
-        >>> transform_cells(flip, (1, 2))
-        tensor([[[[1., 0.],
-                  [0., 0.]]]])
+        >>> flip = torch.tensor([[[-1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> transform_cells(flip, (2, 3))[0, 0]  # the upper row, -1 0 1, mirrored
+        tensor([[ 1., -1.],
+                [ 0., -1.],
+                [-1., -1.]])
     """
     height, width = size
-    y = torch.arange(height, dtype=matrix.dtype, device=matrix.device).repeat_interleave(width)
-    x = torch.arange(width, dtype=matrix.dtype, device=matrix.device).repeat(height)
-    points = matrix @ torch.stack([x, y, torch.ones_like(x)])
-    depth = points[:, 2:]
-    plane = points[:, :2] / torch.where(depth > 0, depth, torch.nan)
-    return plane.view(-1, 2, height, width).permute(0, 2, 3, 1)
+    scaled = torch.tensor([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]]).to(matrix) @ matrix
+    scaled = torch.where(scaled.isfinite().all(-1).all(-1)[:, None, None], scaled, _far_away(scaled))
+    is_affine = bool((scaled[:, 2] == scaled.new_tensor([0.0, 0.0, 1.0])).all())
+    scaled = scaled.to(device=device or matrix.device, dtype=torch.float32)
+    y = torch.arange(float(height), device=scaled.device).repeat_interleave(width)
+    x = torch.arange(float(width), device=scaled.device).repeat(height)
+    points = scaled[:, : 2 if is_affine else 3] @ torch.stack([x, y, torch.ones_like(x)])
+    if not is_affine:
+        depth = points[:, 2:]
+        points = torch.where(depth > 0, points[:, :2] / depth, _FAR)
+    return points.view(-1, 2, height, width).permute(0, 2, 3, 1)
+
+
+def _far_away(matrix: Tensor) -> Tensor:
+    return matrix.new_tensor([[0.0, 0.0, _FAR], [0.0, 0.0, _FAR], [0.0, 0.0, 1.0]])
 
 
 def inside(points: Tensor, size: Size) -> Tensor:
     """Which points lie between the centres of a grid's outermost cells, where all that interpolation asks for is known.
 
     Args:
-        points: (..., 2), (x, y) in cells.
+        points: (..., 2) of :func:`transform_cells`.
         size: height and width of the grid.
 
     Returns:
-        (...) bool; a NaN is outside.
+        (...) bool.
 
     Example:
-        >>> inside(torch.tensor([[0.0, 1.0], [2.5, 1.0]]), (2, 3))
+        >>> inside(torch.tensor([[-1.0, 0.5], [1.1, 0.5]]), (3, 3))
         tensor([ True, False])
     """
-    last = torch.tensor([size[1] - 1, size[0] - 1], device=points.device)
-    return ((points >= -TOLERANCE) & (points <= last + TOLERANCE)).all(-1)
+    height, width = size
+    across, along = points.abs().unbind(-1)
+    return (across <= 1 + 2 * TOLERANCE / (width - 1)) & (along <= 1 + 2 * TOLERANCE / (height - 1))
 
 
 def eroded(mask: Tensor) -> Tensor:
@@ -159,28 +175,26 @@ def eroded(mask: Tensor) -> Tensor:
                  [0, 1, 1, 0],
                  [0, 0, 0, 0]]], dtype=torch.int32)
     """
-    share = F.avg_pool2d(mask.unsqueeze(1).float(), 3, stride=1, padding=1).squeeze(1)
-    return share > 1 - 0.5 / 9
+    rows = mask[:, :-2] & mask[:, 1:-1] & mask[:, 2:]
+    inner = rows[..., :-2] & rows[..., 1:-1] & rows[..., 2:]
+    return F.pad(inner, (1, 1, 1, 1))
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:
     """Read maps at points between their cells, bilinearly; outside, the nearest cell at the border.
 
     Args:
-        maps: (B, C, H, W) float32 or float64, H and W at least 2.
-        points: (B, H', W', 2), (x, y) in cells.
+        maps: (B, C, H, W) float32 or float64.
+        points: (B, H', W', 2) of :func:`transform_cells`.
 
     Returns:
         (B, C, H', W') in the maps' dtype.
 
     Example:
-        >>> sample(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), torch.tensor([[[[0.5, 0.5]]]])).item()
+        >>> sample(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), torch.zeros(1, 1, 1, 2)).item()  # the centre
         1.5
     """
-    last = torch.tensor([maps.shape[3] - 1, maps.shape[2] - 1], dtype=points.dtype, device=points.device)
-    # An infinite or missing coordinate would be undefined behaviour in grid_sample.
-    grid = (points * (2 / last) - 1).nan_to_num(-1.0).clamp(-2.0, 2.0).to(maps.dtype)
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return F.grid_sample(maps, points.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def warp(maps: Tensor, matrix: Tensor) -> Tensor:
@@ -199,7 +213,8 @@ def warp(maps: Tensor, matrix: Tensor) -> Tensor:
         tensor([[[[1., 1., 2.],
                   [4., 4., 5.]]]])
     """
-    return sample(maps, transform_cells(inverse(matrix), (maps.shape[2], maps.shape[3])))
+    size = (maps.shape[2], maps.shape[3])
+    return sample(maps, transform_cells(inverse(matrix.double()), size, device=maps.device))
 
 
 def moves(matrix: Tensor, image_size: Size) -> Tensor:
@@ -217,12 +232,78 @@ def moves(matrix: Tensor, image_size: Size) -> Tensor:
         tensor([False,  True])
     """
     x, y = (float(side - 1) for side in reversed(image_size))
-    corners = torch.tensor(
-        [[0.0, x, 0.0, x], [0.0, 0.0, y, y], [1.0, 1.0, 1.0, 1.0]], dtype=matrix.dtype, device=matrix.device
-    )
+    corners = matrix.new_tensor([[0.0, x, 0.0, x], [0.0, 0.0, y, y], [1.0, 1.0, 1.0, 1.0]])
     moved = matrix @ corners
     still = (moved - corners * moved[:, 2:]).abs() <= TOLERANCE * moved[:, 2:]
     return ~still.flatten(1).all(1)
+
+
+class GridWarp:
+    """A view's transform as it acts on the feature grids of one size: where cells come from, and which can tell.
+
+    Nothing here depends on what a layer shows, so layers of one size share it. What is not asked for is not computed.
+
+    Args:
+        matrix: (B, 3, 3), source to destination in pixels; it is worked out in float64, on the host.
+        image_size: height and width in pixels.
+        size: height and width of the grid, at least 3.
+        phase: where the cells lie.
+        device: where maps are.
+
+    Example:
+        >>> shift = torch.eye(3)[None]
+        >>> shift[0, 0, 2] = 2.0  # pixels, which are one cell
+        >>> GridWarp(shift, (8, 8), (4, 4)).mask.int()  # the first column comes from outside
+        tensor([[[0, 0, 0, 0],
+                 [0, 0, 1, 0],
+                 [0, 0, 1, 0],
+                 [0, 0, 0, 0]]], dtype=torch.int32)
+    """
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        image_size: Size,
+        size: Size,
+        *,
+        phase: Phase = "half-pixel",
+        device: torch.device | None = None,
+    ) -> None:
+        self.size = size
+        self._device = matrix.device if device is None else device
+        host = matrix.detach().to("cpu", torch.float64)
+        self._moved = moves(host, image_size)
+        self._matrix = carried_to_grid(host, grid_to_image(image_size, size, phase=phase))
+
+    @cached_property
+    def moves_any(self) -> bool:
+        """Whether the view moves any of the images."""
+        return bool(self._moved.any())
+
+    @cached_property
+    def sources(self) -> Tensor:
+        """Where each cell's content was, (B, H, W, 2): T'f is `sample(f, sources)`."""
+        return transform_cells(inverse(self._matrix), self.size, device=self._device)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Cells whose source lies inside, eroded by one; none for an image that stays put; (B, H, W) bool."""
+        return eroded(self._has_source)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Where each cell's content is now, (B, H, W, 2): the way back is `sample(T'f, targets)`."""
+        return transform_cells(self._matrix, self.size, device=self._device)
+
+    @cached_property
+    def mask_back(self) -> Tensor:
+        """Cells whose target lies inside and among cells that have a source, eroded by one; (B, H, W) bool."""
+        share = sample(self._has_source.unsqueeze(1).float(), self.targets).squeeze(1)
+        return eroded(inside(self.targets, self.size) & (share > 1 - 2 * TOLERANCE))
+
+    @cached_property
+    def _has_source(self) -> Tensor:
+        return inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
 
 
 def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:
@@ -233,14 +314,18 @@ def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:
         mask: (B, H, W) bool.
 
     Returns:
-        (B,) float64, in [0, inf); NaN where a mask is empty, since nothing was seen there.
+        (B,) float64 (float32 on MPS), in [0, inf); NaN where a mask is empty, since nothing was seen there.
 
     Example:
         >>> masked_squared_norm(torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]]))
         tensor([25.], dtype=torch.float64)
     """
-    norm = squared_norm(maps.mul_(mask.unsqueeze(1)))
-    return torch.where(mask.flatten(1).any(1), norm, torch.nan)
+    return where_seen(squared_norm(maps.mul_(mask.unsqueeze(1))), mask)
+
+
+def where_seen(scalars: Tensor, mask: Tensor) -> Tensor:
+    """Scalars of each image, (B,), NaN where its mask (B, H, W) is empty."""
+    return torch.where(mask.flatten(1).any(1), scalars, torch.nan)
 
 
 def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
@@ -286,7 +371,7 @@ def _smoothed_energy(maps: Tensor) -> Tensor:
 def _mirror_error(before: Tensor, after: Tensor, mirror: Tensor, image_size: Size, phase: Phase) -> Tensor:
     size = (before.shape[2], before.shape[3])
     to_image = grid_to_image(image_size, size, phase=phase)
-    points = transform_cells(inverse(carried_to_grid(mirror.to(before.device)[None], to_image)), size)
+    points = transform_cells(inverse(carried_to_grid(mirror[None], to_image)), size, device=before.device)
     seen = inside(points, size).unsqueeze(1)
     wrong = (sample(before, points.expand(len(before), -1, -1, -1)) - after) * seen
     apart = (after - after.mean(0 if len(after) > 1 else (2, 3), keepdim=True)) * seen

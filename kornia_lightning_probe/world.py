@@ -69,5 +69,5 @@ class World:
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.to(device, dtype).flatten() for tensor in tensors])
-        pieces = self.add(flat).split([tensor.numel() for tensor in tensors])
+        pieces = torch.split(self.add(flat), [tensor.numel() for tensor in tensors])
         return [piece.view(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]

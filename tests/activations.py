@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from kornia_lightning_probe.images import deal_blocks
-from kornia_lightning_probe.metrics import About, FunctionMetric, LayerSensitivity, Ledger, RelativeChange, Spread
+from kornia_lightning_probe.metrics import About, FunctionMetric, Ledger, RelativeChange, resolve_metrics
 
 LAYER = "layer"
 
@@ -26,11 +26,18 @@ def prepared(metric, num_images, *, views=("view",), layers=(LAYER,)):
     return metric.prepare(views, layers, num_images)
 
 
+def about(clean, augmented, ids=None, *, layer=LAYER, view_index=0):
+    """The record of one block; an image's label is its number modulo the number of features."""
+    ids = range(len(clean)) if ids is None else ids
+    labels = torch.tensor(list(ids)) % clean.shape[1]
+    return About.of(clean, augmented, layer=layer, ids=ids, view_index=view_index, labels=labels)
+
+
 def update(metric, clean, augmented, ids: Sequence[int] | range | None = None, *, layer=LAYER, view_index=0):
     """Update with one block: the images `ids` of clean and augmented, all of them by default."""
     ids = range(len(clean)) if ids is None else ids
     clean, augmented = clean[list(ids)], augmented[list(ids)]
-    metric.update(clean, augmented, About.of(clean, augmented, layer=layer, ids=ids, view_index=view_index))
+    metric.update(clean, augmented, about(clean, augmented, ids, layer=layer, view_index=view_index))
 
 
 def measured(metric, clean, augmented, blocks=None):
@@ -49,13 +56,8 @@ def mean_shift(clean, augmented):
     return (augmented - clean).flatten(1).mean(1)
 
 
-METRICS = {
-    "sensitivity": LayerSensitivity(),
-    "relative_change": RelativeChange(),
-    "spread": Spread(),
-    "ledger": Ledger(),
-    "function": FunctionMetric(mean_shift),
-}
+# Every metric of the package, and a function of a user's own.
+METRICS = [*resolve_metrics(), RelativeChange(), Ledger(), FunctionMetric(mean_shift)]
 
 
 def assert_same(left, right, **tolerances):

@@ -2,7 +2,7 @@
 
 import random
 
-import kornia.augmentation as K
+import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
 import numpy as np
 import torch
 
@@ -14,6 +14,8 @@ from kornia_lightning_probe.metrics import ProbeMetric, resolve_metrics
 from kornia_lightning_probe.world import World
 
 CPU = torch.device("cpu")
+# One metric of whole activations and one of pooled features.
+BOTH = ("sensitivity", "spread")
 
 
 def images_of(count, *, size=12, channels=3, seed=0):
@@ -64,7 +66,7 @@ def same(left, right, **tolerances):
             torch.testing.assert_close(*pair, equal_nan=True, **({"rtol": 0, "atol": 0} | tolerances))
 
 
-def run(model, inputs, bank, *, layers="auto", metrics=None, forward=None, world=None, embedding=None, **options):
+def run(model, inputs, bank, *, layers="auto", metrics=BOTH, forward=None, world=None, embedding=None, **options):
     """The engine on a model, without the sentences that probe_model says aloud."""
     world = world or World()
     subject = Subject(

@@ -3,15 +3,14 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from trainings import QUIET, Headless, Net, assert_same_numbers, fit, images_of, loader, probe_of, trainer_of
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from trainings import QUIET, Headless, Net, assert_same_numbers, fit, images_of, loader, probe_of, trainer_of, validate
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 
-def validated(folder, probe, *, model=None, loaders=None, **options):
-    pl.seed_everything(0, verbose=False)
-    trainer_of(folder, probe, **options).validate(model or Net(), loaders or loader(seed=1), verbose=False)
+def validated(folder, probe, **options):
+    validate(folder, probe, **options)
     return probe.result
 
 
@@ -31,9 +30,10 @@ def test_another_seed_draws_other_images(tmp_path):
     assert content(validated(tmp_path, probe_of())) != content(validated(tmp_path, probe_of(seed=1)))
 
 
+@pytest.mark.filterwarnings("ignore:Your `val_dataloader`'s sampler has shuffling enabled:UserWarning")
 def test_shuffling_and_batch_size_of_the_loader_change_nothing(tmp_path):
     plain = validated(tmp_path, probe_of())
-    shuffled = validated(tmp_path, probe_of(), loaders=loader(seed=1, batch_size=5, shuffle=True))
+    shuffled = validated(tmp_path, probe_of(), val=loader(seed=1, batch_size=5, shuffle=True))
     assert_same_numbers(plain, shuffled)
 
 
@@ -41,7 +41,7 @@ def test_shuffling_and_batch_size_of_the_loader_change_nothing(tmp_path):
 def test_explicit_images_are_those_of_the_validation_loader_where_they_are_the_same(tmp_path, kind):
     given = loader(seed=1)
     images = given.dataset if kind == "dataset" else given
-    explicit = validated(tmp_path, probe_of(images=images), loaders=loader(seed=5))
+    explicit = validated(tmp_path, probe_of(images=images), val=loader(seed=5))
     assert_same_numbers(explicit, validated(tmp_path, probe_of()))
 
 
@@ -64,27 +64,27 @@ class Stream(IterableDataset):
 
 def test_the_first_images_of_an_iterable_dataset_are_used_and_it_says_so(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        result = validated(tmp_path, probe_of(), loaders=DataLoader(Stream(), 16))
+        result = validated(tmp_path, probe_of(), val=DataLoader(Stream(), 16))
     assert sorted(result.metadata["image_ids"]) == list(range(16))
     sentence = "the DataLoader over Stream has no indices: its first images were read, so which ones depends on its order"
     assert f"probe: {sentence}" in caplog.messages
     assert sentence in result.metadata["notes"]
-    first = validated(tmp_path, probe_of(images=images_of(64, seed=1)[:16]))
-    assert_same_numbers(result, first)
+    first = validated(tmp_path, probe_of(images=Subset(loader(seed=1).dataset, range(16)), num_images=16))
+    assert content(result) == content(first)
 
 
 def test_dataloader_idx_chooses_among_several(tmp_path):
     loaders = [loader(seed=1), loader(seed=2)]
-    first = validated(tmp_path, probe_of(), loaders=loaders)
-    second = validated(tmp_path, probe_of(dataloader_idx=1), loaders=loaders)
-    assert_same_numbers(first, validated(tmp_path, probe_of(), loaders=loader(seed=1)))
-    assert_same_numbers(second, validated(tmp_path, probe_of(), loaders=loader(seed=2)))
+    first = validated(tmp_path, probe_of(), val=loaders)
+    second = validated(tmp_path, probe_of(dataloader_idx=1), val=loaders)
+    assert_same_numbers(first, validated(tmp_path, probe_of(), val=loader(seed=1)))
+    assert_same_numbers(second, validated(tmp_path, probe_of(), val=loader(seed=2)))
 
 
 def test_a_dict_of_dataloaders_is_counted_in_its_order(tmp_path):
     probe = probe_of(dataloader_idx=1)
     fit(tmp_path, probe, val={"a": loader(seed=1), "b": loader(seed=2)}, max_epochs=1)
-    assert content(probe.result) == content(validated(tmp_path, probe_of(), loaders=loader(seed=2)))
+    assert content(probe.result) == content(validated(tmp_path, probe_of(), val=loader(seed=2)))
 
 
 def test_images_come_from_a_datamodule(tmp_path):
@@ -106,7 +106,7 @@ def test_batches_that_are_dicts_are_searched_for_images(tmp_path):
             self(batch["pixel_values"])
 
     items = [{"pixel_values": image, "label": number % 2} for number, image in enumerate(images_of(64, seed=1))]
-    result = validated(tmp_path, probe_of(), model=Named(), loaders=DataLoader(items, 16))
+    result = validated(tmp_path, probe_of(), model=Named, val=DataLoader(items, 16))
     assert_same_numbers(result, validated(tmp_path, probe_of()))
 
 
@@ -116,7 +116,7 @@ def test_to_inputs_gets_the_images_out_of_any_batch(tmp_path):
             self(batch[1])
 
     swapped = DataLoader(TensorDataset(torch.arange(64) % 2, images_of(64, seed=1)), 16)
-    result = validated(tmp_path, probe_of(to_inputs=1), model=Swapped(), loaders=swapped)
+    result = validated(tmp_path, probe_of(to_inputs=1), model=Swapped, val=swapped)
     assert_same_numbers(result, validated(tmp_path, probe_of()))
 
 
@@ -151,20 +151,39 @@ def test_the_model_runs_in_the_trainers_precision(tmp_path, precision, dtype):
         torch.testing.assert_close(*pair, rtol=tolerance, atol=tolerance)
 
 
-def test_a_compiled_module_is_probed_and_compiled_again_afterwards(tmp_path):
-    calls = []
+class Silent(Net):
+    """torch.compile does not get through Lightning's log."""
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+
+# While it traces, Dynamo looks at attributes that warn.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_module_is_probed_and_stays_compiled(tmp_path, whole):
+    graphs = []
 
     def backend(graph, inputs):
-        calls.append(len(inputs))
+        graphs.append(graph)
         return graph
 
     plain, compiled = probe_of(), probe_of()
-    fit(tmp_path, plain)
+    fit(tmp_path, plain, model=Silent)
     pl.seed_everything(0, verbose=False)
-    model = torch.compile(Net(), backend=backend)
+    model = Silent()
+    if whole:
+        model = torch.compile(model, backend=backend)
+    else:
+        model.body = torch.compile(model.body, backend=backend)
     trainer_of(tmp_path, compiled).fit(model, loader(), loader(seed=1))
-    assert calls
-    assert_same_numbers(compiled.history, plain.history, rtol=1e-4)
+    assert graphs
+    # A compiled training rounds otherwise.
+    assert_same_numbers(compiled.history[0], plain.history[0])
+    assert_same_numbers(compiled.history, plain.history, rtol=1e-3)
 
 
 def test_the_bar_is_shown_on_request(tmp_path, capsys):

@@ -9,6 +9,12 @@ from kornia_lightning_probe.calling import cast_inputs, device_of, forward_of, h
 IMAGES = images_of(4)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Nets draw their weights from the global stream."""
+    torch.manual_seed(0)
+
+
 class Keyed(nn.Module):
     """Has methods and submodules, and no forward."""
 

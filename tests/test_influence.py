@@ -2,13 +2,14 @@ import pytest
 import torch
 from made_results import views_of
 
-from kornia_lightning_probe.functional import mean_with_error, root_of_mean, sensitivity
+from kornia_lightning_probe.functional import mean_with_error, root_of_mean, sensitivity, shared_part
 from kornia_lightning_probe.influence import (
     combined_error,
     mean_influence,
     root_of_mean_influence,
     root_of_ratio_influence,
     sensitivity_influence,
+    shared_part_influence,
     shares,
 )
 from kornia_lightning_probe.result import MetricTable, ProbeResult
@@ -48,8 +49,9 @@ def test_leaving_an_image_out_moves_a_sensitivity_by_its_influence_to_first_orde
         (mean_influence, mean_with_error),
         (root_of_mean_influence, lambda values: root_of_mean(mean_with_error(values))),
         (lambda values: sensitivity_influence(values, values.flip(-1)), lambda x: sensitivity(x, x.flip(-1))),
+        (lambda values: shared_part_influence(values - 3, values), lambda values: shared_part(values - 3, values)),
     ],
-    ids=["mean", "root of mean", "sensitivity"],
+    ids=["mean", "root of mean", "sensitivity", "shared part"],
 )
 def test_the_shares_of_one_value_give_its_standard_error(influence, estimate):
     values = scalars(3, 33)
@@ -69,6 +71,7 @@ def test_where_nothing_moves_no_image_has_influence_and_in_a_dead_layer_none_is_
     still, apart = torch.zeros(1, 5), torch.ones(1, 5)
     assert sensitivity_influence(still, apart).tolist() == [[0.0] * 5]
     assert sensitivity_influence(apart, still).isnan().all()
+    assert shared_part_influence(still, still).isnan().all()
     assert root_of_mean_influence(still).tolist() == [[0.0] * 5]
 
 
@@ -79,7 +82,7 @@ def test_the_influence_of_a_ratio_does_not_depend_on_the_unit():
 
 
 def test_one_image_has_a_share_of_zero():
-    assert shares(torch.tensor([[2.0, NAN]])).tolist() == [[0.0, 0.0]]
+    assert shares(mean_influence(torch.tensor([[2.0, NAN]]))).tolist() == [[0.0, 0.0]]
 
 
 def combined(first, second, weights=(0.5, 0.5)):

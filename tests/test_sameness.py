@@ -1,4 +1,4 @@
-import kornia.augmentation as K
+import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
 import pytest
 import torch
 from nets import AlwaysDropout, ResNet, SmallCNN
@@ -10,10 +10,20 @@ from kornia_lightning_probe.randomness import isolated_rng
 
 EVERYTHING = 10**6
 
+# Nets of four channels have a leading one.
+pytestmark = pytest.mark.filterwarnings("ignore:one channel holds more than half")
+
 
 def net(kind=SmallCNN):
     with isolated_rng(3):
         return kind()
+
+
+def close(result, expected):
+    """Sensitivities to relative 1e-5; measures that are small differences of larger numbers to 1e-5 of one."""
+    values = (each.tensor("sensitivity") for each in (result, expected))
+    torch.testing.assert_close(*values, rtol=1e-5, atol=0)
+    same(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def seen_by(model, inputs, bank, batch_size):
@@ -35,7 +45,7 @@ def test_the_batch_size_changes_no_image_and_no_number(num_images):
     for batch_size in (1, 7, EVERYTHING):
         result, cut = seen_by(model, inputs, bank, batch_size)
         assert torch.equal(cut, images)
-        same(result, expected, rtol=1e-5, atol=0)
+        close(result, expected)
 
 
 def test_the_batch_size_splits_and_merges_passes():
@@ -55,14 +65,9 @@ def test_the_batch_size_splits_and_merges_passes():
     assert sizes[EVERYTHING] == [17, 17, 4 * 17, 16, 4 * 16]
 
 
-def test_batch_norm_and_residual_stages_give_the_same_numbers_at_any_batch_size():
+def test_residual_stages_give_the_same_numbers_at_any_batch_size():
     model, bank, inputs = net(ResNet), random_bank(), images_of(20, size=16)
-    same(
-        probe_model(model, inputs, bank, batch_size=3),
-        probe_model(model, inputs, bank, batch_size=64),
-        rtol=1e-5,
-        atol=0,
-    )
+    close(probe_model(model, inputs, bank, batch_size=3), probe_model(model, inputs, bank, batch_size=64))
 
 
 @pytest.mark.parametrize("kind", [SmallCNN, AlwaysDropout])
@@ -102,20 +107,20 @@ def test_the_seeds_choose_order_and_draw():
 def test_any_number_of_processes_gives_the_numbers_of_one(size, num_images):
     # 4 images are 1 block and 80 are 3: of 7 processes at least 4 are idle.
     model, bank, inputs = net(), random_bank(), images_of(num_images)
-    (alone,) = run_on_all(1, model, inputs, bank)
-    for result in run_on_all(size, model, inputs, bank):
+    (alone,) = run_on_all(1, model, inputs, bank, metrics=None)
+    for result in run_on_all(size, model, inputs, bank, metrics=None):
         same(result, alone)
         assert result.metadata["content_hash"] == alone.metadata["content_hash"]
         assert result.metadata["image_ids"] == alone.metadata["image_ids"]
-        assert result.metadata["warnings"] == []
+        assert result.metadata["warnings"] == alone.metadata["warnings"]
         assert result.metadata["world_size"] == size
 
 
 def test_processes_at_another_batch_size_give_the_same_numbers():
     model, bank, inputs = net(), random_bank(), images_of(80)
-    (alone,) = run_on_all(1, model, inputs, bank)
-    for result in run_on_all(2, model, inputs, bank, batch_size=7):
-        same(result, alone, rtol=1e-5, atol=0)
+    (alone,) = run_on_all(1, model, inputs, bank, metrics=None)
+    for result in run_on_all(2, model, inputs, bank, metrics=None, batch_size=7):
+        close(result, alone)
 
 
 def test_a_view_that_changes_images_of_one_process_only_is_no_no_op():

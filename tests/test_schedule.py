@@ -15,9 +15,9 @@ def test_slices_cover_every_row_once_in_order_and_none_is_longer_than_asked(size
 
 def test_views_are_merged_as_far_as_they_fit_and_never_less_than_one_at_a_time():
     # 7 images fit twice into 20, once into 7 and not at all into 3.
-    assert view_groups(5, 7, 20) == [range(0, 2), range(2, 4), range(4, 5)]
-    assert view_groups(2, 7, 7) == view_groups(2, 7, 3) == [range(0, 1), range(1, 2)]
-    assert view_groups(5, 7, 1000) == [range(0, 5)]
+    assert view_groups(5, 7, 20) == [range(2), range(2, 4), range(4, 5)]
+    assert view_groups(2, 7, 7) == view_groups(2, 7, 3) == [range(1), range(1, 2)]
+    assert view_groups(5, 7, 1000) == [range(5)]
 
 
 def test_a_segment_is_as_long_as_its_rows():

@@ -34,7 +34,7 @@ def test_a_straight_line_has_its_onset_at_the_threshold_over_its_slope():
     assert row.onset == pytest.approx(12.5)
     assert row.area == pytest.approx(0.02 * 30**2 / 2)
     assert (row.start, row.end, row.censored) == (0.0, 30.0, "")
-    assert (row.worst_level, row.worst_severity, row.worst_value) == (3, 30.0, 0.6)
+    assert (row.worst_level, row.worst_severity, row.worst_value) == (3, 30.0, pytest.approx(0.6))
     assert row.onset_text == "12.5"
 
 
@@ -76,8 +76,9 @@ def test_the_onset_of_a_curve_that_falls_again_is_that_of_its_running_maximum():
     assert (row.worst_level, row.worst_value) == (2, pytest.approx(0.4))
 
 
-def test_the_lowest_of_equally_bad_levels_is_the_worst():
-    assert summarised([0.1, 0.5, 0.5]).worst_level == 2
+def test_the_highest_of_equally_bad_levels_is_the_worst():
+    assert summarised([0.1, 0.5, 0.5]).worst_level == 3
+    assert summarised([0.5, 0.5, NAN]).worst_level == 2
 
 
 def test_a_single_level_has_a_triangle_from_the_identity_and_no_area_without():
@@ -165,7 +166,9 @@ def test_the_kernels_take_any_leading_shape():
 
 
 def test_only_the_ladders_of_the_presets_start_at_the_identity():
-    bank = AugmentationBank({"turned": rotation(), "own": {5: K.RandomRotation((5.0, 5.0), p=1.0)}, "flip": K.RandomHorizontalFlip()})
+    bank = AugmentationBank(
+        {"turned": rotation(), "own": {5: K.RandomRotation((5.0, 5.0), p=1.0)}, "flip": K.RandomHorizontalFlip()}
+    )
     assert [view.from_identity for view in bank] == [True, True, True, False, False]
     assert all(view.from_identity for view in AugmentationBank.preset("default"))
 
@@ -192,7 +195,7 @@ def test_the_summary_shows_areas_and_onsets_of_curves():
 
 
 def test_a_censored_onset_is_shown_with_its_bound():
-    assert "1.5   >30" in curve([0.05, 0.05, 0.05]).summary()
+    assert "1.72    >30" in curve([0.0625, 0.0625, 0.0625]).summary()
 
 
 def test_the_summary_has_no_curves_where_there_are_none():
@@ -203,5 +206,5 @@ def test_the_summary_has_no_curves_where_there_are_none():
 def test_the_summary_shows_eight_layers_of_many_and_says_so():
     text = made_result(layers=tuple(f"layer{i}" for i in range(20))).summary()
     assert "severity curves (8 of 22 layers)" in text
-    everything = made_result(layers=tuple(f"layer{i}" for i in range(20))).summary(max_layers=None)
-    assert "severity curves: area" in everything
+    every_layer = made_result(layers=tuple(f"layer{i}" for i in range(20))).summary(max_layers=None)
+    assert "severity curves: area" in every_layer

@@ -1,6 +1,5 @@
 from threading import Barrier, Thread
 
-import pytest
 import torch
 from probing import CPU
 

@@ -15,6 +15,7 @@ QUIET = (
     "ignore:.*isinstance\\(treespec, LeafSpec\\).*",
     "ignore:.*does not have many workers.*",
     "ignore:.*takes more than 10 % of an epoch.*:UserWarning",
+    "ignore:one channel holds more than half of the variance.*:UserWarning",
 )
 
 
@@ -115,11 +116,21 @@ def trainer_of(folder, *callbacks, **options):
     return pl.Trainer(callbacks=list(callbacks), **defaults | options)
 
 
-def fit(folder, *callbacks, model=None, train=None, val=None, ckpt_path=None, seed=0, **options):
-    """Train the same small net as every call with the same seed does; returns the Trainer."""
+def fit(folder, *callbacks, model=Net, train=None, val=None, ckpt_path=None, seed=0, **options):
+    """Train the same small net (or the given one, or one of the given class) as every call does; returns the Trainer."""
     pl.seed_everything(seed, verbose=False)
     trainer = trainer_of(folder, *callbacks, **options)
-    trainer.fit(model or Net(), train or loader(), val or loader(seed=1), ckpt_path=ckpt_path)
+    train, val = (default if given is None else given for given, default in ((train, loader()), (val, loader(seed=1))))
+    trainer.fit(model if isinstance(model, nn.Module) else model(), train, val, ckpt_path=ckpt_path)
+    return trainer
+
+
+def validate(folder, *callbacks, model=Net, val=None, seed=0, **options):
+    """Validate the same untrained net as every call does; returns the Trainer."""
+    pl.seed_everything(seed, verbose=False)
+    trainer = trainer_of(folder, *callbacks, **options)
+    made = model if isinstance(model, nn.Module) else model()
+    trainer.validate(made, loader(seed=1) if val is None else val, verbose=False)
     return trainer
 
 

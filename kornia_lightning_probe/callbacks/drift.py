@@ -112,7 +112,7 @@ class DriftProbe(EpochProbe):
         batch_size: int = 32,
         every_n_epochs: int = 1,
         at_start: bool = True,
-        reference: Sequence[str] = REFERENCES,
+        reference: str | Sequence[str] = REFERENCES,
         flatten: bool = False,
         figures: bool = True,
         progress: bool = False,
@@ -320,7 +320,7 @@ class DriftProbe(EpochProbe):
                 add_picture(writer, f"{self.name}/layers", self.plot(), step=result.step)
 
 
-def _checked(reference: Sequence[str]) -> tuple[str, ...]:
+def _checked(reference: str | Sequence[str]) -> tuple[str, ...]:
     names = (reference,) if isinstance(reference, str) else tuple(reference)
     wrong = [name for name in names if name not in REFERENCES]
     if wrong:

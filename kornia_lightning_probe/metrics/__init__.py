@@ -14,7 +14,7 @@ from kornia_lightning_probe.metrics.cosine import CentredCosine
 from kornia_lightning_probe.metrics.ledger import Ledger
 from kornia_lightning_probe.metrics.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
 from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
-from kornia_lightning_probe.metrics.readouts import Readout
+from kornia_lightning_probe.metrics.readouts import Readout, readouts_of
 from kornia_lightning_probe.metrics.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.sensitivity import LayerSensitivity
@@ -45,6 +45,7 @@ __all__ = [
     "Spread",
     "SpreadRatio",
     "mask_non_finite",
+    "readouts_of",
     "resolve_metrics",
     "sum_over_ranks",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from math import isqrt
 from typing import Any, ClassVar
@@ -10,28 +10,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import accumulation_dtype, piece_of, sensitivity, upcast
+from kornia_lightning_probe.functional import piece_of, sensitivity, upcast
 from kornia_lightning_probe.metrics.about import About, CleanBlock, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last
 from kornia_lightning_probe.warping import (
-    TOLERANCE,
+    GridWarp,
     Phase,
     Size,
     calibrated_phase,
-    carried_to_grid,
-    eroded,
-    grid_to_image,
-    inside,
-    inverse,
     masked_squared_norm,
-    moves,
     sample,
-    transform_cells,
+    where_seen,
 )
 
 # An eroded mask has nothing left of a smaller grid.
 _SMALLEST = 3
+
+# Grids of so many sizes and views are kept for the next layer.
+_KEPT = 8
 
 
 def map_size(shape: tuple[int, ...]) -> Size | None:
@@ -70,96 +67,75 @@ def as_map(activation: Tensor) -> Tensor:
 
 
 class CarriedMap:
-    """One layer's maps under a view that moves pixels, with what its geometry has in common for all metrics.
+    """One layer's maps under a view that moves pixels, and what several metrics take from them, each computed once.
 
     Args:
-        about: with a matrix and an image size, at a site that is a map.
-        phase: where the layer's cells lie.
-
-    Attributes:
-        clean: a, (B, C, H, W), a view.
-        augmented: b, (B, C, H, W), a view.
-        sources: where each cell's content was, (B, H, W, 2) in cells; T'a is `sample(clean, sources)`.
-        targets: where it is now, (B, H, W, 2).
+        about: at a site that is a map.
+        rows: which of the B images are looked at.
+        grid: the view's transform on the layer's grid, for these images.
     """
 
-    def __init__(self, about: About, phase: Phase) -> None:
-        if about.matrix is None or about.image_size is None:
-            raise ValueError("a map can only be carried with a matrix and an image size, and about has none")
-        self._about = about
-        self.clean, self.augmented = as_map(about.clean), as_map(about.augmented)
-        self.size: Size = (self.clean.shape[2], self.clean.shape[3])
-        matrix = carried_to_grid(about.matrix, grid_to_image(about.image_size, self.size, phase=phase))
-        self.sources = transform_cells(inverse(matrix), self.size)
-        self.targets = transform_cells(matrix, self.size)
-        self._moved = moves(about.matrix, about.image_size).view(-1, 1, 1)
-        self._known = inside(self.sources, self.size)
+    def __init__(self, about: About, rows: slice, grid: GridWarp) -> None:
+        self._about, self._rows, self._grid = about, rows, grid
+        self._clean, self._augmented = as_map(about.clean)[rows], as_map(about.augmented)[rows]
 
     @cached_property
-    def mask(self) -> Tensor:
-        """Cells whose source lies inside the map, eroded by one; none of an image that stays put; (B, H, W) bool."""
-        return eroded(self._known & self._moved)
-
-    @cached_property
-    def mask_back(self) -> Tensor:
-        """Likewise for the way back: cells whose target lies inside, among cells that have a source themselves."""
-        share = sample(self._known.unsqueeze(1).to(self.clean.dtype), self.targets).squeeze(1)
-        return eroded((share > 1 - 2 * TOLERANCE) & inside(self.targets, self.size) & self._moved)
-
-    @property
     def distance(self) -> Tensor:
-        """``|mask * (b_i - T'a_i)|^2``, (B,)."""
-        return self._distances[0]
-
-    @property
-    def distance_back(self) -> Tensor:
-        """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
-        return self._distances[1]
+        """``|mask * (b_i - T'a_i)|^2``, (B,); here and below NaN for images that are not looked at."""
+        return self._by_pieces(lambda piece: sample(self._clean[piece], self._grid.sources[piece]))
 
     @cached_property
     def distance_in_place(self) -> Tensor:
         """``|mask * (b_i - a_i)|^2``, (B,)."""
-        return torch.cat(
-            [
-                masked_squared_norm(self.augmented[rows] - self.clean[rows], self.mask[rows])
-                for rows in _pieces(self.clean)
-            ]
-        )
+        return self._by_pieces(lambda piece: self._clean[piece].clone())
+
+    @cached_property
+    def distance_back(self) -> Tensor:
+        """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
+        distances = []
+        for piece in _pieces(self._clean):
+            there = sample(self._clean[piece], self._grid.sources[piece])
+            back = sample(there, self._grid.targets[piece]).sub_(self._clean[piece])
+            distances.append(masked_squared_norm(back, self._grid.mask_back[piece]))
+        return self._spread(torch.cat(distances))
 
     @cached_property
     def deviation(self) -> Tensor:
         """``e_i`` over the cells of the mask, (B,)."""
-        return self._deviation_over(self.mask)
+        return self._deviation_over(self._grid.mask)
 
     @cached_property
     def deviation_back(self) -> Tensor:
-        """``e_i`` over the cells of the mask for the way back, (B,)."""
-        return self._deviation_over(self.mask_back)
+        """``e_i`` over the cells of the mask of the way back, (B,)."""
+        return self._deviation_over(self._grid.mask_back)
 
-    @cached_property
-    def _distances(self) -> tuple[Tensor, Tensor]:
-        # Piece by piece, so that no second copy of the activation is held, and both from one carried map.
-        there, back = [], []
-        for rows in _pieces(self.clean):
-            carried = sample(self.clean[rows], self.sources[rows])
-            returned = sample(carried, self.targets[rows]).sub_(self.clean[rows])
-            back.append(masked_squared_norm(returned, self.mask_back[rows]))
-            there.append(masked_squared_norm(carried.sub_(self.augmented[rows]), self.mask[rows]))
-        return torch.cat(there), torch.cat(back)
+    def _by_pieces(self, expected: Callable[[slice], Tensor]) -> Tensor:
+        # No second copy of the whole activation is held, and a piece is still in the cache when it is read again.
+        distances = [
+            masked_squared_norm(expected(piece).sub_(self._augmented[piece]), self._grid.mask[piece])
+            for piece in _pieces(self._clean)
+        ]
+        return self._spread(torch.cat(distances))
 
     def _deviation_over(self, mask: Tensor) -> Tensor:
         # By its share, so that a deviation known from reference images is masked like the block's own.
-        energy = self._about.block.remember(("equivariance", "energy"), lambda: _energy(self._about.block))
-        whole = self._about.block.squared_deviation[self._about.rows]
-        masked = (energy[self._about.rows] * mask).flatten(1).sum(1, dtype=accumulation_dtype(energy.device))
-        deviation = self._about.deviation * torch.where(whole == 0, 0.0, masked / whole)
-        return torch.where(mask.flatten(1).any(1), deviation, torch.nan)
+        block = self._about.block
+        energy = block.remember(("equivariance", "energy"), lambda: _energy(block))[self._about.rows][self._rows]
+        whole = block.squared_deviation[self._about.rows][self._rows]
+        masked = (energy * mask).flatten(1).sum(1, dtype=whole.dtype)
+        share = torch.where(whole == 0, 0.0, masked / whole)
+        return self._spread(where_seen(self._about.deviation[self._rows] * share, mask))
+
+    def _spread(self, scalars: Tensor) -> Tensor:
+        spread = scalars.new_full((len(self._about.augmented),), torch.nan)
+        spread[self._rows] = scalars
+        return spread
 
 
 def _energy(block: CleanBlock) -> Tensor:
     """Each cell's squared distance from the mean image over all channels, (n, H, W): masked, it is any view's e."""
     maps, mean = as_map(block.activation), as_map(block.mean)
-    return torch.cat([(maps[rows] - mean).square_().sum(1) for rows in _pieces(maps)])
+    return torch.cat([(maps[piece] - mean).square_().sum(1) for piece in _pieces(maps)])
 
 
 def _pieces(maps: Tensor) -> list[slice]:
@@ -174,15 +150,33 @@ class GeometricMetric(ProbeMetric):
     images at hand, its cells stay unfilled; an image that such a view happens to leave in place counts as missing.
 
     Until :meth:`calibrate` is called, a layer's cells tile the image ("half-pixel").
+
+    Args:
+        per_block: looks at so many images of each block, evenly by their place in it, since a warp costs as much as a
+            small layer; None: all. The standard error and ``num_images`` tell.
+        kwargs: torchmetrics' own options.
+
+    Attributes:
+        phases: where the cells of each calibrated layer lie.
+        calibrates: asks for one pass over the mirrored first block, see :meth:`calibrate`.
+
+    Raises:
+        ValueError: where ``per_block`` is below 1.
     """
 
     statistics = ("distance", "deviation")
-    #: Asks for one pass over the mirrored first block, see :meth:`calibrate`.
     calibrates: ClassVar[bool] = True
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, per_block: int | None = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if per_block is not None and per_block < 1:
+            raise ValueError(f"per_block must be at least 1, or None for all images of a block, got {per_block}")
+        self.per_block = per_block
         self.phases: dict[str, Phase] = {}
+        self._grids: dict[Hashable, GridWarp] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_grids": {}}
 
     def applies_to(self, site: Site) -> bool:
         """Whether the site is a grid of at least 3 x 3 cells."""
@@ -201,18 +195,46 @@ class GeometricMetric(ProbeMetric):
 
     def carried(self, about: About) -> CarriedMap | None:
         """The layer's maps under this view, shared by all metrics; None where the view moves no pixel that we know."""
-        matrix, image_size = about.matrix, about.image_size
-        if matrix is None or image_size is None:
+        rows = self.rows(about)
+        grid = self.grid(about)
+        if grid is None or not grid.moves_any:
             return None
-        if not about.remember(("equivariance", "moves"), lambda: bool(moves(matrix, image_size).any())):
+        key = ("equivariance", "map", self._phase(about), rows.step)
+        return about.remember(key, lambda: CarriedMap(about, rows, grid))
+
+    def grid(self, about: About) -> GridWarp | None:
+        """The view's transform of :meth:`rows` on the layer's grid, shared by metrics and layers; None if unknown."""
+        matrix, image_size, size, rows = about.matrix, about.image_size, map_size(about.site.shape), self.rows(about)
+        if matrix is None or image_size is None or size is None:
             return None
-        phase = self.phases.get(about.layer, "half-pixel")
-        return about.remember(("equivariance", phase), lambda: CarriedMap(about, phase))
+        phase, device = self._phase(about), about.augmented.device
+        return about.remember(
+            ("equivariance", "grid", phase, rows.step),
+            lambda: self._recent(matrix[rows], image_size, size, phase, device),
+        )
+
+    def rows(self, about: About) -> slice:
+        """Which of the B images are looked at, whatever the batches that their block was cut into."""
+        count = len(about.block.activation)
+        every = 1 if self.per_block is None else -(-count // self.per_block)
+        return slice(-about.rows.start % every, None, every)
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The root of mean distance over twice mean deviation, and its standard error."""
         estimate = sensitivity(table["distance"], table["deviation"])
         return estimate.value, estimate.std_error
+
+    def _phase(self, about: About) -> Phase:
+        return self.phases.get(about.layer, "half-pixel")
+
+    def _recent(self, matrix: Tensor, image_size: Size, size: Size, phase: Phase, device: torch.device) -> GridWarp:
+        host = matrix.detach().cpu().contiguous()
+        key = (host.numpy().tobytes(), image_size, size, phase, device)
+        found = self._grids.pop(key, None) or GridWarp(host, image_size, size, phase=phase, device=device)
+        self._grids[key] = found
+        if len(self._grids) > _KEPT:
+            del self._grids[next(iter(self._grids))]
+        return found
 
 
 class EquivarianceError(GeometricMetric):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error
@@ -25,8 +26,9 @@ class Ledger(ProbeMetric):
         return {"distance": about.squared_distance, "deviation": about.deviation}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The share of images that were finite, in [0, 1]."""
-        estimate = mean_with_error(table["distance"].isfinite().to(table["distance"].dtype))
+        """The share of measured images that were finite, in [0, 1]."""
+        finite = table["distance"].isfinite().to(table["distance"].dtype)
+        estimate = mean_with_error(torch.where(self.filled > 0, finite, torch.nan))
         return estimate.value, estimate.std_error
 
     def non_finite(self) -> Tensor:
