@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from kornia_lightning_probe.comparison_text import comparison_text
 from kornia_lightning_probe.influence import combined_error
 from kornia_lightning_probe.tables import known_names, unknown
-from kornia_lightning_probe.text_table import named, side_by_side, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Two forwards of one model agree to this, relatively: what is smaller is rounding, however small its error.
 ROUNDING = 1e-5
-MOST_LISTED = 10
 
 
 class ComparisonRow(NamedTuple):
@@ -117,7 +116,7 @@ class Comparison:
         Raises:
             ValueError: If the metric wasn't compared.
         """
-        return _summary(self, metric)
+        return comparison_text(self, metric)
 
     def plot(self, metric: str = "sensitivity") -> Figure:
         """Draw the changes over layers and augmentations; what is within sampling error is pale and hatched.
@@ -351,57 +350,3 @@ def _error_of_change(weights: Tensor, pair: _Pair) -> Tensor:
     else:
         error = torch.hypot(*(combined_error(weights, cells.std_error, cells.shares) for cells in (first, second)))
     return torch.where((weights != 0).any(1), error, torch.nan)
-
-
-def _summary(comparison: Comparison, metric: str | None) -> str:
-    chosen = metric or ("sensitivity" if "sensitivity" in comparison.metrics else comparison.metrics[0])
-    rows = {(row.layer, row.augmentation): row for row in comparison.rows_of(chosen)}
-    layers = list(dict.fromkeys(layer for layer, _ in rows))
-    augmentations = dict.fromkeys(name for _, name in rows)
-    digits = decimals(rows.values())
-    columns = [(f"{name} ", [_cell(rows[layer, name], digits) for layer in layers]) for name in augmentations]
-    names = named("layer", layers)
-    title = f"change of {chosen}: {comparison.title}"
-    parts = [title, *side_by_side(names, columns, again=names), _legend(rows.values(), comparison.z_limit)]
-    others = [name for name in comparison.metrics if name != chosen] if metric is None else []
-    if others:
-        parts.append("\n".join(["other metrics", *(_one_line(name, comparison.rows_of(name)) for name in others)]))
-    remarks = [wrapped(f"note: {note}") for note in comparison.notes]
-    remarks += [wrapped(f"left out: {sentence}") for sentence in comparison.left_out[:MOST_LISTED]]
-    if len(comparison.left_out) > MOST_LISTED:
-        remarks.append(f"left out: {len(comparison.left_out) - MOST_LISTED} more, in .left_out")
-    return "\n\n".join([*parts, "\n".join(remarks)])
-
-
-def _legend(rows: Iterable[ComparisonRow], z_limit: float) -> str:
-    known = [row for row in rows if not math.isnan(row.std_error)]
-    beyond = sum(row.beyond for row in known)
-    chance = math.erfc(z_limit / math.sqrt(2))
-    expected = f"about {chance * len(known):.1f} would be by chance"
-    return wrapped(
-        f"*: beyond sampling error, more than {z_limit:g} standard errors: {beyond} of {len(known)} cells ({expected})"
-    )
-
-
-def decimals(rows: Iterable[ComparisonRow]) -> int:
-    """How many digits behind the point show the largest of the changes with two digits at least."""
-    largest = max((abs(row.change) for row in rows if math.isfinite(row.change)), default=0.0)
-    return 2 if largest >= 0.1 or largest == 0 else min(2 - math.floor(math.log10(largest)) - 1, 6)
-
-
-def _cell(row: ComparisonRow, digits: int) -> str:
-    mark = "*" if row.beyond else " "
-    if math.isnan(row.change):
-        return f"-{mark}"
-    return (f"{row.change:+.{digits}f}" if abs(row.change) < 100 else f"{row.change:+.3g}") + mark
-
-
-def _one_line(metric: str, rows: Sequence[ComparisonRow]) -> str:
-    found = [row for row in rows if not math.isnan(row.change)]
-    if not found:
-        return f"  {metric}: no value in both results"
-    largest = max(found, key=lambda row: abs(row.change))
-    known = [row for row in found if not math.isnan(row.std_error)]
-    beyond = f"{sum(row.beyond for row in known)} of {len(known)} cells beyond" if known else "no standard errors"
-    change = _cell(largest, decimals([largest])).strip()
-    return wrapped(f"  {metric}: {beyond}; the largest change {change} ({largest.layer}, {largest.augmentation})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from kornia_lightning_probe.metrics import (
     Centre,
     CleanBlock,
     Ledger,
+    MeanOfBlocks,
     ProbeMetric,
     Readout,
     Scratch,
@@ -28,6 +29,8 @@ from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment
 
 Clean = dict[str, list[CleanBlock]]
+# A metric's name, its views and its images, both as (start, stop).
+_Rows = tuple[str, tuple[int, int], tuple[int, int]]
 
 
 @dataclass
@@ -69,9 +72,9 @@ class Measuring:
         self._centres: dict[str, list[Centre]] = {}
         self._scratch = Scratch()
         # By the metric's name: a torchmetrics.Metric hashes all of its states.
-        self._rows: dict[tuple[str, int, tuple[int, int]], dict[str, Mapping[str, Tensor]]] = {}
-        self._valid: dict[tuple[str, int, tuple[int, int]], list[Tensor]] = {}
-        self._parts: dict[tuple[Site, int], list[Tensor]] = {}
+        self._rows: dict[_Rows, dict[str, Mapping[str, Tensor]]] = {}
+        self._valid: dict[_Rows, list[Tensor]] = {}
+        self._gathered: dict[tuple[str, int], list[tuple[Segment, Tensor]]] = {}
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
         """Give every metric its tables, once the sites are known."""
@@ -80,7 +83,8 @@ class Measuring:
         for metric in (*self._given, *extra):
             concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
             if not concerned:
-                self._findings.leave_out(metric.name, f"this metric applies to none of {[site.name for site in sites]}")
+                left_out = self._findings.facts.setdefault("metrics_left_out", {})
+                left_out[metric.name] = "it applies to none of the layers, or needs labels or class scores"
                 continue
             prepared = metric.prepare(views, [readout.site.name for readout in concerned], num_images, device=device)
             self.metrics[metric.name] = prepared
@@ -91,11 +95,14 @@ class Measuring:
             if used:
                 self.readouts[site.name] = used
 
-    def centre_on(self, blocks: Sequence[Clean]) -> None:
-        """Take mean and between-image distance from these blocks, for all that follow."""
-        for name in self.readouts:
-            parts = zip(*(block[name] for block in blocks if name in block), strict=True)
-            self._centres[name] = [Centre.of(entries) for entries in parts]
+    def centre_on(self, blocks: Iterable[Clean]) -> None:
+        """Take mean and between-image distance from these blocks, for all that follow; one block is held at a time."""
+        centres = {name: [MeanOfBlocks() for _ in readouts] for name, readouts in self.readouts.items()}
+        for block in blocks:
+            for name, entries in block.items():
+                for centre, entry in zip(centres[name], entries, strict=True):
+                    centre.add(entry)
+        self._centres = {name: [centre.value() for centre in found] for name, found in centres.items()}
 
     def clean(self, activations: Mapping[str, Tensor]) -> Clean:
         """The clean activations of a whole block, read and centred; they may be written to."""
@@ -120,20 +127,29 @@ class Measuring:
         parts = torch.split(activation, [len(segment) for segment in segments]) if len(segments) > 1 else [activation]
         for segment, part in zip(segments, parts, strict=True):
             wide = upcast(part)
-            for readout, entry in zip(self.readouts[name], views.clean[name], strict=True):
-                taken, place = readout.take(wide), segment
+            for number, readout in enumerate(self.readouts[name]):
+                taken, entry = readout.take(wide), views.clean[name][number]
                 if readout.whole:
-                    taken, place = self._gather(readout.site, segment, taken, len(views.block))
-                if len(place):
-                    about = self._about(readout.site, taken, entry, views, place)
-                    for metric in readout.metrics:
-                        self._add(metric, about)
+                    self._gathered.setdefault((name, number), []).append((segment, taken))
+                else:
+                    self._feed(readout, self._about(readout.site, taken, entry, views, segment))
+
+    def finish(self, views: Views) -> None:
+        """Measure what was gathered of a block's views, whose rows are all there."""
+        for (name, number), parts in self._gathered.items():
+            numbers = [segment.view for segment, _ in parts if segment.rows.start == 0]
+            rows = torch.cat([taken for _, taken in parts])
+            readout, entry = self.readouts[name][number], views.clean[name][number]
+            whole = Segment(numbers[0], slice(0, len(views.block)))
+            self._feed(readout, self._about(readout.site, rows, entry, views, whole, len(numbers)))
+        self._gathered.clear()
+        self.write()
 
     def write(self) -> None:
         """Write what has been measured since the last time, each metric and view in one go."""
         for key, measured in self._rows.items():
-            name, view, ids = key
-            self.metrics[name].write(measured, view, ids, torch.stack(self._valid[key]))
+            name, views, ids = key
+            self.metrics[name].write(measured, views, ids, torch.stack(self._valid[key]))
         self._rows.clear()
         self._valid.clear()
 
@@ -149,17 +165,9 @@ class Measuring:
             self._findings.non_finite(ledger.non_finite().cpu(), ledger.layers, image_ids)
             self._findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
 
-    def _gather(self, site: Site, segment: Segment, part: Tensor, num_rows: int) -> tuple[Tensor, Segment]:
-        """The whole block where this part is its last; until then a segment of no rows."""
-        if len(segment) == num_rows:
-            return part, segment
-        parts = self._parts.setdefault((site, segment.view), [])
-        parts.append(part)
-        if segment.rows.stop < num_rows:
-            return part, Segment(segment.view, slice(0, 0))
-        return torch.cat(self._parts.pop((site, segment.view))), Segment(segment.view, slice(0, num_rows))
-
-    def _about(self, site: Site, augmented: Tensor, clean: CleanBlock, views: Views, segment: Segment) -> About:
+    def _about(
+        self, site: Site, augmented: Tensor, clean: CleanBlock, views: Views, segment: Segment, num_views: int = 1
+    ) -> About:
         rows, block, matrix = segment.rows, views.block, views.matrices[segment.view]
         height, width = block.images[0].shape[-2:]
         return About(
@@ -169,22 +177,26 @@ class Measuring:
             ids=(block.ids.start + rows.start, block.ids.start + rows.stop),
             site=site,
             view_index=segment.view,
-            view=views.views[segment.view],
+            num_views=num_views,
+            view=views.views[segment.view] if num_views == 1 else None,
             labels=None if block.labels is None else block.labels[rows],
-            matrix=None if matrix is None else matrix[rows],
+            matrix=None if matrix is None or num_views > 1 else matrix[rows],
             image_size=(height, width),
             scratch=self._scratch,
         )
 
-    def _add(self, metric: ProbeMetric, about: About) -> None:
-        values = metric.measure(about.clean, about.augmented, about)
-        if values:
-            key = (metric.name, about.view_index, about.ids)
-            self._rows.setdefault(key, {})[about.layer] = values
-            self._valid.setdefault(key, []).append(about.valid)
+    def _feed(self, readout: Readout, about: About) -> None:
+        for metric in readout.metrics:
+            values = metric.measure(about.clean, about.augmented, about)
+            if values:
+                key = (metric.name, (about.view_index, about.view_index + about.num_views), about.ids)
+                self._rows.setdefault(key, {})[about.layer] = values
+                self._valid.setdefault(key, []).append(about.valid)
 
     def _table(self, metric: ProbeMetric) -> MetricTable:
         value, std_error, num_images = estimate = metric.estimates()
         for sentence in metric.remarks(estimate, metric.layers):
             self._findings.warn(sentence)
-        return MetricTable(metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1))
+        return MetricTable(
+            metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
+        )

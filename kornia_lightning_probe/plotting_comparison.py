@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kornia_lightning_probe import drawing
+from kornia_lightning_probe.text_table import decimals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,8 @@ def plot_comparison(comparison: Comparison, *, metric: str = "sensitivity", ax: 
                 x=0.01, ha="left", fontsize=10, fontweight="bold",
             )  # fmt: skip
             paired = "paired by image" if all(row.paired for row in rows) else "not paired"
-            drawing.small_print(figure, f"hatched: within {comparison.z_limit:g} standard errors, {paired}")
+            grey = "; grey: no value" if any(math.isnan(row.change) for row in rows) else ""
+            drawing.small_print(figure, f"hatched: within {comparison.z_limit:g} standard errors, {paired}{grey}")
         _draw_cells(ax, rows, layers, augmentations)
         names, label = drawing.shown(layers)
         drawing.ticks(ax.yaxis, names)
@@ -75,13 +77,14 @@ def _draw_cells(ax: Axes, rows: Sequence[ComparisonRow], layers: list[str], augm
     edges = [np.arange(count + 1) - 0.5 for count in (len(augmentations), len(layers))]
     colours = colormaps[COLOUR_MAP].with_extremes(bad="#dddddd")
     mesh = ax.pcolormesh(*edges, table, cmap=colours, vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.6)
+    digits = decimals(row.change for row in rows)
     few = table.size <= 24 * 14
     for (row_place, column), row in zip(places, rows, strict=True):
         if not row.beyond and not math.isnan(row.change):
             corner = (column - 0.5, row_place - 0.5)
             ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb", linewidth=0))
         if few and not math.isnan(row.change):
-            _write_change(ax, column, row_place, row, dark=abs(row.change) > 0.6 * limit)
+            _write_change(ax, column, row_place, row, digits=digits, dark=abs(row.change) > 0.6 * limit)
     ax.set_ylim(len(layers) - 0.5, -0.5)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -93,9 +96,9 @@ def _draw_cells(ax: Axes, rows: Sequence[ComparisonRow], layers: list[str], augm
     bar.ax.set_title("change", fontsize=8, pad=6)
 
 
-def _write_change(ax: Axes, column: int, place: int, row: ComparisonRow, *, dark: bool) -> None:
-    text = f"{row.change:+.2f}".replace("0.", ".", 1) if abs(row.change) < 1 else f"{row.change:+.1f}"
-    colour = "#999999" if not row.beyond else "white" if dark else "#222222"
+def _write_change(ax: Axes, column: int, place: int, row: ComparisonRow, *, digits: int, dark: bool) -> None:
+    text = f"{row.change:+.{digits}f}".replace("0.", ".", 1) if abs(row.change) < 1 else f"{row.change:+.1f}"
+    colour = "#777777" if not row.beyond else "white" if dark else "#222222"
     weight = "bold" if row.beyond else "normal"
     box = None if row.beyond else {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
     ax.text(column, place, text, ha="center", va="center", fontsize=6, color=colour, fontweight=weight, bbox=box)

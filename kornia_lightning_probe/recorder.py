@@ -111,7 +111,7 @@ class ActivationRecorder:
     def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
         count = self.calls[layer] = self.calls.get(layer, 0) + 1
         name = layer if count == 1 else f"{layer}.call{count}"
-        entries = [(name, output)] if isinstance(output, Tensor) else _entries(name, output)
+        entries = [(name, output)] if isinstance(output, Tensor) else named_entries(name, output)
         for entry_name, entry in entries:
             reason = _unfit(entry)
             if reason or not isinstance(entry, Tensor):
@@ -133,12 +133,13 @@ def _register(name: str, module: nn.Module, hook: Callable[..., None]) -> Remova
         raise TypeError(msg) from error
 
 
-def _entries(name: str, output: object) -> Iterator[tuple[str, object]]:
+def named_entries(name: str, output: object) -> Iterator[tuple[str, object]]:
+    """Takes an output apart: the name and value of every entry, `name` itself where there is only one value."""
     children = _children(output)
     if not children:
         yield name, output
     for key, child in children:
-        yield from _entries(f"{name}[{key}]", child)
+        yield from named_entries(f"{name}[{key}]", child)
 
 
 def _children(output: object) -> list[tuple[Any, object]]:

@@ -44,7 +44,9 @@ def view_groups(num_views: int, num_rows: int, batch_size: int) -> list[range]:
 
 
 def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, rank: int, world_size: int) -> int:
-    """How many forward passes a process runs: scout twice, then clean and augmented passes over its blocks.
+    """How many forward passes a process runs: those of the scout, then clean and augmented ones over its blocks.
+
+    The scout runs block 0 twice, and two of its images where it has more.
 
     Args:
         blocks: the rows of every block of all processes.
@@ -55,12 +57,12 @@ def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, ra
 
     Example:
         >>> blocks = [range(0, 32), range(32, 64)]
-        >>> count_passes(blocks, 3, 32, rank=0, world_size=2)  # the scout twice, 3 views
-        5
-        >>> count_passes(blocks, 3, 32, rank=1, world_size=2)  # the scout twice, 1 clean, 3 views
+        >>> count_passes(blocks, 3, 32, rank=0, world_size=2)  # the scout, 3 views
         6
+        >>> count_passes(blocks, 3, 32, rank=1, world_size=2)  # the scout, 1 clean, 3 views
+        7
     """
-    passes = 2 * len(slices(len(blocks[0]), batch_size))
+    passes = 2 * len(slices(len(blocks[0]), batch_size)) + (1 if len(blocks[0]) > 2 else 0)
     for index in range(rank, len(blocks), world_size):
         cuts = len(slices(len(blocks[index]), batch_size))
         passes += cuts * len(view_groups(num_views, len(blocks[index]), batch_size)) + (cuts if index else 0)

@@ -24,6 +24,17 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
 
 
+def decimals(values: Iterable[float]) -> int:
+    """How many digits behind the point show two digits of the largest of the values; at least 2, at most 6.
+
+    Example:
+        >>> decimals([0.25, -0.01]), decimals([0.004, -0.0125])
+        (2, 3)
+    """
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return min(max(2, 1 - math.floor(math.log10(largest))), 6) if largest > 0 else 2
+
+
 def elided(text: str, most: int) -> str:
     """The text, its middle left out where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - (most - most // 2) :]}"

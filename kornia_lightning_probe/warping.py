@@ -310,22 +310,17 @@ def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:
     """Squared norm of each map over the cells of a mask, accumulated in float64; writes to the maps.
 
     Args:
-        maps: (B, C, H, W), multiplied by the mask in place.
+        maps: (B, C, H, W), multiplied by the mask in place, so that a NaN outside of it still tells.
         mask: (B, H, W) bool.
 
     Returns:
-        (B,) float64 (float32 on MPS), in [0, inf); NaN where a mask is empty, since nothing was seen there.
+        (B,) float64 (float32 on MPS), in [0, inf).
 
     Example:
         >>> masked_squared_norm(torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]]))
         tensor([25.], dtype=torch.float64)
     """
-    return where_seen(squared_norm(maps.mul_(mask.unsqueeze(1))), mask)
-
-
-def where_seen(scalars: Tensor, mask: Tensor) -> Tensor:
-    """Scalars of each image, (B,), NaN where its mask (B, H, W) is empty."""
-    return torch.where(mask.flatten(1).any(1), scalars, torch.nan)
+    return squared_norm(maps.mul_(mask.unsqueeze(1)))
 
 
 def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
@@ -355,6 +350,8 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
         'corner'
     """
     known = (clean.flatten(1).isfinite() & flipped.flatten(1).isfinite()).all(1)
+    if not bool(known.any()):
+        return "half-pixel"
     before, after = (_smoothed_energy(maps[known]) for maps in (clean, flipped))
     mirror = torch.tensor([[-1.0, 0.0, image_size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     half, corner = (_mirror_error(before, after, mirror, image_size, phase) for phase in ("half-pixel", "corner"))

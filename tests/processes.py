@@ -23,7 +23,9 @@ def run_forked(size, work, *arguments):
     with socket.socket() as probing:
         probing.bind(("127.0.0.1", 0))
         port = probing.getsockname()[1]
-    processes = [context.Process(target=_work, args=(rank, size, port, errors, work, arguments)) for rank in range(size)]
+    processes = [
+        context.Process(target=_work, args=(rank, size, port, errors, work, arguments)) for rank in range(size)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -48,6 +48,12 @@ init_args:
 """
 
 
+@pytest.fixture(autouse=True)
+def _quiet_jsonargparse(monkeypatch):
+    # Lightning calls it in a way that it has deprecated.
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+
 class Data(pl.LightningDataModule):
     def train_dataloader(self):
         return loader()
@@ -73,7 +79,7 @@ def run(folder, bank, **options):
         }
     }
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     cli = LightningCLI(
         Net, Data, args=["fit", f"--config={path}"], save_config_callback=None, seed_everything_default=False
     )

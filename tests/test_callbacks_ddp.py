@@ -1,4 +1,4 @@
-"""SensitivityProbe on several processes: the same numbers, the same weights, and nobody waits for one that has failed."""
+"""SensitivityProbe on several processes: the same numbers and weights, and nobody waits for one that has failed."""
 
 import warnings
 from pathlib import Path
@@ -16,7 +16,6 @@ from trainings import (
     assert_same_weights,
     fit,
     images_of,
-    loader,
     probe_of,
     validate,
     weights,
@@ -162,9 +161,7 @@ class Sharded(Net):
 def _validate_sharded(rank, folder, images, sizes):
     warnings.simplefilter("ignore")
     data, tensor = sizes
-    strategy = ModelParallelStrategy(
-        data_parallel_size=data, tensor_parallel_size=tensor, process_group_backend="gloo"
-    )
+    strategy = ModelParallelStrategy(data_parallel_size=data, tensor_parallel_size=tensor, process_group_backend="gloo")
     validate(folder, probe_of(images=images), model=Sharded, strategy=strategy, devices=2)
 
 

@@ -3,8 +3,8 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from trainings import QUIET, Headless, Net, assert_same_numbers, fit, images_of, loader, probe_of, trainer_of, validate
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from trainings import QUIET, Headless, Net, assert_same_numbers, fit, images_of, loader, probe_of, trainer_of, validate
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -66,7 +66,9 @@ def test_the_first_images_of_an_iterable_dataset_are_used_and_it_says_so(tmp_pat
     with caplog.at_level("INFO"):
         result = validated(tmp_path, probe_of(), val=DataLoader(Stream(), 16))
     assert sorted(result.metadata["image_ids"]) == list(range(16))
-    sentence = "the DataLoader over Stream has no indices: its first images were read, so which ones depends on its order"
+    sentence = (
+        "the DataLoader over Stream has no indices: its first images were read, so which ones depends on its order"
+    )
     assert f"probe: {sentence}" in caplog.messages
     assert sentence in result.metadata["notes"]
     first = validated(tmp_path, probe_of(images=Subset(loader(seed=1).dataset, range(16)), num_images=16))

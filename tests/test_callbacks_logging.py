@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 SECTIONS = ("probe_sensitivity", "probe_sensitivity_rotation", "probe_sensitivity_flip")
 CURVES = {f"{section}/{layer}" for section in SECTIONS for layer in LAYERS}
-SUMMARIES = {"probe/embedding_sensitivity", "probe/spread", "probe/seconds"}
+SUMMARIES = {f"probe/{name}" for name in ("embedding_sensitivity", "spread", "flip_rate", "accuracy_drop", "seconds")}
 
 
 class Recorder(DummyLogger):
@@ -36,7 +36,9 @@ class Recorder(DummyLogger):
 
     def of_probe(self):
         """Every call that has a value of the probe: the probe's values and the step."""
-        calls = [({tag: value for tag, value in metrics.items() if "probe" in tag}, step) for metrics, step in self.calls]
+        calls = [
+            ({tag: value for tag, value in metrics.items() if "probe" in tag}, step) for metrics, step in self.calls
+        ]
         return [call for call in calls if call[0]]
 
 
@@ -52,7 +54,7 @@ def test_tensorboard_has_every_curve_at_lightnings_own_steps(tmp_path):
     fit(tmp_path, probe, logger=TensorBoardLogger(tmp_path, name="run"))
     found = events(tmp_path)
     tags = found.Tags()["scalars"]
-    assert CURVES | SUMMARIES <= set(tags)
+    assert set(tags) >= CURVES | SUMMARIES
     for tag in sorted(CURVES | SUMMARIES):
         assert [event.step for event in found.Scalars(tag)] == [0, 3, 7], tag
     # The curve of Lightning's own validation loss has the same steps, but for the start.
@@ -85,7 +87,7 @@ def test_every_logger_gets_the_same_keys_in_every_epoch(tmp_path):
         assert summaries == [(SUMMARIES, 0), (SUMMARIES, 3), (SUMMARIES, 7)]
 
 
-def test_summaries_say_embedding_spread_and_seconds(tmp_path):
+def test_summaries_say_embedding_spread_predictions_and_seconds(tmp_path):
     probe = probe_of()
     trainer = fit(tmp_path, probe)
     result, first = probe.result, probe.history[0]
@@ -94,6 +96,8 @@ def test_summaries_say_embedding_spread_and_seconds(tmp_path):
     assert summaries["probe/embedding_sensitivity"] == pytest.approx(result.value("sensitivity", "body"), rel=1e-6)
     spread = result.value("spread", "body") / first.value("spread", "body")
     assert summaries["probe/spread"] == pytest.approx(spread, rel=1e-6)
+    assert summaries["probe/flip_rate"] == pytest.approx(result.value("flip_rate"), rel=1e-6)
+    assert summaries["probe/accuracy_drop"] == pytest.approx(result.value("accuracy_drop"), rel=1e-6)
     assert 0 < summaries["probe/seconds"] < 60
 
 
@@ -153,7 +157,7 @@ def test_a_monitored_curve_that_is_not_among_the_logged_ones_is_drawn_all_the_sa
 
 def test_a_monitored_curve_that_does_not_exist_stops_before_the_first_step(tmp_path):
     trainer = trainer_of(tmp_path, probe_of(monitor=["probe_sensitivity/heat"]))
-    with pytest.raises(MisconfigurationException, match="monitor: .*heat.*probe_sensitivity/head"):
+    with pytest.raises(MisconfigurationException, match=r"monitor: .*heat.*probe_sensitivity/head"):
         trainer.fit(Net(), loader(), loader(seed=1))
     assert trainer.global_step == 0
 
@@ -213,7 +217,7 @@ def test_the_bank_is_drawn_again_in_another_run(tmp_path):
 
 
 def test_without_matplotlib_the_training_goes_on_and_says_so_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("kornia_lightning_probe.callbacks.logbook.find_spec", lambda name: None)
+    monkeypatch.setattr("kornia_lightning_probe.callbacks.logbook.find_spec", lambda _: None)
     with pytest.warns(UserWarning, match=r"no figures.*kornia-lightning-probe\[plots\]") as caught:
         fit(tmp_path, probe_of(figures=True), logger=TensorBoardLogger(tmp_path, name="run"))
     assert sum("no figures" in str(warning.message) for warning in caught) == 1

@@ -22,10 +22,13 @@ from trainings import (
     weights,
 )
 
+from kornia_lightning_probe import AugmentationBank, SensitivityProbe
+
 pytestmark = [
     *(pytest.mark.filterwarnings(line) for line in QUIET),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create:UserWarning"),
 ]
 
 
@@ -37,32 +40,46 @@ class Calm(Net):
         self.body[4] = torch.nn.Identity()
 
 
-def saved(folder, probe, *, epochs, **options):
-    keep = ModelCheckpoint(folder, filename="{epoch}-{step}", save_top_k=-1, **options)
-    fit(folder, probe, keep, model=Calm, max_epochs=epochs, enable_checkpointing=True, val_check_interval=0.5)
-    return sorted(Path(folder).glob("*.ckpt"), key=lambda path: int(path.stem.split("step=")[1]))
+def saved(folder, probe, *, epochs, keep=None, **options):
+    """The checkpoints of a training, oldest first."""
+    keep = ModelCheckpoint(folder, filename="{epoch}-{step}", save_top_k=-1, **(keep or {}))
+    fit(folder, probe, keep, model=Calm, max_epochs=epochs, enable_checkpointing=True, **options)
+    return sorted(Path(folder).glob("*.ckpt"), key=_step)
 
 
-@pytest.mark.parametrize("at", [{"every_n_epochs": 1}, {"every_n_train_steps": 2}, {"save_on_train_epoch_end": True}])
-def test_a_resumed_training_has_the_history_of_an_uninterrupted_one(tmp_path, at):
+def _step(path):
+    return int(path.stem.split("step=")[1])
+
+
+@pytest.mark.parametrize("keep", [{}, {"save_on_train_epoch_end": True}], ids=str)
+def test_a_resumed_training_has_the_history_of_an_uninterrupted_one(tmp_path, keep):
     whole = probe_of()
-    checkpoints = saved(tmp_path / "whole", whole, epochs=3, **at)
-    assert [result.step for result in whole.history] == [0, 1, 3, 5, 7, 9, 11]
+    checkpoints = saved(tmp_path / "whole", whole, epochs=3, keep=keep)
+    assert [result.step for result in whole.history] == [0, 3, 7, 11]
+    assert len(checkpoints) == 3
     for path in checkpoints:
         resumed = probe_of()
         # Nothing is said about weights_only: the default must do.
-        fit(tmp_path / "again", resumed, model=Calm, ckpt_path=path, max_epochs=3, val_check_interval=0.5)
+        fit(tmp_path / "again", resumed, model=Calm, ckpt_path=path, max_epochs=3)
         assert_same_numbers(resumed.history, whole.history)
-        # What lay before the checkpoint was not measured again: it took the very same time.
-        before = [result.metadata for result in whole.history if result.step < int(path.stem.split("step=")[1]) - 1]
-        assert [result.metadata for result in resumed.history][: len(before)] == before
+
+
+def test_a_training_resumed_within_an_epoch_keeps_what_was_measured_before(tmp_path):
+    whole, half = probe_of(), {"val_check_interval": 0.5}
+    for path in saved(tmp_path / "whole", whole, epochs=2, **half):
+        resumed = probe_of()
+        fit(tmp_path / "again", resumed, model=Calm, ckpt_path=path, max_epochs=2, **half)
+        assert [(result.epoch, result.step) for result in resumed.history] == [(-1, 0), (0, 1), (0, 3), (1, 5), (1, 7)]
+        # Lightning reads the epoch's batches from the front again, so what comes after may be another training.
+        before = [result for result in whole.history if result.step < _step(path)]
+        assert_same_numbers(resumed.history[: len(before)], before)
+        assert [result.metadata for result in resumed.history[: len(before)]] == [result.metadata for result in before]
 
 
 def test_a_resumed_training_is_not_probed_at_its_start(tmp_path):
     *_, path = saved(tmp_path, probe_of(), epochs=1)
     late = probe_of(name="late")
-    with pytest.warns(UserWarning, match="callback states"):
-        fit(tmp_path, late, model=Calm, ckpt_path=path, max_epochs=2)
+    fit(tmp_path, late, model=Calm, ckpt_path=path, max_epochs=2)
     # This probe was not in the checkpoint, and the model is no longer untrained.
     assert [result.epoch for result in late.history] == [1]
 
@@ -71,8 +88,8 @@ def test_probed_epochs_go_on_after_a_resume_as_without_one(tmp_path):
     whole = probe_of(every_n_epochs=2)
     first, *_ = saved(tmp_path, whole, epochs=4)
     resumed = probe_of(every_n_epochs=2)
-    fit(tmp_path, resumed, model=Calm, ckpt_path=first, max_epochs=4, val_check_interval=0.5)
-    assert [result.epoch for result in resumed.history] == [-1, 0, 0, 2, 2]
+    fit(tmp_path, resumed, model=Calm, ckpt_path=first, max_epochs=4)
+    assert [result.epoch for result in resumed.history] == [-1, 0, 2]
     assert_same_numbers(resumed.history, whole.history)
 
 
@@ -108,36 +125,44 @@ def _size(state):
     return buffer.tell()
 
 
-def test_a_state_loads_as_weights_only_and_grows_by_its_tables_alone(tmp_path):
+def test_a_state_loads_as_weights_only_with_nothing_lost(tmp_path):
     probe = probe_of()
-    fit(tmp_path, probe, max_epochs=1)
-    once = _size(probe.state_dict())
-    probe.history = [probe.history[-1]] * 51
-    state = probe.state_dict()
+    fit(tmp_path, probe)
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(probe.state_dict(), buffer)
     buffer.seek(0)
-    loaded = torch.load(buffer, weights_only=True)
-    # What the 51 results have in common, which here is all of it, is stored once.
-    assert _size(state) < 2 * once
     again = probe_of()
-    again.load_state_dict(loaded)
+    again.load_state_dict(torch.load(buffer, weights_only=True))
     assert_same_numbers(again.history, probe.history)
     assert [result.metadata for result in again.history] == [result.metadata for result in probe.history]
 
 
-def test_the_state_of_a_large_probe_stays_below_100_kilobytes_an_epoch(tmp_path):
-    probe = probe_of(layers="stem.*", metrics=("sensitivity", "spread"))
+def test_what_does_not_change_from_probe_to_probe_is_stored_once(tmp_path):
+    probe = probe_of()
+    fit(tmp_path, probe)
+    start, first, second = probe.state_dict()["history"]
+    assert start["metadata"]["bank"] is second["metadata"]["bank"]
+    assert start["metadata"]["image_ids"] is second["metadata"]["image_ids"]
+    assert start["views"] is first["views"]
+    sensitivity = [state["tables"]["sensitivity"] for state in (first, second)]
+    assert sensitivity[0]["num_images"] is sensitivity[1]["num_images"]
+    assert sensitivity[0]["value"] is not sensitivity[1]["value"]
+
+
+def test_the_state_of_a_large_probe_stays_small(tmp_path):
+    bank = AugmentationBank.preset("default")
+    probe = SensitivityProbe(bank, layers="stem.*", num_images=64, figures=False)
     model = Net()
-    model.stem.extend([torch.nn.ReLU() for _ in range(17)])
-    fit(tmp_path, probe, model=model, max_epochs=5)
-    assert len(probe.result.layers) == 20
+    model.stem.extend([torch.nn.ReLU() for _ in range(13)])
+    fit(tmp_path, probe, model=model, max_epochs=5, limit_train_batches=1)
+    assert (len(bank), len(probe.result.layers)) == (19, 16)
+    history = probe.history
     sizes = []
-    for count in (2, 6):
-        probe.history = probe.history[:count]
+    for probe.history in (history[:2], history):
         sizes.append(_size(probe.state_dict()))
-        probe.history = [*probe.history, *[probe.history[-1]] * 4]
-    assert max(sizes) / 2 < 100_000
+    # 19 views x 17 layers x 2 float64 are 5 kB a metric.
+    tables = 5_200 * len(history[0].metrics)
+    assert (sizes[1] - sizes[0]) / 4 < 2 * tables
 
 
 @pytest.mark.parametrize("options", [{}, {"figures": True, "batch_size": 7, "num_images": 33}])

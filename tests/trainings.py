@@ -1,6 +1,6 @@
 """A tiny training that the tests of the callbacks share: 64 images of 8 x 8, three layers, two epochs."""
 
-import kornia.augmentation as K
+import kornia.augmentation as K  # noqa: N812 - Kornia's own convention
 import lightning.pytorch as pl
 import torch
 from torch import nn
@@ -117,7 +117,7 @@ def trainer_of(folder, *callbacks, **options):
 
 
 def fit(folder, *callbacks, model=Net, train=None, val=None, ckpt_path=None, seed=0, **options):
-    """Train the same small net (or the given one, or one of the given class) as every call does; returns the Trainer."""
+    """Train the same small net as every call does, or a given one, or one of a given class; returns the Trainer."""
     pl.seed_everything(seed, verbose=False)
     trainer = trainer_of(folder, *callbacks, **options)
     train, val = (default if given is None else given for given, default in ((train, loader()), (val, loader(seed=1))))

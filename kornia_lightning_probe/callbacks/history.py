@@ -39,5 +39,6 @@ def _shared(new: Any, old: Any) -> Any:
     if isinstance(new, Tensor):
         return old if new.dtype == old.dtype and torch.equal(new, old) else new
     if isinstance(new, dict):
-        return {key: _shared(value, old.get(key)) for key, value in new.items()}
+        parts = {key: _shared(value, old.get(key)) for key, value in new.items()}
+        return old if parts.keys() == old.keys() and all(parts[key] is old[key] for key in parts) else parts
     return old if new == old else new

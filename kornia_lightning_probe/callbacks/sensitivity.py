@@ -47,12 +47,14 @@ class SensitivityProbe(EpochProbe):
     ``probe/embedding_sensitivity``               mean over the views at the embedding
     ``probe/spread``                              typical distance between images at the embedding, relative to the
                                                   first probe: near 0 is a collapse
+    ``probe/flip_rate``                           share of predictions that change, mean over the views, [0, 1]
+    ``probe/accuracy_drop``                       clean accuracy minus that under the view, where there are labels
     ``probe/seconds``                             what the probe took
     ============================================  ====================================================================
 
-    The last three and the curves named in ``monitor`` go through Lightning's own ``log``, so EarlyStopping and
-    ModelCheckpoint see them in the same epoch. TensorBoard also gets a chart for each augmentation (the "custom
-    scalars" tab), a figure of each probe and a picture of the bank. Each result is written by rank 0 to
+    The last five, where they were measured, and the curves named in ``monitor`` go through Lightning's own ``log``, so
+    EarlyStopping and ModelCheckpoint see them in the same epoch. TensorBoard also gets a chart for each augmentation
+    (the "custom scalars" tab), a figure of each probe and a picture of the bank. Each result is written by rank 0 to
     ``{log_dir}/{name}/epoch={epoch}-step={step}.json`` for :meth:`ProbeResult.from_json`; after ``ddp_spawn`` and
     ``ddp_notebook`` these files are all that is left.
 
@@ -233,6 +235,6 @@ class SensitivityProbe(EpochProbe):
         rank_zero_info(line if share is None else f"{line}, {100 * share:.0f} % of the epoch")
         if share is not None and share > _MOST_OF_AN_EPOCH:
             self.say_once(
-                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise every_n_epochs, "
-                "or lower num_images or the number of views or layers"
+                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise "
+                "every_n_epochs, or lower num_images or the number of views or layers"
             )

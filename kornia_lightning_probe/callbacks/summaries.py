@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from kornia_lightning_probe.result import ProbeResult
 
+_OF_THE_OUTPUT = ("flip_rate", "accuracy_drop")
+
 
 def summarise(history: Sequence[ProbeResult], *, name: str) -> dict[str, float]:
     """Sum up the latest result.
@@ -16,8 +18,8 @@ def summarise(history: Sequence[ProbeResult], *, name: str) -> dict[str, float]:
         name: the probe's name.
 
     Returns:
-        ``{name}/embedding_sensitivity``, ``{name}/spread`` (NaN where the first probe found none) and
-        ``{name}/seconds``; the first two where their metric was measured.
+        ``{name}/embedding_sensitivity``, ``{name}/spread`` (NaN where the first probe found none),
+        ``{name}/flip_rate`` and ``{name}/accuracy_drop``, each where it was measured, and ``{name}/seconds``.
     """
     result = history[-1]
     values: dict[str, float] = {}
@@ -26,6 +28,7 @@ def summarise(history: Sequence[ProbeResult], *, name: str) -> dict[str, float]:
     if "spread" in result.metrics:
         first = _spread(history[0]) if "spread" in history[0].metrics else math.nan
         values["spread"] = _spread(result) / first if first else math.nan
+    values |= {metric: result.value(metric) for metric in _OF_THE_OUTPUT if metric in result.metrics}
     values["seconds"] = result.metadata["seconds"]
     return {f"{name}/{key}": value for key, value in values.items()}
 

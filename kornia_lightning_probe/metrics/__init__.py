@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from torch import Tensor
 
-from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Scratch, Site, mask_non_finite
+from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, MeanOfBlocks, Scratch, Site, mask_non_finite
 from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
 from kornia_lightning_probe.metrics.channels import ChannelDominance, MedianSensitivity
 from kornia_lightning_probe.metrics.cosine import CentredCosine
@@ -32,6 +32,7 @@ __all__ = [
     "JensenShannon",
     "LayerSensitivity",
     "Ledger",
+    "MeanOfBlocks",
     "MedianSensitivity",
     "MetricLike",
     "PooledSensitivity",

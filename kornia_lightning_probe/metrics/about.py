@@ -51,13 +51,33 @@ class Centre(NamedTuple):
     mean: Tensor
     deviation: Tensor
 
-    @classmethod
-    def of(cls, blocks: Sequence[CleanBlock]) -> Centre:
-        """The centre of several blocks of one layer."""
-        total = torch.stack([block.activation.double().sum(0) for block in blocks]).sum(0)
-        mean = total / sum(int(block.valid.sum()) for block in blocks)
-        deviation = torch.cat([block.deviation for block in blocks]).nanmean()
-        return cls(mean.unsqueeze(0).to(blocks[0].activation.dtype), deviation)
+
+class MeanOfBlocks:
+    """The centre of one layer over several blocks, added one at a time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total: Tensor | float = 0.0
+        self._like = torch.empty(0)
+        self._deviations: list[Tensor] = []
+
+    def add(self, block: CleanBlock) -> None:
+        """Take in a block; its images that are not finite do not count."""
+        self._like = block.activation
+        self._count += int(block.valid.sum())
+        self._total = self._total + block.activation.sum(0, keepdim=True).to(block.squared_deviation.dtype)
+        self._deviations.append(block.deviation)
+
+    def value(self) -> Centre:
+        """The centre of what was added.
+
+        Raises:
+            ValueError: where no image was added.
+        """
+        if self._count == 0 or not isinstance(self._total, Tensor):
+            raise ValueError("the reference gives no activation at a layer that runs on the probe images")
+        mean = (self._total / self._count).to(self._like.dtype)
+        return Centre(mean, torch.cat(self._deviations).nanmean())
 
 
 class Scratch:
@@ -145,6 +165,12 @@ class CleanBlock(Memory):
         return self.squared_deviation * torch.where(count > 1, count / (count - 1), torch.nan)
 
     @cached_property
+    def channel_variance(self) -> Tensor:
+        """Of pooled features, the unbiased variance of each channel between the images, (C,) float64."""
+        centred = (self.activation - self.mean).flatten(1).to(self.squared_deviation)
+        return torch.where(self.valid.unsqueeze(1), centred, 0.0).square().sum(0) / (self.valid.sum() - 1)
+
+    @cached_property
     def squared_length(self) -> Tensor:
         """``|a_i|^2``, (n,)."""
         return self._masked(squared_norm(self.activation))
@@ -187,7 +213,8 @@ class About(Memory):
         rows: which of the block's n rows the B are.
         ids: the images' rows in the tables, (start, stop).
         site: the layer, or the pixels, or the output.
-        view_index: the view's row in the tables.
+        view_index: the view's row in the tables, or the first view's.
+        num_views: how many views' rows stand behind each other in the B; more than one for pooled features only.
         view: the view itself, with its augmentation, level and severity, where it is known.
         labels: the images' integer labels, (B, ...), or None.
         matrix: (B, 3, 3) source-to-destination pixel matrices of a geometric view, or None.
@@ -200,6 +227,7 @@ class About(Memory):
     ids: tuple[int, int]
     site: Site
     view_index: int = 0
+    num_views: int = 1
     view: Any = None
     labels: Tensor | None = None
     matrix: Tensor | None = None
@@ -256,20 +284,37 @@ class About(Memory):
         """The layer's name."""
         return self.site.name
 
-    @property
+    @cached_property
     def clean(self) -> Tensor:
         """The clean activations of these B images, (B, ...); zeros where they were not finite."""
-        return self.block.activation[self.rows]
+        return self._for_each_view(self.block.activation[self.rows])
 
-    @property
+    @cached_property
     def valid(self) -> Tensor:
         """Which of the B images have finite clean activations, (B,) bool."""
-        return self.block.valid[self.rows]
+        return self._for_each_view(self.block.valid[self.rows])
 
-    @property
+    @cached_property
     def deviation(self) -> Tensor:
         """``e_i`` of the B images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
-        return self.block.deviation[self.rows]
+        return self._for_each_view(self.block.deviation[self.rows])
+
+    def by_view(self, x: Tensor) -> Tensor:
+        """The rows of each view apart: from (B, ...) to (views, images, ...)."""
+        return x.view(self.num_views, -1, *x.shape[1:])
+
+    @cached_property
+    def movement(self) -> tuple[Tensor, Tensor]:
+        """Of pooled features, ``b - a`` as (views, images, C) float64, and which are finite, (views, images).
+
+        Rows that are not finite are zero.
+        """
+        shift = (self.augmented - self.clean).flatten(1).to(self.block.squared_deviation)
+        finite = self.valid & shift.isfinite().all(1)
+        return self.by_view(torch.where(finite.unsqueeze(1), shift, 0.0)), self.by_view(finite)
+
+    def _for_each_view(self, x: Tensor) -> Tensor:
+        return x if self.num_views == 1 else x.repeat(self.num_views, *[1] * (x.ndim - 1))
 
     @cached_property
     def squared_distance(self) -> Tensor:
@@ -280,10 +325,3 @@ class About(Memory):
     def squared_deviation(self) -> Tensor:
         """``g_i = |b_i - m|^2``, (B,)."""
         return squared_distance(self.augmented, self.block.mean, out=self.scratch.like(piece_of(self.augmented)))
-
-    @cached_property
-    def augmented_deviation(self) -> Tensor:
-        """``e_i`` of the augmented activations about their own mean, (B,); of use where the B are a whole block."""
-        block = CleanBlock(self.augmented, owned=True, scratch=self.scratch)
-        mask_non_finite([block])
-        return torch.where(self.valid, block.deviation, torch.nan)

@@ -111,6 +111,10 @@ class ProbeMetric(Metric):
         """Sentences that a user should hear about these estimates; by default none."""
         return []
 
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG002 - for subclasses
+        """How far each image moves the value, (view, layer, image), see influence.py; None where that is not known."""
+        return None
+
     def applies_to(self, site: Site) -> bool:
         """Whether this metric measures at a site; by default what scope and representation say."""
         if site.representation != self.representation:
@@ -167,18 +171,23 @@ class ProbeMetric(Metric):
             ValueError: where :meth:`measure` returns other statistics or shapes than it declares.
         """
         self._require_tables("update")
-        self.write({about.layer: self.measure(clean, augmented, about)}, about.view_index, about.ids, about.valid)
+        views = (about.view_index, about.view_index + about.num_views)
+        self.write({about.layer: self.measure(clean, augmented, about)}, views, about.ids, about.valid)
 
     def write(
-        self, measured: Mapping[str, Mapping[str, Tensor]], view_index: int, ids: tuple[int, int], valid: Tensor
+        self,
+        measured: Mapping[str, Mapping[str, Tensor]],
+        views: tuple[int, int],
+        ids: tuple[int, int],
+        valid: Tensor,
     ) -> None:
         """Write what :meth:`measure` has returned for several layers in one go.
 
         Args:
             measured: by layer; a layer whose mapping is empty stays unfilled.
-            view_index: the view's row in the tables.
+            views: the views' rows in the tables, (start, stop); those of one view stand before those of the next.
             ids: the images' rows, (start, stop).
-            valid: which images had finite clean activations, (B,), or (layer, B) where layers differ.
+            valid: which rows had finite clean activations, (B,), or (layer, B) where layers differ.
 
         Raises:
             ValueError: where statistics or shapes are not those declared, or a layer is not in the tables.
@@ -186,14 +195,15 @@ class ProbeMetric(Metric):
         measured = {layer: values for layer, values in measured.items() if values}
         if not measured:
             return
-        start, stop = ids
-        columns = self._select(list(measured))
-        flat = [value for values in measured.values() for value in self._checked(values, stop - start)]
-        rows = torch.stack(flat).to(self.table).view(len(measured), len(self.statistics), stop - start)
+        where = (slice(*views), self._select(list(measured)), slice(*ids))
+        count = (views[1] - views[0]) * (ids[1] - ids[0])
+        flat = [value for values in measured.values() for value in self._checked(values, count)]
         # NaN marks a cell that was measured and has no value.
-        rows = torch.where(valid.view(-1, 1, stop - start), rows, torch.nan)
-        self.table[:, view_index, columns, start:stop] = rows.transpose(0, 1)
-        self.filled[view_index, columns, start:stop] += 1
+        rows = torch.stack(flat).to(self.table).view(len(measured), len(self.statistics), count)
+        rows = torch.where(valid.view(-1, 1, count), rows, torch.nan)
+        by_view = rows.view(len(measured), len(self.statistics), views[1] - views[0], ids[1] - ids[0])
+        self.table[:, *where] = by_view.permute(1, 2, 0, 3)
+        self.filled[where] += 1
 
     def compute(self) -> Estimate:
         """The estimates of all views and layers; NaN where nothing was measured.
@@ -218,6 +228,11 @@ class ProbeMetric(Metric):
         table = torch.where(self.filled > 0, self.table, torch.nan)
         value, std_error = self.reduce(dict(zip(self.statistics, table, strict=True)))
         return Estimate(value, std_error, table.isfinite().all(0).sum(-1))
+
+    def influences(self) -> Tensor | None:
+        """What :meth:`influence` says of the tables as they are."""
+        table = torch.where(self.filled > 0, self.table, torch.nan)
+        return self.influence(dict(zip(self.statistics, table, strict=True)))
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the tables of a metric that has measured other images.
@@ -303,6 +318,10 @@ class FunctionMetric(ProbeMetric):
         """Mean over images and its standard error."""
         estimate = mean_with_error(table["value"])
         return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return mean_influence(table["value"])
 
 
 def _some(numbers: Sequence[int], most: int = 8) -> str:

@@ -12,6 +12,8 @@ from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
 DOMINANT = 0.5
+# Among fewer channels than this, one that holds half of the variance is no news.
+FEW = 16
 
 
 class ChannelDominance(ProbeMetric):
@@ -35,14 +37,14 @@ class ChannelDominance(ProbeMetric):
     representation = "pooled"
 
     def applies_to(self, site: Site) -> bool:
-        """Layers of more than two channels."""
+        """Layers of at least 16 channels."""
         return super().applies_to(site) and _has_channels(site)
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's share, for each of its images."""
-        variance = _between(about)
+        variance = about.block.channel_variance
         share = torch.where(variance.sum() > 0, variance.max() / variance.sum(), torch.nan)
-        return {"share": share.expand(len(clean))}
+        return {"share": share.expand(len(about.augmented))}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over the blocks, weighted by their images."""
@@ -84,16 +86,15 @@ class MedianSensitivity(ProbeMetric):
     representation = "pooled"
 
     def applies_to(self, site: Site) -> bool:
-        """Layers of more than two channels."""
+        """Layers of at least 16 channels."""
         return super().applies_to(site) and _has_channels(site)
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's median, for each of its images."""
-        difference = (augmented - clean).flatten(1).to(about.block.squared_deviation)
-        moved = about.valid & difference.isfinite().all(1)
-        change = torch.where(moved.unsqueeze(1), difference, 0.0).square().sum(0) / moved.sum()
-        median = ratio_of_roots(change, 2 * _between(about)).nanmedian()
-        return {"median": torch.where(moved, median, torch.nan)}
+        moved, finite = about.movement
+        change = moved.square().sum(1) / finite.sum(1, keepdim=True)
+        median = ratio_of_roots(change, 2 * about.block.channel_variance).nanmedian(1, keepdim=True).values
+        return {"median": torch.where(finite, median, torch.nan).flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over the blocks, weighted by their images."""
@@ -102,11 +103,4 @@ class MedianSensitivity(ProbeMetric):
 
 
 def _has_channels(site: Site) -> bool:
-    return site.kind == "layer" and site.shape[-1:] > (2,)
-
-
-def _between(about: About) -> Tensor:
-    """The unbiased variance of each channel between the block's clean images, (channels,) float64."""
-    centred = (about.block.activation - about.block.mean).flatten(1).to(about.block.squared_deviation)
-    centred = torch.where(about.block.valid.unsqueeze(1), centred, 0.0)
-    return centred.square().sum(0) / (about.block.valid.sum() - 1)
+    return site.kind == "layer" and site.shape[-1] >= FEW

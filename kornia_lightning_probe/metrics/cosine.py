@@ -43,3 +43,7 @@ class CentredCosine(ProbeMetric):
         """Mean over images and its standard error."""
         estimate = mean_with_error(table["cosine"])
         return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return mean_influence(table["cosine"])

@@ -21,7 +21,6 @@ from kornia_lightning_probe.warping import (
     calibrated_phase,
     masked_squared_norm,
     sample,
-    where_seen,
 )
 
 # An eroded mask has nothing left of a smaller grid.
@@ -71,76 +70,70 @@ class CarriedMap:
 
     Args:
         about: at a site that is a map.
-        rows: which of the B images are looked at.
-        grid: the view's transform on the layer's grid, for these images.
+        grid: the view's transform on the layer's grid.
+
+    Attributes:
+        clean: a, (B, C, H, W), a view.
+        augmented: b, likewise.
+        grid: as given; T'a is `sample(clean, grid.sources)`.
     """
 
-    def __init__(self, about: About, rows: slice, grid: GridWarp) -> None:
-        self._about, self._rows, self._grid = about, rows, grid
-        self._clean, self._augmented = as_map(about.clean)[rows], as_map(about.augmented)[rows]
+    def __init__(self, about: About, grid: GridWarp) -> None:
+        self.clean, self.augmented, self.grid = as_map(about.clean), as_map(about.augmented), grid
+        self._block, self._rows = about.block, about.rows
 
     @cached_property
     def distance(self) -> Tensor:
-        """``|mask * (b_i - T'a_i)|^2``, (B,); here and below NaN for images that are not looked at."""
-        return self._by_pieces(lambda piece: sample(self._clean[piece], self._grid.sources[piece]))
+        """``|mask * (b_i - T'a_i)|^2``, (B,)."""
+        sources = self.grid.sources
+        return self._by_pieces(
+            self.grid.mask, lambda piece: sample(self.clean[piece], sources[piece]).sub_(self.augmented[piece])
+        )
 
     @cached_property
     def distance_in_place(self) -> Tensor:
         """``|mask * (b_i - a_i)|^2``, (B,)."""
-        return self._by_pieces(lambda piece: self._clean[piece].clone())
+        return self._by_pieces(self.grid.mask, lambda piece: self.augmented[piece] - self.clean[piece])
 
     @cached_property
     def distance_back(self) -> Tensor:
         """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
-        distances = []
-        for piece in _pieces(self._clean):
-            there = sample(self._clean[piece], self._grid.sources[piece])
-            back = sample(there, self._grid.targets[piece]).sub_(self._clean[piece])
-            distances.append(masked_squared_norm(back, self._grid.mask_back[piece]))
-        return self._spread(torch.cat(distances))
+        sources, targets = self.grid.sources, self.grid.targets
+        return self._by_pieces(
+            self.grid.mask_back,
+            lambda piece: sample(sample(self.clean[piece], sources[piece]), targets[piece]).sub_(self.clean[piece]),
+        )
 
     @cached_property
     def deviation(self) -> Tensor:
-        """``e_i`` over the cells of the mask, (B,)."""
-        return self._deviation_over(self._grid.mask)
+        """``e_i`` over the cells of the mask, (B,); NaN where there are none."""
+        return self._deviation_over(self.grid.mask)
 
     @cached_property
     def deviation_back(self) -> Tensor:
-        """``e_i`` over the cells of the mask of the way back, (B,)."""
-        return self._deviation_over(self._grid.mask_back)
+        """``e_i`` over the cells of the mask of the way back, (B,); NaN where there are none."""
+        return self._deviation_over(self.grid.mask_back)
 
-    def _by_pieces(self, expected: Callable[[slice], Tensor]) -> Tensor:
+    def _by_pieces(self, mask: Tensor, difference: Callable[[slice], Tensor]) -> Tensor:
         # No second copy of the whole activation is held, and a piece is still in the cache when it is read again.
-        distances = [
-            masked_squared_norm(expected(piece).sub_(self._augmented[piece]), self._grid.mask[piece])
-            for piece in _pieces(self._clean)
-        ]
-        return self._spread(torch.cat(distances))
+        step = len(piece_of(self.clean))
+        pieces = [slice(start, start + step) for start in range(0, len(self.clean), step)]
+        return torch.cat([masked_squared_norm(difference(piece), mask[piece]) for piece in pieces])
 
     def _deviation_over(self, mask: Tensor) -> Tensor:
-        # By its share, so that a deviation known from reference images is masked like the block's own.
-        block = self._about.block
-        energy = block.remember(("equivariance", "energy"), lambda: _energy(block))[self._about.rows][self._rows]
-        whole = block.squared_deviation[self._about.rows][self._rows]
-        masked = (energy * mask).flatten(1).sum(1, dtype=whole.dtype)
-        share = torch.where(whole == 0, 0.0, masked / whole)
-        return self._spread(where_seen(self._about.deviation[self._rows] * share, mask))
-
-    def _spread(self, scalars: Tensor) -> Tensor:
-        spread = scalars.new_full((len(self._about.augmented),), torch.nan)
-        spread[self._rows] = scalars
-        return spread
+        energy, factor = self._block.remember(("equivariance", "energy"), lambda: _energy(self._block))
+        masked = (energy[self._rows] * mask).flatten(1).sum(1, dtype=factor.dtype)
+        return torch.where(mask.flatten(1).any(1), masked * factor[self._rows], torch.nan)
 
 
-def _energy(block: CleanBlock) -> Tensor:
-    """Each cell's squared distance from the mean image over all channels, (n, H, W): masked, it is any view's e."""
+def _energy(block: CleanBlock) -> tuple[Tensor, Tensor]:
+    """Each cell's squared distance from the mean image over all channels, (n, H, W), and what makes e of its sum, (n,).
+
+    The second is n/(n-1), or what a deviation known from reference images is to the image's own.
+    """
     maps, mean = as_map(block.activation), as_map(block.mean)
-    return torch.cat([(maps[piece] - mean).square_().sum(1) for piece in _pieces(maps)])
-
-
-def _pieces(maps: Tensor) -> list[slice]:
-    step = len(piece_of(maps))
-    return [slice(start, start + step) for start in range(0, len(maps), step)]
+    energy = torch.cat([(piece - mean).square_().sum(1) for piece in torch.split(maps, len(piece_of(maps)))])
+    return energy, torch.where(block.squared_deviation == 0, 0.0, block.deviation / block.squared_deviation)
 
 
 class GeometricMetric(ProbeMetric):
@@ -152,8 +145,8 @@ class GeometricMetric(ProbeMetric):
     Until :meth:`calibrate` is called, a layer's cells tile the image ("half-pixel").
 
     Args:
-        per_block: looks at so many images of each block, evenly by their place in it, since a warp costs as much as a
-            small layer; None: all. The standard error and ``num_images`` tell.
+        max_images: about so many of the N images are looked at, in whole blocks, evenly spread, since warping a layer's
+            maps there and back costs as much as running it; None: all. The standard error and ``num_images`` tell.
         kwargs: torchmetrics' own options.
 
     Attributes:
@@ -161,17 +154,17 @@ class GeometricMetric(ProbeMetric):
         calibrates: asks for one pass over the mirrored first block, see :meth:`calibrate`.
 
     Raises:
-        ValueError: where ``per_block`` is below 1.
+        ValueError: where ``max_images`` is below 1.
     """
 
     statistics = ("distance", "deviation")
     calibrates: ClassVar[bool] = True
 
-    def __init__(self, *, per_block: int | None = 8, **kwargs: Any) -> None:
+    def __init__(self, *, max_images: int | None = 64, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if per_block is not None and per_block < 1:
-            raise ValueError(f"per_block must be at least 1, or None for all images of a block, got {per_block}")
-        self.per_block = per_block
+        if max_images is not None and max_images < 1:
+            raise ValueError(f"max_images must be at least 1, or None for all images, got {max_images}")
+        self.max_images = max_images
         self.phases: dict[str, Phase] = {}
         self._grids: dict[Hashable, GridWarp] = {}
 
@@ -194,47 +187,44 @@ class GeometricMetric(ProbeMetric):
         self.phases[site.name] = calibrated_phase(as_map(upcast(clean)), as_map(upcast(flipped)), image_size)
 
     def carried(self, about: About) -> CarriedMap | None:
-        """The layer's maps under this view, shared by all metrics; None where the view moves no pixel that we know."""
-        rows = self.rows(about)
-        grid = self.grid(about)
-        if grid is None or not grid.moves_any:
-            return None
-        key = ("equivariance", "map", self._phase(about), rows.step)
-        return about.remember(key, lambda: CarriedMap(about, rows, grid))
+        """The layer's maps under this view, shared by all metrics.
 
-    def grid(self, about: About) -> GridWarp | None:
-        """The view's transform of :meth:`rows` on the layer's grid, shared by metrics and layers; None if unknown."""
-        matrix, image_size, size, rows = about.matrix, about.image_size, map_size(about.site.shape), self.rows(about)
-        if matrix is None or image_size is None or size is None:
-            return None
-        phase, device = self._phase(about), about.augmented.device
-        return about.remember(
-            ("equivariance", "grid", phase, rows.step),
-            lambda: self._recent(matrix[rows], image_size, size, phase, device),
-        )
+        Args:
+            about: any.
 
-    def rows(self, about: About) -> slice:
-        """Which of the B images are looked at, whatever the batches that their block was cut into."""
-        count = len(about.block.activation)
-        every = 1 if self.per_block is None else -(-count // self.per_block)
-        return slice(-about.rows.start % every, None, every)
+        Returns:
+            None where the view moves no pixel that we know, or this block is none of those looked at.
+        """
+        if not self._looks_at(about):
+            return None
+        phase = self.phases.get(about.layer, "half-pixel")
+        return about.remember(("equivariance", "carried", phase), lambda: self._carry(about, phase))
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The root of mean distance over twice mean deviation, and its standard error."""
         estimate = sensitivity(table["distance"], table["deviation"])
         return estimate.value, estimate.std_error
 
-    def _phase(self, about: About) -> Phase:
-        return self.phases.get(about.layer, "half-pixel")
+    def _looks_at(self, about: About) -> bool:
+        """Whether the block is one of those in which the running count of wanted blocks passes a whole number."""
+        if self.max_images is None or not self.is_prepared:
+            return True
+        size, first = len(about.block.activation), about.ids[0] - int(about.rows.start)
+        total = int(self.table.shape[-1])
+        wanted = -(-self.max_images // size)
+        return (first + size) * wanted // total > first * wanted // total
 
-    def _recent(self, matrix: Tensor, image_size: Size, size: Size, phase: Phase, device: torch.device) -> GridWarp:
-        host = matrix.detach().cpu().contiguous()
+    def _carry(self, about: About, phase: Phase) -> CarriedMap | None:
+        matrix, image_size, size = about.matrix, about.image_size, map_size(about.site.shape)
+        if matrix is None or image_size is None or size is None:
+            return None
+        host, device = matrix.detach().cpu().contiguous(), about.augmented.device
         key = (host.numpy().tobytes(), image_size, size, phase, device)
-        found = self._grids.pop(key, None) or GridWarp(host, image_size, size, phase=phase, device=device)
-        self._grids[key] = found
+        grid = self._grids.pop(key, None) or GridWarp(host, image_size, size, phase=phase, device=device)
+        self._grids[key] = grid
         if len(self._grids) > _KEPT:
             del self._grids[next(iter(self._grids))]
-        return found
+        return CarriedMap(about, grid) if grid.moves_any else None
 
 
 class EquivarianceError(GeometricMetric):

@@ -18,7 +18,7 @@ class Ledger(ProbeMetric):
     The engine always keeps one: this class, or a metric that builds on the same two numbers.
     """
 
-    name = "ledger"
+    name = "ledger (the engine's own)"
     statistics = ("distance", "deviation")
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error, root_of_mean, sensitivity, shared_part
+from kornia_lightning_probe.influence import root_of_mean_influence, root_of_ratio_influence, shared_part_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.sensitivity import LayerSensitivity
@@ -68,6 +69,10 @@ class Spread(ProbeMetric):
         estimate = root_of_mean(mean_with_error(2 * table["deviation"]))
         return estimate.value, estimate.std_error
 
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return root_of_mean_influence(2 * table["deviation"])
+
 
 class SpreadRatio(ProbeMetric):
     r"""Distance between images under the view over that between clean ones, :math:`\sqrt{\bar e_b / \bar e_a}`.
@@ -91,12 +96,21 @@ class SpreadRatio(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's :math:`e_i` without and with the augmentation."""
-        return {"before": about.deviation, "after": about.augmented_deviation}
+        moved, finite = about.movement
+        count = finite.sum(1, keepdim=True)
+        centred = moved + torch.where(finite.unsqueeze(2), about.by_view(about.clean) - about.block.mean, 0.0)
+        centred = centred - centred.sum(1, keepdim=True) / count.unsqueeze(2)
+        factor = torch.where(finite & (count > 1), count / (count - 1), torch.nan)
+        return {"before": about.deviation, "after": (centred.square().sum(2) * factor).flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The root of the ratio of means: sensitivity's form without its factor of two."""
         estimate = sensitivity(table["after"], table["before"])
         return 2**0.5 * estimate.value, 2**0.5 * estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return root_of_ratio_influence(table["after"], table["before"])
 
 
 class SharedShift(ProbeMetric):
@@ -119,19 +133,21 @@ class SharedShift(ProbeMetric):
     statistics = ("shared", "total")
     representation = "pooled"
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's mean product with the movement of the block's other images, and its squared movement."""
-        shift = (augmented - clean).flatten(1).to(about.squared_distance)
-        moved = about.valid & shift.isfinite().all(1)
-        shift = torch.where(moved.unsqueeze(1), shift, 0.0)
-        count, total = moved.sum(), shift.square().sum(1)
-        others = (shift @ shift.sum(0) - total) / (count - 1)
+        moved, finite = about.movement
+        count, total = finite.sum(1, keepdim=True), moved.square().sum(2)
+        others = ((moved * moved.sum(1, keepdim=True)).sum(2) - total) / (count - 1)
         return {
-            "shared": torch.where(moved & (count > 1), others, torch.nan),
-            "total": torch.where(moved, total, torch.nan),
+            "shared": torch.where(finite & (count > 1), others, torch.nan).flatten(),
+            "total": torch.where(finite, total, torch.nan).flatten(),
         }
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The ratio of means and its standard error."""
         estimate = shared_part(table["shared"], table["total"])
         return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return shared_part_influence(table["shared"], table["total"])

@@ -29,6 +29,10 @@ class _PredictionMetric(ProbeMetric):
         estimate = mean_with_error(table["value"])
         return estimate.value, estimate.std_error
 
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return mean_influence(table["value"])
+
 
 class FlipRate(_PredictionMetric):
     """The share of images whose predicted class changes under the view, in [0, 1].

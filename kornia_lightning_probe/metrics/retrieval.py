@@ -51,3 +51,7 @@ class RetrievalAUC(ProbeMetric):
         """Mean over images and its standard error."""
         estimate = mean_with_error(table["auc"])
         return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return mean_influence(table["auc"])

@@ -33,3 +33,7 @@ class LayerSensitivity(Ledger):
         """S and its standard error."""
         estimate = sensitivity(table["distance"], table["deviation"])
         return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return sensitivity_influence(table["distance"], table["deviation"])
