@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -124,7 +125,7 @@ class Findings:
 
     def metadata(self) -> dict[str, Any]:
         """All notes as plain data."""
-        return {**self.facts, "left_out": self.left_out, "warnings": self.warnings, "versions": _versions()}
+        return {**self.facts, "left_out": self.left_out, "warnings": self.warnings, "versions": dict(_versions())}
 
 
 def _belongs(entry: str, layer: str) -> bool:
@@ -136,6 +137,7 @@ def _listed(names: Sequence[object], most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:

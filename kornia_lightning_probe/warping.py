@@ -249,6 +249,8 @@ class GridWarp:
         size: height and width of the grid, at least 3.
         phase: where the cells lie.
         device: where maps are.
+        through: of a chain, the matrices after each step but the last, (B, K, 3, 3): what has left the frame on the way
+            does not come back.
 
     Example:
         >>> shift = torch.eye(3)[None]
@@ -268,12 +270,16 @@ class GridWarp:
         *,
         phase: Phase = "half-pixel",
         device: torch.device | None = None,
+        through: Tensor | None = None,
     ) -> None:
         self.size = size
         self._device = matrix.device if device is None else device
+        to_image = grid_to_image(image_size, size, phase=phase)
         host = matrix.detach().to("cpu", torch.float64)
         self._moved = moves(host, image_size)
-        self._matrix = carried_to_grid(host, grid_to_image(image_size, size, phase=phase))
+        self._matrix = carried_to_grid(host, to_image)
+        steps = () if through is None else through.detach().cpu().unbind(1)
+        self._through = [carried_to_grid(step, to_image) for step in steps]
 
     @cached_property
     def moves_any(self) -> bool:
@@ -303,7 +309,11 @@ class GridWarp:
 
     @cached_property
     def _has_source(self) -> Tensor:
-        return inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
+        known = inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
+        for step in self._through:
+            on_the_way = transform_cells(step @ inverse(self._matrix), self.size, device=self._device)
+            known &= inside(on_the_way, self.size)
+        return known
 
 
 def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from lightning.pytorch.strategies import DDPStrategy
 SECONDS = 60
 
 
-def ddp():
-    """Lightning's DDP in forked processes, within this test."""
-    return DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=timedelta(seconds=SECONDS))
+def ddp(method="fork"):
+    """Lightning's DDP, in forked processes within this test; with "popen" in those that `run_forked` has started."""
+    return DDPStrategy(start_method=method, process_group_backend="gloo", timeout=timedelta(seconds=SECONDS))
 
 
 def run_forked(size, work, *arguments):

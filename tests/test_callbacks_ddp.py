@@ -21,7 +21,7 @@ from trainings import (
     weights,
 )
 
-from kornia_lightning_probe import ProbeResult
+from kornia_lightning_probe import ProbeImages, ProbeResult
 
 pytestmark = [
     pytest.mark.distributed,
@@ -109,33 +109,42 @@ def test_a_training_on_two_processes_ends_in_the_same_weights_with_the_probe(tmp
 
 
 class Broken(Shaky):
-    """Some of its images can't be read, where there are several processes by one of them only."""
+    """One image can't be read: the last that the probe takes, which is in block 1 of two, and so rank 1's alone."""
 
     def __getitem__(self, index):
-        if index == 40:
+        if index == ProbeImages(self.images, num_images=64).image_ids[-1]:
             msg = "this file is gone"
             raise OSError(msg)
         return super().__getitem__(index)
 
 
-def test_where_one_process_fails_the_others_stop_with_its_reason(tmp_path):
-    broken = Broken(images_of(64, seed=3))
-    # The error that comes back may be that of any process; each names the reason.
-    with pytest.raises(Exception, match="this file is gone"):
-        validated(tmp_path, 3, images=broken)
-
-
 class BrokenStream(IterableDataset):
+    """Rank 0, which reads for all, can't."""
+
     def __iter__(self):
-        if torch.distributed.get_rank() == 0:
-            msg = "this stream is gone"
-            raise OSError(msg)
-        yield from [(image, 0) for image in images_of(4)]
+        msg = "this stream is gone"
+        raise OSError(msg)
 
 
-def test_where_rank_0_can_not_read_a_stream_nobody_waits_for_its_images(tmp_path):
-    with pytest.raises(Exception, match="this stream is gone"):
-        validated(tmp_path, 2, images=BrokenStream())
+def _validate_broken(rank, folder, images):
+    warnings.simplefilter("ignore")
+    try:
+        validate(folder, probe_of(images=images, num_images=64), strategy=ddp(method="popen"), devices=3)
+    except (OSError, RuntimeError) as error:
+        (folder / f"{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("images", "rank", "reason"),
+    [(Broken(images_of(64, seed=3)), 1, "this file is gone"), (BrokenStream(), 0, "this stream is gone")],
+)
+def test_where_one_process_fails_all_stop_with_its_reason(tmp_path, images, rank, reason):
+    run_forked(3, _validate_broken, tmp_path, images)
+    said = [(tmp_path / f"{each}.txt").read_text() for each in range(3)]
+    # One has the error itself, the others are told whose it is.
+    expected = [f"OtherRankError: the probe failed on rank {rank}: OSError: {reason}"] * 3
+    expected[rank] = f"OSError: {reason}"
+    assert said == expected
 
 
 class Sharded(Net):

@@ -158,6 +158,15 @@ def test_the_mask_of_the_way_back_leaves_out_what_was_lost_on_the_way_there():
     assert GridWarp(_shift(2.0, 0.0), (10, 10), (5, 5)).mask_back[0].float().equal(expected)
 
 
+def test_what_leaves_the_frame_on_the_way_through_a_chain_is_masked():
+    # Two cells to the right and back: a whole that moves down by one cell only, but columns 3 and 4 of 5 were lost.
+    there, whole = _shift(4.0, 0.0), _shift(0.0, 2.0)
+    direct = GridWarp(whole, (10, 10), (5, 5)).mask[0].int()
+    chained = GridWarp(whole, (10, 10), (5, 5), through=there.unsqueeze(1)).mask[0].int()
+    assert direct.tolist() == [[0] * 5, [0] * 5, *[[0, 1, 1, 1, 0]] * 2, [0] * 5]
+    assert chained.tolist() == [[0] * 5, [0] * 5, *[[0, 1, 0, 0, 0]] * 2, [0] * 5]
+
+
 def test_a_grid_says_whether_anything_moves():
     assert not GridWarp(_shift(0.0, 0.0, 3), (8, 8), (4, 4)).moves_any
     assert GridWarp(torch.cat([_shift(0.0, 0.0), _shift(0.0, 1.0)]), (8, 8), (4, 4)).moves_any

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kornia_lightning_probe.functional import Estimate, accumulation_dtype, mean_with_error
+from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About, Site
 
 

@@ -160,7 +160,7 @@ class GeometricMetric(ProbeMetric):
     statistics = ("distance", "deviation")
     calibrates: ClassVar[bool] = True
 
-    def __init__(self, *, max_images: int | None = 64, **kwargs: Any) -> None:
+    def __init__(self, *, max_images: int | None = 32, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if max_images is not None and max_images < 1:
             raise ValueError(f"max_images must be at least 1, or None for all images, got {max_images}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import jensen_shannon, mean_with_error
+from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 

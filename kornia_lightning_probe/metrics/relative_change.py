@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error, ratio_of_roots
+from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About
 from kornia_lightning_probe.metrics.base import ProbeMetric
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error
+from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About
 from kornia_lightning_probe.metrics.base import ProbeMetric
 

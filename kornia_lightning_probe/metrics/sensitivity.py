@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kornia_lightning_probe.functional import sensitivity
+from kornia_lightning_probe.influence import sensitivity_influence
 from kornia_lightning_probe.metrics.ledger import Ledger
 
 
