@@ -138,6 +138,18 @@ def test_the_metric_is_the_formula_written_out():
         torch.testing.assert_close(got.std_error.squeeze(), expected.std_error, rtol=1e-4, atol=1e-6)
 
 
+def test_the_influence_of_images_carries_the_standard_error():
+    # The root mean square of the influences over sqrt(N - 1) is the standard error; a missing image has none.
+    matrix = _matrix(HFLIP)
+    matrix[2] = torch.eye(3)
+    metric = _measured(EquivarianceError(), _about(_rand(8, 4, 8, 8), _rand(8, 4, 8, 8, seed=1), matrix))
+    influence = metric.influence(dict(zip(metric.statistics, metric.table, strict=True)))[0, 0]
+    known = influence.nan_to_num(0.0)
+    assert known[2] == 0
+    error = (known.square().sum() / 7 / 6).sqrt()
+    torch.testing.assert_close(error, metric.estimates().std_error.squeeze())
+
+
 def test_under_a_full_mask_the_deviation_is_that_of_sensitivity_without_the_rim():
     clean = _rand(8, 4, 8, 8)
     metric = _measured(EquivarianceError(max_images=None), _about(clean, clean, _matrix(HFLIP)))
@@ -418,10 +430,9 @@ def test_a_dead_layer_and_a_single_image_have_no_value():
 
 
 def test_a_single_image_with_a_reference_is_measured_against_the_reference():
-    # The masked share of the reference's deviation: with the reference's own images, that is the usual e on average.
+    # Its deviation is the share of the reference's that the image has inside of the mask.
     maps = _rand(8, 3, 8, 8)
-    reference = CleanBlock(maps)
-    centre = Centre.of([reference])
+    centre = Centre(maps.mean(0, keepdim=True), between_image_deviation(maps).mean())
     about = _about(maps[:1], maps[:1].roll(1, 3), _matrix(HFLIP, 1))
     about = replace(about, block=CleanBlock(maps[:1], centre=centre))
     prepared = _measured(EquivarianceError(), about)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import piece_of, sensitivity, upcast
+from kornia_lightning_probe.influence import sensitivity_influence
 from kornia_lightning_probe.metrics.about import About, CleanBlock, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last
@@ -204,6 +205,10 @@ class GeometricMetric(ProbeMetric):
         """The root of mean distance over twice mean deviation, and its standard error."""
         estimate = sensitivity(table["distance"], table["deviation"])
         return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value, see influence.py."""
+        return sensitivity_influence(table["distance"], table["deviation"])
 
     def _looks_at(self, about: About) -> bool:
         """Whether the block is one of those in which the running count of wanted blocks passes a whole number."""
