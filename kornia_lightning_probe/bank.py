@@ -31,11 +31,14 @@ class Augmented(NamedTuple):
         changed: False where no pixel of any entry changed by more than 1e-4 of the range.
         matrix: (B, 3, 3) float32, from where a pixel (x, y, 1) of the first entry was to where it is now, integers at
             pixel centres; None where the augmentation doesn't tell.
+        through: of a chain, the same after each of its steps but the last, (B, K, 3, 3) on the CPU; None where there is
+            no such step.
     """
 
     images: tuple[Tensor, ...]
     changed: bool
     matrix: Tensor | None
+    through: Tensor | None = None
 
 
 class AugmentationBank:
@@ -221,12 +224,15 @@ class AugmentationBank:
         seed = stable_seed(self.seed, view.augmentation, block)
         done = [self._augment_entry(view, entry, seed) for entry in entries]
         return Augmented(
-            images=tuple(augmented for augmented, _, _ in done),
-            changed=any(changed for _, changed, _ in done),
+            images=tuple(augmented for augmented, *_ in done),
+            changed=any(changed for _, changed, *_ in done),
             matrix=done[0][2] if done else None,
+            through=done[0][3] if done else None,
         )
 
-    def _augment_entry(self, view: View, images: Tensor, seed: int) -> tuple[Tensor, bool, Tensor | None]:
+    def _augment_entry(
+        self, view: View, images: Tensor, seed: int
+    ) -> tuple[Tensor, bool, Tensor | None, Tensor | None]:
         self.pixels.check_layout(images)
         with _plain_float32(images.device), isolated_rng(seed, device=images.device):
             unit = self.pixels.to_unit(images)
@@ -237,9 +243,8 @@ class AugmentationBank:
             _check_result(view, augmented, unit)
             augmented = augmented.detach().to(unit)
             changed = augmented.shape != unit.shape or _differ(augmented[:1], unit[:1]) or _differ(augmented, unit)
-            matrix = recorder.matrix(len(images))
-            matrix = None if matrix is None else matrix.to(images.device)
-            return self.pixels.from_unit(augmented, dtype=images.dtype), changed, matrix
+            images_again = self.pixels.from_unit(augmented, dtype=images.dtype)
+            return images_again, changed, recorder.matrix(len(images)), recorder.through(len(images))
 
 
 def _differ(images: Tensor, others: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -86,9 +86,12 @@ class _Probe:
         self.findings = Findings()
         self.measuring = Measuring(plan.metrics, self.findings)
         self.changed = torch.zeros(len(plan.bank))
+        self.calibrates = any(metric.calibrates for metric in plan.metrics)
         deal, world = plan.images.deal, plan.world
         self.counts = [
-            count_passes(deal, len(plan.bank), plan.batch_size, rank=rank, world_size=world.size)
+            count_passes(
+                deal, len(plan.bank), plan.batch_size, rank=rank, world_size=world.size, calibrates=self.calibrates
+            )
             for rank in range(world.size)
         ]
         self.passes = Passes(
@@ -138,6 +141,10 @@ class _Probe:
         sites = self.passes.sites(activations, labels=block.labels)
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
         self.measuring.prepare(sites, self.plan.bank.views, self.plan.images.num_images, device=self.device)
+        if self.calibrates:
+            mirrored = replace(block, inputs=block.with_images([entry.flip(-1) for entry in block.images]))
+            height, width = block.images[0].shape[-2:]
+            self.measuring.calibrate(activations, self.passes.keep_clean(mirrored), (height, width))
         if self.plan.reference is not None:
             self.measuring.centre_on(self._clean(block.to(self.device)) for block in self.plan.reference.blocks)
         clean = self.measuring.clean(activations)
@@ -189,7 +196,7 @@ class _Probe:
                         "activations can only be compared at one size: put a Resize back behind it"
                     )
             self.changed[index] += augmented.changed
-            views.matrices[index] = augmented.matrix
+            views.matrices[index], views.through[index] = augmented.matrix, augmented.through
             inputs.append(block.with_images(augmented.images))
         return join_rows(inputs)
 

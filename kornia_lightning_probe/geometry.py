@@ -67,17 +67,34 @@ class MatrixRecorder:
             (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres, from where a
             pixel was to where it is now; the identity for a purely photometric chain. None where a step has no matrix.
         """
+        products = self._products(num_images)
+        return None if products is None else products[-1]
+
+    def through(self, num_images: int) -> Tensor | None:
+        """Give the matrices after each step but the last: where pixels were on the way, and may have left the frame.
+
+        Args:
+            num_images: B.
+
+        Returns:
+            (B, K, 3, 3) float32; None where fewer than two steps moved pixels, or a step has no matrix.
+        """
+        products = self._products(num_images)
+        return None if products is None or len(products) < 3 else torch.stack(products[1:-1], 1)
+
+    def _products(self, num_images: int) -> list[Tensor] | None:
+        """The identity, then the product after each step; on the CPU."""
         if self._steps is None or any(matrix.shape[0] not in (1, num_images) for matrix in self._matrices):
             return None
-        total = torch.eye(3).repeat(num_images, 1, 1)
+        products = [torch.eye(3).repeat(num_images, 1, 1)]
         for matrix in self._matrices:
-            total = matrix @ total.to(matrix.device)
-        return total
+            products.append(matrix @ products[-1])
+        return products
 
     def _note(self, module: nn.Module, _inputs: Any, _output: Any) -> None:
         # transform_matrix is a property that answers for the last call, so it is read now and copied.
         matrix: Tensor = module.transform_matrix  # type: ignore[assignment] # nn.Module types it Tensor | Module
-        self._matrices.append(matrix.detach().to(torch.float32, copy=True))
+        self._matrices.append(matrix.detach().to("cpu", torch.float32, copy=True))
 
 
 def is_kornia_chain(transform: Any) -> bool:

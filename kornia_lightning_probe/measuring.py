@@ -42,12 +42,14 @@ class Views:
         clean: its clean activations, by layer and readout.
         views: the bank's views.
         matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
+        through: by the number of a view, the matrices on the way of a chain, or None.
     """
 
     block: Block
     clean: Clean
     views: Sequence[View]
     matrices: dict[int, Tensor | None] = field(default_factory=dict)
+    through: dict[int, Tensor | None] = field(default_factory=dict)
 
 
 class Measuring:
@@ -103,6 +105,15 @@ class Measuring:
                 for centre, entry in zip(centres[name], entries, strict=True):
                     centre.add(entry)
         self._centres = {name: [centre.value() for centre in found] for name, found in centres.items()}
+
+    def calibrate(self, clean: Mapping[str, Tensor], flipped: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        """Show the first block and its mirror images to the metrics that ask for them."""
+        for name, readouts in self.readouts.items():
+            for readout in readouts:
+                for metric in readout.metrics:
+                    if metric.calibrates and name in flipped:
+                        pair = readout.take(clean[name]), readout.take(flipped[name])
+                        metric.calibrate(readout.site, *pair, image_size=size)
 
     def clean(self, activations: Mapping[str, Tensor]) -> Clean:
         """The clean activations of a whole block, read and centred; they may be written to."""
@@ -168,7 +179,8 @@ class Measuring:
     def _about(
         self, site: Site, augmented: Tensor, clean: CleanBlock, views: Views, segment: Segment, num_views: int = 1
     ) -> About:
-        rows, block, matrix = segment.rows, views.block, views.matrices[segment.view]
+        rows, block = segment.rows, views.block
+        matrix, through = (found[segment.view] if num_views == 1 else None for found in (views.matrices, views.through))
         height, width = block.images[0].shape[-2:]
         return About(
             augmented=augmented,
@@ -180,7 +192,8 @@ class Measuring:
             num_views=num_views,
             view=views.views[segment.view] if num_views == 1 else None,
             labels=None if block.labels is None else block.labels[rows],
-            matrix=None if matrix is None or num_views > 1 else matrix[rows],
+            matrix=None if matrix is None else matrix[rows],
+            through=None if through is None else through[rows],
             image_size=(height, width),
             scratch=self._scratch,
         )

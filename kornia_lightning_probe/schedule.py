@@ -43,10 +43,12 @@ def view_groups(num_views: int, num_rows: int, batch_size: int) -> list[range]:
     return [range(first, min(first + merged, num_views)) for first in range(0, num_views, merged)]
 
 
-def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, rank: int, world_size: int) -> int:
+def count_passes(
+    blocks: Sequence[range], num_views: int, batch_size: int, *, rank: int, world_size: int, calibrates: bool = False
+) -> int:
     """How many forward passes a process runs: those of the scout, then clean and augmented ones over its blocks.
 
-    The scout runs block 0 twice, and two of its images where it has more.
+    The scout runs block 0 twice, its mirror images where a metric calibrates on them, and two images on their own.
 
     Args:
         blocks: the rows of every block of all processes.
@@ -54,6 +56,7 @@ def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, ra
         batch_size: at most so many images in a pass.
         rank: the process; its blocks are those of ``rank`` modulo ``world_size``, and the scout is block 0.
         world_size: the number of processes.
+        calibrates: whether a metric asks for mirror images.
 
     Example:
         >>> blocks = [range(0, 32), range(32, 64)]
@@ -62,7 +65,7 @@ def count_passes(blocks: Sequence[range], num_views: int, batch_size: int, *, ra
         >>> count_passes(blocks, 3, 32, rank=1, world_size=2)  # the scout, 1 clean, 3 views
         7
     """
-    passes = 2 * len(slices(len(blocks[0]), batch_size)) + (1 if len(blocks[0]) > 2 else 0)
+    passes = (3 if calibrates else 2) * len(slices(len(blocks[0]), batch_size)) + (1 if len(blocks[0]) > 2 else 0)
     for index in range(rank, len(blocks), world_size):
         cuts = len(slices(len(blocks[index]), batch_size))
         passes += cuts * len(view_groups(num_views, len(blocks[index]), batch_size)) + (cuts if index else 0)

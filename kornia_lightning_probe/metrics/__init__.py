@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import cast
 
 from torch import Tensor
 
@@ -11,6 +12,12 @@ from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Mean
 from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
 from kornia_lightning_probe.metrics.channels import ChannelDominance, MedianSensitivity
 from kornia_lightning_probe.metrics.cosine import CentredCosine
+from kornia_lightning_probe.metrics.equivariance import (
+    EquivarianceError,
+    GeometricMetric,
+    InterpolationFloor,
+    InvarianceError,
+)
 from kornia_lightning_probe.metrics.ledger import Ledger
 from kornia_lightning_probe.metrics.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
 from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
@@ -27,8 +34,12 @@ __all__ = [
     "CentredCosine",
     "ChannelDominance",
     "CleanBlock",
+    "EquivarianceError",
     "FlipRate",
     "FunctionMetric",
+    "GeometricMetric",
+    "InterpolationFloor",
+    "InvarianceError",
     "JensenShannon",
     "LayerSensitivity",
     "Ledger",
@@ -57,6 +68,9 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     LayerSensitivity,
     PooledSensitivity,
     CentredCosine,
+    EquivarianceError,
+    InvarianceError,
+    InterpolationFloor,
     Spread,
     SpreadRatio,
     SharedShift,
@@ -68,7 +82,8 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     Accuracy,
     AccuracyDrop,
 )
-_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in (*_DEFAULT, RelativeChange)}
+_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, RelativeChange)
+_BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in _ALL}
 
 
 def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) -> tuple[ProbeMetric, ...]:
@@ -108,5 +123,5 @@ def _resolve(metric: MetricLike | type[ProbeMetric]) -> ProbeMetric:
     if isinstance(metric, type) and issubclass(metric, ProbeMetric):
         return metric()
     if callable(metric):
-        return FunctionMetric(metric)
+        return FunctionMetric(cast("Callable[[Tensor, Tensor], Tensor]", metric))
     raise TypeError(f"a metric is a name, a ProbeMetric or a function of (clean, augmented), got {metric!r}")

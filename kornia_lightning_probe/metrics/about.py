@@ -217,7 +217,8 @@ class About(Memory):
         num_views: how many views' rows stand behind each other in the B; more than one for pooled features only.
         view: the view itself, with its augmentation, level and severity, where it is known.
         labels: the images' integer labels, (B, ...), or None.
-        matrix: (B, 3, 3) source-to-destination pixel matrices of a geometric view, or None.
+        matrix: (B, 3, 3) source-to-destination pixel matrices of the view, on the CPU, or None where it has none.
+        through: of a chain, the same after each step but the last, (B, K, 3, 3), or None.
         image_size: height and width of the model's input in pixels, or None.
     """
 
@@ -231,6 +232,7 @@ class About(Memory):
     view: Any = None
     labels: Tensor | None = None
     matrix: Tensor | None = None
+    through: Tensor | None = None
     image_size: tuple[int, int] | None = None
     scratch: Scratch = field(default_factory=Scratch, repr=False)
 
@@ -244,6 +246,8 @@ class About(Memory):
         view_index: int = 0,
         ids: Sequence[int] | None = None,
         labels: Tensor | None = None,
+        matrix: Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> About:
         """The record for a block that stands alone, where a metric is used without the engine.
 
@@ -254,6 +258,8 @@ class About(Memory):
             view_index: the view's row in the tables.
             ids: the images' consecutive rows in the tables; default: 0 to n - 1.
             labels: integer labels, (n,).
+            matrix: the view's pixel matrices, (n, 3, 3).
+            image_size: height and width of the images.
 
         Raises:
             ValueError: where shapes differ, or ids are not n consecutive numbers.
@@ -277,6 +283,8 @@ class About(Memory):
             site=Site(layer, 1, tuple(clean.shape[1:])),
             view_index=view_index,
             labels=labels,
+            matrix=matrix,
+            image_size=image_size,
         )
 
     @property

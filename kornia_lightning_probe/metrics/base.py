@@ -60,6 +60,7 @@ class ProbeMetric(Metric):
         scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
         representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
             spatial or token mean of a whole block at once.
+        calibrates: whether :meth:`calibrate` is to be called.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
         filled: state, (view, layer, image), how often a cell was written.
 
@@ -70,6 +71,7 @@ class ProbeMetric(Metric):
     is_differentiable = False
     full_state_update = False
 
+    calibrates: ClassVar[bool] = False
     name: str
     statistics: tuple[str, ...]
     scope: ClassVar[Literal["layers", "embedding", "output"]] = "layers"
@@ -106,6 +108,18 @@ class ProbeMetric(Metric):
 
         Returns:
             Value and standard error, each (view, layer).
+        """
+
+    def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: tuple[int, int]) -> None:
+        """See a layer on the first block and on the same images mirrored left to right, before anything is measured.
+
+        Called where :attr:`calibrates` is set, on every process with the same images; by default nothing happens.
+
+        Args:
+            site: the layer.
+            clean: (n, ...).
+            flipped: (n, ...).
+            image_size: height and width in pixels.
         """
 
     def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002

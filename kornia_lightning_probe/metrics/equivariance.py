@@ -224,8 +224,11 @@ class GeometricMetric(ProbeMetric):
         if matrix is None or image_size is None or size is None:
             return None
         host, device = matrix.detach().cpu().contiguous(), about.augmented.device
-        key = (host.numpy().tobytes(), image_size, size, phase, device)
-        grid = self._grids.pop(key, None) or GridWarp(host, image_size, size, phase=phase, device=device)
+        way = b"" if about.through is None else about.through.contiguous().numpy().tobytes()
+        key = (host.numpy().tobytes(), way, image_size, size, phase, device)
+        grid = self._grids.pop(key, None) or GridWarp(
+            host, image_size, size, phase=phase, device=device, through=about.through
+        )
         self._grids[key] = grid
         if len(self._grids) > _KEPT:
             del self._grids[next(iter(self._grids))]
