@@ -13,13 +13,14 @@ from kornia_lightning_probe.recorder import ActivationRecorder
 from kornia_lightning_probe.result import ProbeResult
 
 if TYPE_CHECKING:
-    from kornia_lightning_probe.callbacks import SensitivityProbe
+    from kornia_lightning_probe.callbacks import DriftProbe, SensitivityProbe
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ActivationRecorder",
     "AugmentationBank",
+    "DriftProbe",
     "ProbeImages",
     "ProbeResult",
     "SensitivityProbe",
@@ -29,7 +30,7 @@ __all__ = [
     "select_layers",
 ]
 
-_CALLBACKS = ("SensitivityProbe",)
+_CALLBACKS = ("DriftProbe", "SensitivityProbe")
 
 
 def __getattr__(name: str) -> object:

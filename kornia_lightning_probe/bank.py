@@ -166,15 +166,14 @@ class AugmentationBank:
             ],
         }
 
-    def check(self, images: Tensor, *, what: str = "images", numbers: Sequence[int] | None = None) -> None:
+    def check(self, images: Tensor, *, what: str = "images") -> None:
         """Raise where images aren't what the bank was told: dtype, shape, NaN, range. See `PixelScale.check`.
 
         Args:
             images: (B, C, H, W), as the loader gives them.
             what: how the message calls them.
-            numbers: the images' numbers in their source, for the message.
         """
-        self.pixels.check(images, what=what, numbers=numbers)
+        self.pixels.check(images, what=what)
 
     def fit_channels(self, channels: int) -> "AugmentationBank":
         """Leave out what can't be done to images of that many channels.

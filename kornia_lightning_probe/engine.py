@@ -36,6 +36,7 @@ class Plan:
         images: the probe images, with the blocks of this process.
         bank: the views.
         metrics: what is measured.
+        default_set: whether these are what nobody asked for in particular; one that applies nowhere is then no news.
         reference: images that supply mean and between-image distance; None takes each block's own.
         batch_size: at most so many images in one forward pass; it splits a block, or merges views of it.
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
@@ -46,6 +47,7 @@ class Plan:
     images: ProbeImages
     bank: AugmentationBank
     metrics: Sequence[ProbeMetric]
+    default_set: bool = False
     reference: ProbeImages | None = None
     batch_size: int = 32
     seed: int = 0
@@ -84,8 +86,9 @@ class _Probe:
     def __init__(self, subject: Subject, plan: Plan) -> None:
         self.plan, self.device = plan, subject.device
         self.findings = Findings()
-        self.measuring = Measuring(plan.metrics, self.findings)
-        self.changed = torch.zeros(len(plan.bank))
+        self.measuring = Measuring(plan.metrics, self.findings, default_set=plan.default_set)
+        # How often each view changed a pixel, had no matrix, and moved pixels.
+        self.seen = torch.zeros(3, len(plan.bank))
         self.calibrates = any(metric.calibrates for metric in plan.metrics)
         deal, world = plan.images.deal, plan.world
         self.counts = [
@@ -129,10 +132,20 @@ class _Probe:
             self._keep_step()
 
     def _check(self, images: ProbeImages) -> None:
-        for block in {block.index: block for block in (images.scout, *images.blocks)}.values():
-            numbers = [images.image_ids[position] for position in block.ids]
-            for entry in block.images:
-                self.plan.bank.check(entry, numbers=numbers)
+        blocks = {block.index: block for block in (images.scout, *images.blocks)}.values()
+        entries = [(entry, block.ids) for block in blocks for entry in block.images]
+        spoilt = {
+            images.image_ids[ids[row]]
+            for entry, ids in entries
+            for row in (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        }
+        if spoilt:
+            raise ValueError(
+                f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
+                f"{', '.join(map(str, sorted(spoilt)))} of the source). Repair or leave out these images."
+            )
+        for entry, _ in entries:
+            self.plan.bank.check(entry)
 
     def _scout(self) -> Clean:
         """What every process does first: learn the layers, agree on them, and see whether a pass repeats itself."""
@@ -195,7 +208,7 @@ class _Probe:
                         f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
                         "activations can only be compared at one size: put a Resize back behind it"
                     )
-            self.changed[index] += augmented.changed
+            self.seen[:, index] += torch.tensor([augmented.changed, augmented.matrix is None, _moves(augmented.matrix)])
             views.matrices[index], views.through[index] = augmented.matrix, augmented.through
             inputs.append(block.with_images(augmented.images))
         return join_rows(inputs)
@@ -212,11 +225,11 @@ class _Probe:
         images = self.plan.images
         tables = [table for metric in self.measuring.metrics.values() for table in (metric.table, metric.filled)]
         sums = self.plan.world.sum_together(
-            [*tables, self.changed, images.fingerprints], device=self.device, dtype=accumulation_dtype(self.device)
+            [*tables, self.seen, images.fingerprints], device=self.device, dtype=accumulation_dtype(self.device)
         )
         for table, total in zip(tables, sums, strict=False):
             table.copy_(total)
-        self.changed = sums[-2].cpu()
+        self.seen = sums[-2].cpu()
         self.findings.facts |= {
             "num_images": images.num_images,
             "num_blocks": images.num_blocks,
@@ -233,16 +246,24 @@ class _Probe:
 
     def _result(self, epoch: int, step: int) -> ProbeResult:
         self.measuring.note_ledger(self.plan.images.image_ids)
-        labels = [view.label for view in self.plan.bank]
-        self.findings.unchanged([labels[view] for view in (self.changed == 0).nonzero().flatten().tolist()])
+        bank, (changed, without_matrix, geometric) = self.plan.bank, (self.seen > 0).tolist()
+        self.findings.unchanged([view.label for view, seen in zip(bank, changed, strict=True) if not seen])
+        no_matrix = [view.label for view, seen in zip(bank, without_matrix, strict=True) if seen]
+        self.findings.facts["views_without_matrix"] = no_matrix
         tables = self.measuring.tables()
         return ProbeResult(
             layers=[name for name in self.measuring.readouts if name not in (INPUT, OUTPUT)],
             views=[
-                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity) for view in self.plan.bank
+                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, moves)
+                for view, moves in zip(bank, geometric, strict=True)
             ],
             tables=tables,
             epoch=epoch,
             step=step,
             metadata=self.findings.metadata(),
         )
+
+
+def _moves(matrix: Tensor | None) -> bool:
+    """Whether some image's pixels are moved."""
+    return matrix is not None and not torch.allclose(matrix, torch.eye(3).expand_as(matrix), atol=1e-4)

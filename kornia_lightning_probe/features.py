@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
-from tqdm.auto import tqdm
 
-from kornia_lightning_probe.engine import Subject
 from kornia_lightning_probe.findings import Findings
 from kornia_lightning_probe.functional import accumulation_dtype
 from kornia_lightning_probe.images import Block, ProbeImages
-from kornia_lightning_probe.metrics import Site
-from kornia_lightning_probe.metrics.readouts import readouts_of
-from kornia_lightning_probe.randomness import reseed, stable_seed
-from kornia_lightning_probe.recorder import ActivationRecorder
+from kornia_lightning_probe.metrics import Site, readouts_of
+from kornia_lightning_probe.passes import Passes, Subject, ignore
+from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.schedule import slices
 from kornia_lightning_probe.undisturbed import undisturbed
 from kornia_lightning_probe.world import World
@@ -102,99 +99,78 @@ class _Collection:
     ) -> None:
         self.subject, self.images, self.world = subject, images, world
         self.batch_size, self.seed, self.flatten = batch_size, seed, flatten
-        self.recorder = ActivationRecorder(subject.layers, receive=self._receive)
         self.findings = Findings()
         self.rows: dict[str, list[_Row]] = {}
         self.tables: dict[str, Tensor] = {}
         self.filled: dict[str, Tensor] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: set[str] = set()
-        self._ids = range(0)
-        self._scouting, self._owned = True, False
-        self._last: tuple[str, Tensor] | None = None
-        self._output_layer: str | None = None
 
     def run(self, *, progress: bool) -> Features:
+        counts = [self._count(rank) for rank in range(self.world.size)]
+        own = counts[self.world.rank]
+        self.passes = Passes(
+            self.subject,
+            self.findings,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            total=own if progress else None,
+        )
         try:
-            with self.recorder:
-                self._work(progress=progress)
+            with self.passes:
+                self._work(idle=max(counts) - own if self.world.lockstep else 0)
         except Exception as error:
             self.world.fail(error)
             raise
         self.world.meet("done")
         return self._summed()
 
-    def _work(self, *, progress: bool) -> None:
-        counts = [self._count(rank) for rank in range(self.world.size)]
-        own = counts[self.world.rank]
-        with tqdm(total=own, desc="features", unit="pass", disable=not progress, leave=False) as self.bar:
-            scout = self.images.scout.to(self.subject.device)
-            self._owned = any(block.index == 0 for block in self.images.blocks)
-            self._block(scout)
-            self._agree()
-            self._scouting, self._owned = False, True
-            for block in self.images.blocks:
-                if block.index:
-                    self._block(block.to(self.subject.device))
-            self._owned = False
-            for _ in range(max(counts) - own if self.world.lockstep else 0):
-                self._pass(scout, slice(0, min(self.batch_size, len(scout))))
+    def _work(self, *, idle: int) -> None:
+        scout = self.images.scout.to(self.subject.device)
+        self._open_tables(self.passes.sites(self.passes.scout(scout)))
+        for block in self.images.blocks:
+            placed = block.to(self.subject.device)
+            self.passes.run_clean(placed, partial(self._write, placed))
+        for _ in range(idle):
+            self.passes.run(scout, scout.rows(0, 1), ignore, draw="idle", num_rows=1)
 
     def _count(self, rank: int) -> int:
-        """How many passes a process runs: the scout, and its other blocks."""
-        mine = range(rank, self.images.num_blocks, self.world.size)
-        blocks = [self.images.deal[index] for index in {0, *mine}]
-        return sum(len(slices(len(block), self.batch_size)) for block in blocks)
+        """How many passes a process runs: the scout's, and those over its blocks."""
+        deal = self.images.deal
+        blocks = [deal[0], *deal[rank :: self.world.size]]
+        return sum(len(slices(len(block), self.batch_size)) for block in blocks) + (1 if len(deal[0]) > 2 else 0)
 
-    def _block(self, block: Block) -> None:
-        for rows in slices(len(block), self.batch_size):
-            self._pass(block, rows)
-
-    def _pass(self, block: Block, rows: slice) -> None:
-        self._ids = block.ids[rows]
-        self._last = None
-        self.recorder.reset()
-        reseed(stable_seed(self.seed, "forward", block.index, "clean"), device=self.subject.device)
-        output = self.subject.forward(block.rows(rows.start, rows.stop))
-        self._output_layer = self._last[0] if self._last is not None and _is_in(self._last[1], output) else None
-        self._last = None
-        self.bar.update()
-
-    def _receive(self, name: str, activation: Tensor) -> None:
-        if activation.shape[0] != len(self._ids):
-            self.findings.leave_out(
-                name, f"its first axis has {activation.shape[0]} entries where {len(self._ids)} images went in"
-            )
-        elif name not in self.rows and not self._scouting:
-            self.findings.leave_out(name, "it ran on some images only, and not on the first block")
-        elif self.shapes.setdefault(name, tuple(activation.shape[1:])) != tuple(activation.shape[1:]):
+    def _write(self, block: Block, name: str, activation: Tensor, rows: slice) -> None:
+        if name not in self.rows:
+            return
+        if self.shapes[name] != tuple(activation.shape[1:]):
             raise ValueError(
                 f"layer {name!r} gave activations of shape {self.shapes[name]} and of {tuple(activation.shape[1:])}; "
                 "features of all images can only be compared at one size: give the probe images of one size"
             )
-        else:
-            # Held until the pass is over, so that its memory is not another tensor's meanwhile.
-            self._last = (name, activation)
-            with torch.autocast(activation.device.type, enabled=False):
-                self._write(name, activation)
-
-    def _write(self, name: str, activation: Tensor) -> None:
-        if name not in self.rows:
-            self._open_tables(name)
-        self.dtypes.add(str(activation.dtype).removeprefix("torch."))
-        if not self._owned:
-            return
-        ids = slice(self._ids.start, self._ids.stop)
+        ids = slice(block.ids.start + rows.start, block.ids.start + rows.stop)
         for row in self.rows[name]:
             self.tables[row.name][ids] = _in_pieces(row.take, activation, self.tables[row.name].dtype)
         self.filled[name][ids] = 1
 
-    def _open_tables(self, name: str) -> None:
+    def _open_tables(self, sites: list[Site]) -> None:
         device, number = self.subject.device, self.images.num_images
-        self.rows[name] = self._rows_of(Site(name, len(self.rows) + 1, self.shapes[name]))
-        for row in self.rows[name]:
-            self.tables[row.name] = torch.zeros(number, row.width, dtype=accumulation_dtype(device), device=device)
-        self.filled[name] = torch.zeros(number, dtype=accumulation_dtype(device), device=device)
+        for site in sites:
+            if site.kind == "layer":
+                self.shapes[site.name] = site.shape
+                self.rows[site.name] = self._rows_of(site)
+                for row in self.rows[site.name]:
+                    self.tables[row.name] = torch.zeros(
+                        number, row.width, dtype=accumulation_dtype(device), device=device
+                    )
+                self.filled[site.name] = torch.zeros(number, dtype=accumulation_dtype(device), device=device)
+        widths = [(row.name, row.width) for rows in self.rows.values() for row in rows]
+        self.world.meet(f"{stable_seed(repr(widths))} for {len(widths)} layers", what="the layers that run")
+        if "pooled_for_their_size" in self.findings.facts:
+            names = ", ".join(self.findings.facts["pooled_for_their_size"])
+            self.findings.warn(
+                f"these layers were pooled although flatten=True, since the features of {number} images would take "
+                f"more than {MOST_FLATTENED_BYTES >> 20} MiB in each: {names}"
+            )
 
     def _rows_of(self, site: Site) -> list[_Row]:
         width = torch.Size(site.shape).numel()
@@ -204,24 +180,6 @@ class _Collection:
             self.findings.facts.setdefault("pooled_for_their_size", []).append(site.name)
         pooled = [readout for readout in readouts_of(site) if readout.site.representation == "pooled"]
         return [_Row(r.site.name, _flattening(r.take), torch.Size(r.site.shape).numel()) for r in pooled]
-
-    def _agree(self) -> None:
-        for name, reason in self.recorder.left_out.items():
-            self.findings.leave_out(name, reason)
-        fired = list(self.rows)
-        self.findings.layers_fired(fired, chosen=self.subject.layers, exact=self.subject.exact)
-        embedding = self.subject.embedding or fired[-2 if self._output_layer is not None and len(fired) > 1 else -1]
-        if embedding not in fired:
-            raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {fired}")
-        self.findings.facts["embedding"] = embedding
-        sites = [(row.name, row.width) for rows in self.rows.values() for row in rows]
-        self.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
-        if "pooled_for_their_size" in self.findings.facts:
-            names = ", ".join(self.findings.facts["pooled_for_their_size"])
-            self.findings.warn(
-                f"these layers were pooled although flatten=True, since the features of {self.images.num_images} "
-                f"images would take more than {MOST_FLATTENED_BYTES >> 20} MiB in each: {names}"
-            )
 
     def _summed(self) -> Features:
         images, device = self.images, self.subject.device
@@ -248,7 +206,7 @@ class _Collection:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": str(self.subject.device),
-            "activation_dtypes": sorted(self.dtypes),
+            "activation_dtypes": sorted(self.passes.dtypes),
             "world_size": self.world.size,
         }
 
@@ -265,10 +223,3 @@ def _flattened(activation: Tensor) -> Tensor:
 
 def _flattening(take: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda activation: take(activation).reshape(len(activation), -1)
-
-
-def _is_in(activation: Tensor, output: Any) -> bool:
-    return any(
-        isinstance(leaf, Tensor) and leaf.data_ptr() == activation.data_ptr() and leaf.shape == activation.shape
-        for leaf in tree_leaves(output)
-    )

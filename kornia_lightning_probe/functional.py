@@ -49,7 +49,8 @@ def squared_norm(x: Tensor) -> Tensor:
     rows = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
     whole = rows.shape[1] // _PIECE * _PIECE
     if whole == 0 or rows.dtype == torch.float64:
-        return torch.linalg.vector_norm(rows, dim=1).to(wide).square()
+        total: Tensor = torch.linalg.vector_norm(rows, dim=1).to(wide).square()
+        return total
     norms = torch.linalg.vector_norm(rows[:, :whole].reshape(x.shape[0], -1, _PIECE), dim=2)
     total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square()
     if whole < rows.shape[1]:
@@ -85,7 +86,7 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
     size = len(buffer)
     pieces = [
         squared_norm(torch.sub(part, y if len(y) == 1 else y[start : start + size], out=buffer[: len(part)]))
-        for start, part in zip(range(0, len(x), size), x.split(size), strict=True)
+        for start, part in zip(range(0, len(x), size), torch.split(x, size), strict=True)
     ]
     return torch.cat(pieces)
 

@@ -58,17 +58,19 @@ class Measuring:
     Args:
         metrics: as the user gave them.
         findings: where remarks and what is left out go.
+        default_set: whether nobody asked for just these metrics, so that one that applies nowhere is no news.
 
     Attributes:
         metrics: the prepared copies, by name.
         readouts: by layer, the ways in which it is read.
     """
 
-    def __init__(self, metrics: Sequence[ProbeMetric], findings: Findings) -> None:
+    def __init__(self, metrics: Sequence[ProbeMetric], findings: Findings, *, default_set: bool = False) -> None:
         ledgers = [metric for metric in metrics if isinstance(metric, Ledger)]
         self.metrics: dict[str, ProbeMetric] = {}
         self.readouts: dict[str, list[Readout]] = {}
         self._given = metrics
+        self._default_set = default_set
         self._ledger = next((metric for metric in ledgers if metric.representation == "activation"), Ledger())
         self._findings = findings
         self._centres: dict[str, list[Centre]] = {}
@@ -85,8 +87,11 @@ class Measuring:
         for metric in (*self._given, *extra):
             concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
             if not concerned:
-                left_out = self._findings.facts.setdefault("metrics_left_out", {})
-                left_out[metric.name] = "it applies to none of the layers, or needs labels or class scores"
+                reason = f"this metric applies to none of {[site.name for site in sites]}"
+                if self._default_set:
+                    self._findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
+                else:
+                    self._findings.leave_out(metric.name, reason)
                 continue
             prepared = metric.prepare(views, [readout.site.name for readout in concerned], num_images, device=device)
             self.metrics[metric.name] = prepared

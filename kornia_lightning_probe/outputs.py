@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.functional import upcast
+
 _SCORES = ("logits", "out", "scores", "output")
+_IGNORED = 255
+# How far the sum of probabilities may be from 1: of float32, and of what was rounded to half precision.
+_SUM, _HALF_SUM = 1e-4, 4e-3
 
 
 def find_scores(output: Any) -> Tensor | None:
@@ -46,22 +52,54 @@ def why_no_scores(
     """
     if scores is None:
         return "no tensor of class scores was found in it (a detection, or a structure of its own?)"
-    if not scores.is_floating_point() or scores.ndim not in (2, 4):
-        return f"its shape is {tuple(scores.shape)}, expected (B, classes) or (B, classes, H, W) of floats"
-    if scores.shape[1] < 2:
+    if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):
         return "it has one number for each image, so it is a regression or a single logit"
+    if not scores.is_floating_point() or scores.ndim not in (2, 4) or scores.shape[1] < 2:
+        dtype = str(scores.dtype).removeprefix("torch.")
+        return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
     if other_targets:
         return f"the images come with {other_targets} where class labels are integers, one for each image"
-    if scores.ndim == 4 and tuple(scores.shape[1:]) == image_shape:
-        return "it has the shape of the images, so it is an image"
-    if labels is not None and int(labels.max()) >= scores.shape[1] and int(labels.max()) != 255:
-        return f"labels go up to {int(labels.max())} and it has {scores.shape[1]} entries"
+    if tuple(scores.shape[1:]) in (image_shape, (math.prod(image_shape),)):
+        return "it has as many numbers as the image, so it is an image"
+    highest = -1 if labels is None else _highest(labels)
+    if highest >= scores.shape[1]:
+        return f"labels go up to {highest} and it has {scores.shape[1]} entries"
     return ""
+
+
+def _highest(labels: Tensor) -> int:
+    """The highest class; in masks 255 is none, by a convention older than these libraries."""
+    classes = labels[labels != _IGNORED] if labels.ndim > 1 else labels
+    return int(classes.max()) if classes.numel() else -1
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether scores are probabilities, by all images of a block: none negative, and each image's sum 1.
+
+    Args:
+        scores: (B, classes); images that are not finite, or all zeros since they were masked, say nothing.
+
+    Example:
+        >>> are_probabilities(torch.tensor([[0.25, 0.75], [1.0, 0.0]])), are_probabilities(torch.tensor([[2.0, -1.0]]))
+        (True, False)
+    """
+    told = scores[scores.isfinite().all(1) & (scores != 0).any(1)].double()
+    rounded = any(torch.equal(told.to(dtype).double(), told) for dtype in (torch.bfloat16, torch.float16))
+    tolerance = _HALF_SUM if rounded else _SUM
+    return len(told) > 0 and bool((told >= 0).all()) and bool(((told.sum(1) - 1).abs() < tolerance).all())
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """The logits whose softmax these probabilities are, finite for a probability of 0; float32 where half came.
+
+    Example:
+        >>> log_probabilities(torch.tensor([[0.25, 0.75]])).softmax(1)
+        tensor([[0.2500, 0.7500]])
+    """
+    wide = upcast(probabilities)
+    return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()
 
 
 def as_logits(scores: Tensor) -> Tensor:
     """Scores whose softmax is the prediction: probabilities become their logarithms, anything else stays."""
-    sums = scores.sum(1)
-    if bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-        return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
-    return scores
+    return log_probabilities(scores) if are_probabilities(scores) else scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -140,7 +141,7 @@ class Passes:
             output = self.run(
                 block,
                 inputs,
-                lambda name, x, rows=rows: sink(name, x, rows),
+                partial(_with_rows, sink, rows),
                 draw=draw,
                 num_rows=rows.stop - rows.start,
             )
@@ -216,7 +217,7 @@ class Passes:
             self._take(name, activation)
 
     def _take(self, name: str, activation: Tensor) -> None:
-        if name != OUTPUT:
+        if name not in (INPUT, OUTPUT):
             # Held until the next, so that its memory can't become the output's.
             self._last = activation
             self.dtypes.add(str(activation.dtype).removeprefix("torch."))
@@ -236,6 +237,10 @@ class Passes:
                 self.wants_scores = False
         if self.wants_scores and scores is not None:
             self._receive(OUTPUT, as_logits(scores.detach()))
+
+
+def _with_rows(sink: Callable[[str, Tensor, slice], None], rows: slice, name: str, activation: Tensor) -> None:
+    sink(name, activation, rows)
 
 
 def ignore(_name: str, _activation: Tensor) -> None:

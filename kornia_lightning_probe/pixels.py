@@ -80,13 +80,12 @@ class PixelScale:
             unit = (unit * (high - low) - (mean - low)) / std
         return unit.to(dtype).contiguous()
 
-    def check(self, images: Tensor, *, what: str = "images", numbers: Sequence[int] | None = None) -> None:
+    def check(self, images: Tensor, *, what: str = "images") -> None:
         """Raise where images can't be what `mean`, `std` and `value_range` say that they are.
 
         Args:
             images: (B, C, H, W), floating point, as the loader gives them.
             what: how the message calls them.
-            numbers: the images' numbers in their source, for the message; default: their rows.
 
         Raises:
             TypeError: for anything but a floating point tensor.
@@ -99,9 +98,8 @@ class PixelScale:
         finite = torch.isfinite(images).flatten(1).all(dim=1)
         if not bool(finite.all()):
             rows = (~finite).nonzero().flatten().tolist()
-            which = f"rows {_some(rows)}" if numbers is None else f"images {_some([numbers[row] for row in rows])}"
             raise ValueError(
-                f"{what}: NaN or infinite pixels in {len(rows)} of {len(images)} images ({which}). "
+                f"{what}: NaN or infinite pixels in {len(rows)} of {len(images)} images (rows {_some(rows)}). "
                 "Repair or leave out these images."
             )
         self._check_range(images, what)

@@ -107,6 +107,7 @@ def probe_model(
         images=images,
         bank=bank.fit_channels(images.scout.images[0].shape[1]),
         metrics=resolve_metrics(metrics),
+        default_set=metrics is None,
         reference=others,
         batch_size=batch_size,
         seed=seed,

@@ -41,13 +41,14 @@ class ViewInfo:
     """The name of one view: an augmentation at one level (from 1) and its severity, a physical magnitude.
 
     `from_identity` says that the severity is the distance from the identity, as in every ladder of the presets: at
-    severity 0 the augmentation does nothing.
+    severity 0 the augmentation does nothing. `geometric` says that it moved pixels, by a matrix that is known.
     """
 
     augmentation: str
     level: int
     severity: float
     from_identity: bool = False
+    geometric: bool = False
 
 
 @dataclass(frozen=True, eq=False)

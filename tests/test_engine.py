@@ -166,7 +166,7 @@ def test_a_layer_that_runs_on_later_images_only_is_left_out_with_the_reason():
 
         def forward(self, x):
             self.calls += 1
-            return self.rare(x) if self.calls > 4 else self.always(x)
+            return self.rare(x) if self.calls > 6 else self.always(x)
 
     net = nn.Sequential(Sometimes(), nn.Linear(432, 2))
     result = run(net, IMAGES, plain_bank(), layers=["re:.*(always|rare)", "1"])

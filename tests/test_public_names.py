@@ -8,6 +8,7 @@ import kornia_lightning_probe
 NAMES = [
     "ActivationRecorder",
     "AugmentationBank",
+    "DriftProbe",
     "ProbeImages",
     "ProbeResult",
     "SensitivityProbe",

@@ -161,12 +161,20 @@ class ProbeMetric(Metric):
             )
         place = torch.device(self.device if device is None else device)
         wide = accumulation_dtype(place)
-        prepared = self.clone().to(place)
-        prepared.layers = tuple(layers)
-        zeros = torch.zeros(len(self.statistics), *shape, dtype=wide, device=place)
-        prepared.add_state("table", zeros, dist_reduce_fx="sum")
-        prepared.add_state("filled", torch.zeros(shape, dtype=wide, device=place), dist_reduce_fx="sum")
+        # Lightning validates under inference mode, and a tensor made there can't be written to afterwards.
+        with torch.inference_mode(False):
+            prepared: ProbeMetric = self.clone().to(place)  # type: ignore[assignment]  # a Metric for torchmetrics
+            prepared.layers = tuple(layers)
+            zeros = torch.zeros(len(self.statistics), *shape, dtype=wide, device=place)
+            prepared.add_state("table", zeros, dist_reduce_fx="sum")
+            prepared.add_state("filled", torch.zeros(shape, dtype=wide, device=place), dist_reduce_fx="sum")
+            prepared.reset()
         return prepared
+
+    def reset(self) -> None:
+        """Empty the tables."""
+        with torch.inference_mode(False):
+            super().reset()
 
     @property
     def is_prepared(self) -> bool:
@@ -187,6 +195,14 @@ class ProbeMetric(Metric):
         """
         self._require_tables("update")
         views = (about.view_index, about.view_index + about.num_views)
+        for kind, (start, stop), size in (
+            ("images", about.ids, self.filled.shape[2]),
+            ("views", views, len(self.filled)),
+        ):
+            if not 0 <= start < stop <= size:
+                raise ValueError(
+                    f"{kind} {start} to {stop - 1} came for metric {self.name!r}, whose tables hold {size} {kind}"
+                )
         self.write({about.layer: self.measure(clean, augmented, about)}, views, about.ids, about.valid)
 
     def write(
@@ -207,6 +223,12 @@ class ProbeMetric(Metric):
         Raises:
             ValueError: where statistics or shapes are not those declared, or a layer is not in the tables.
         """
+        for values in measured.values():
+            if not isinstance(values, Mapping):
+                raise TypeError(
+                    f"{type(self).__name__}.measure returned a {type(values).__name__}, expected a dict with a tensor "
+                    f"(B,), one scalar per image, for each of {list(self.statistics)}"
+                )
         measured = {layer: values for layer, values in measured.items() if values}
         if not measured:
             return
@@ -260,9 +282,16 @@ class ProbeMetric(Metric):
             ValueError: where tables differ in shape.
         """
         self._require_tables("merge_state")
+        if not isinstance(incoming_state, dict | Metric):
+            raise TypeError(f"can't merge a {type(incoming_state).__name__}, expected a metric or its metric_state")
         if isinstance(incoming_state, ProbeMetric):
             incoming_state._require_tables("merge_state")
-        state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+            if incoming_state.layers != self.layers:
+                raise ValueError(
+                    f"metric {self.name!r} can't merge tables of layers {list(incoming_state.layers)} into those of "
+                    f"{list(self.layers)}: both must be prepared for the same views, layers and images"
+                )
+        state: dict[str, Any] = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         for name in ("table", "filled"):
             if name in state and state[name].shape != getattr(self, name).shape:
                 raise ValueError(

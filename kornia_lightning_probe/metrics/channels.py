@@ -42,7 +42,7 @@ class ChannelDominance(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's share, for each of its images."""
-        variance = about.block.channel_variance
+        variance = _variance(about)
         share = torch.where(variance.sum() > 0, variance.max() / variance.sum(), torch.nan)
         return {"share": share.expand(len(about.augmented))}
 
@@ -93,7 +93,7 @@ class MedianSensitivity(ProbeMetric):
         """The block's median, for each of its images."""
         moved, finite = about.movement
         change = moved.square().sum(1) / finite.sum(1, keepdim=True)
-        median = ratio_of_roots(change, 2 * about.block.channel_variance).nanmedian(1, keepdim=True).values
+        median = ratio_of_roots(change, 2 * _variance(about)).nanquantile(0.5, dim=1, keepdim=True)
         return {"median": torch.where(finite, median, torch.nan).flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -103,4 +103,10 @@ class MedianSensitivity(ProbeMetric):
 
 
 def _has_channels(site: Site) -> bool:
-    return site.kind == "layer" and site.shape[-1] >= FEW
+    return site.kind == "layer" and site.shape[-1:] >= (FEW,)
+
+
+def _variance(about: About) -> Tensor:
+    # One image beside a reference would divide by zero images, and all channels would seem to stand still.
+    variance = about.block.channel_variance
+    return torch.where(variance.isfinite(), variance, torch.nan)

@@ -12,6 +12,10 @@ from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
+# Of two deviations, one shorter than so many roundings of the other is nothing but rounding; the cosine, in which they
+# are subtracted, would be wrong by some hundredths there and by anything below.
+_SHORTEST = 100
+
 
 class CentredCosine(ProbeMetric):
     r"""Mean cosine of the angle between :math:`a_i - m` and :math:`b_i - m`, in [-1, 1]; m is the clean block's mean.
@@ -19,7 +23,8 @@ class CentredCosine(ProbeMetric):
     1: the representation keeps its direction, whatever its length; 0: it is unrelated; two unrelated images of a block
     of n read :math:`-1/(n-1)`. It comes from three distances, :math:`(|a-m|^2 + |b-m|^2 - |b-a|^2) / (2|a-m||b-m|)`,
     so that it costs one pass over the activations beside sensitivity. Raw cosine, uncentred, tends to 1 wherever the
-    mean is large beside the spread and says nothing there. NaN for an image that lies on the mean.
+    mean is large beside the spread and says nothing there. NaN for an image that lies on the mean, with or without the
+    augmentation, up to rounding: there is no direction then.
 
     Example:
         >>> import torch
@@ -37,8 +42,9 @@ class CentredCosine(ProbeMetric):
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's cosine."""
         before, after = about.block.squared_deviation[about.rows], about.squared_deviation
-        product = 2 * (before * after).sqrt()
-        return {"cosine": torch.where(product > 0, (before + after - about.squared_distance) / product, torch.nan)}
+        cosine = (before + after - about.squared_distance) / (2 * (before * after).sqrt())
+        nothing = (_SHORTEST * torch.finfo(about.augmented.dtype).eps) ** 2 * torch.maximum(before, after)
+        return {"cosine": torch.where(torch.minimum(before, after) > nothing, cosine.clamp(-1.0, 1.0), torch.nan)}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over images and its standard error."""

@@ -117,7 +117,8 @@ class SharedShift(ProbeMetric):
     r"""The part of the movement that all images share, :math:`|\overline{b-a}|^2 / \overline{|b-a|^2}`, up to 1.
 
     1: the view adds one vector to every image; 0: images move in unrelated directions. Products of an image with itself
-    are left out, so unrelated movement reads 0 in expectation and can come out below it.
+    are left out, so unrelated movement reads 0 in expectation and can come out below it; there the standard error is
+    too large, by a factor of up to the square root of 2. NaN where nothing moves, and for a block of one image.
 
     Example:
         >>> import torch

@@ -11,6 +11,7 @@ from kornia_lightning_probe.functional import jensen_shannon, mean_with_error
 from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.outputs import are_probabilities, log_probabilities
 
 
 class _PredictionMetric(ProbeMetric):
@@ -58,6 +59,8 @@ class FlipRate(_PredictionMetric):
 class JensenShannon(_PredictionMetric):
     """Jensen-Shannon divergence of the predicted distributions without and with the view, in nats, in [0, ln 2].
 
+    Scores are logits, or probabilities where those of a whole clean block are: not negative, with a sum of 1.
+
     Example:
         >>> import torch
         >>> from kornia_lightning_probe.metrics import About
@@ -72,22 +75,49 @@ class JensenShannon(_PredictionMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's divergence."""
+        if about.block.remember(("predictions", "probabilities"), lambda: are_probabilities(about.block.activation)):
+            clean, augmented = log_probabilities(clean), log_probabilities(augmented)
         return {"value": jensen_shannon(clean, augmented)}
 
 
 class Accuracy(_PredictionMetric):
-    """The share of images whose predicted class under the view is their label, in [0, 1]."""
+    """The share of images whose predicted class under the view is their label, in [0, 1].
+
+    An image whose label is no class (below 0, or beyond the scores) is left out.
+
+    Example:
+        >>> import torch
+        >>> from kornia_lightning_probe.metrics import About
+        >>> clean, moved = torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+        >>> metric = Accuracy().prepare(views=["swap"], layers=["output"], num_images=2)
+        >>> metric.update(clean, moved, About.of(clean, moved, layer="output", labels=torch.tensor([0, 1])))
+        >>> float(metric.compute().value)
+        0.5
+    """
 
     name = "accuracy"
     needs_labels = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """1 where the prediction is right."""
-        return {"value": _known(augmented, augmented.argmax(1) == _labels(about))}
+        labels = _labels(about)
+        return {"value": _among_classes(labels, augmented, _known(augmented, augmented.argmax(1) == labels))}
 
 
 class AccuracyDrop(_PredictionMetric):
-    """Accuracy on the clean images minus accuracy under the view, in [-1, 1]; paired by image, and so is its error."""
+    """Accuracy on the clean images minus accuracy under the view, in [-1, 1]; paired by image, and so is its error.
+
+    An image whose label is no class (below 0, or beyond the scores) is left out.
+
+    Example:
+        >>> import torch
+        >>> from kornia_lightning_probe.metrics import About
+        >>> clean, moved = torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+        >>> metric = AccuracyDrop().prepare(views=["swap"], layers=["output"], num_images=2)
+        >>> metric.update(clean, moved, About.of(clean, moved, layer="output", labels=torch.tensor([0, 1])))
+        >>> float(metric.compute().value)  # 1 without the view, 1/2 under it
+        0.5
+    """
 
     name = "accuracy_drop"
     needs_labels = True
@@ -96,13 +126,17 @@ class AccuracyDrop(_PredictionMetric):
         """1 where only the clean prediction is right, -1 where only the other one is."""
         labels = _labels(about)
         drop = (clean.argmax(1) == labels).to(torch.float32) - (augmented.argmax(1) == labels).to(torch.float32)
-        return {"value": _known(augmented, drop)}
+        return {"value": _among_classes(labels, augmented, _known(augmented, drop))}
 
 
 def _labels(about: About) -> Tensor:
     if about.labels is None:
         raise ValueError("accuracy needs labels: pass labels=, or images that come with integer labels")
     return about.labels
+
+
+def _among_classes(labels: Tensor, scores: Tensor, values: Tensor) -> Tensor:
+    return torch.where((labels >= 0) & (labels < scores.shape[1]), values, torch.nan)
 
 
 def _known(scores: Tensor, values: Tensor) -> Tensor:

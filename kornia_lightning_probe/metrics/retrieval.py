@@ -18,7 +18,8 @@ class RetrievalAUC(ProbeMetric):
 
     The gallery is the block: the share of :math:`j \ne i` with :math:`|b_i - a_j| > |b_i - a_i|`, ties one half; so an
     area under a ROC curve, whose expectation does not depend on the gallery's size, as that of top-1 does. 1: every
-    image still finds itself; one half: chance, also for a collapsed embedding, where all distances tie.
+    image still finds itself; one half: chance, also for a collapsed embedding, where all distances tie. NaN for a block
+    of one image, which has no gallery.
 
     Example:
         >>> import torch
@@ -38,8 +39,10 @@ class RetrievalAUC(ProbeMetric):
         """Each image's share."""
         wide = about.squared_distance.dtype
         # Distances do not change when all is centred, and cdist's differences keep more digits.
-        query = (augmented - about.block.mean).flatten(1).to(wide)
-        gallery = (about.block.activation - about.block.mean).flatten(1).to(wide)
+        query, gallery = (
+            (activation - about.block.mean).reshape(len(activation), -1).to(wide)
+            for activation in (augmented, about.block.activation)
+        )
         distance = torch.cdist(query, gallery, compute_mode="donot_use_mm_for_euclid_dist")
         numbers = torch.arange(len(gallery), device=gallery.device)[about.rows].unsqueeze(1)
         own = distance.gather(1, numbers)

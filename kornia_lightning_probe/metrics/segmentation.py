@@ -1,0 +1,107 @@
+"""Measures of a segmentation's output: does each pixel keep its predicted class, wherever the view has moved it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional import mean_with_error, piece_of, upcast
+from kornia_lightning_probe.influence import mean_influence
+from kornia_lightning_probe.metrics.about import About, Site
+from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.warping import GridWarp, Phase, Size, calibrated_phase, moves, sample
+
+# An eroded mask has nothing left of a smaller output.
+_SMALLEST = 3
+
+
+class PixelFlipRate(ProbeMetric):
+    """The share of pixels whose predicted class changes under the view, in [0, 1], mean over images.
+
+    Under a view that moves pixels, what is predicted for Tx is compared with what was predicted for x, moved by the
+    view's own matrix: the clean scores are carried along, then the highest one counts. Only those pixels count then
+    whose source lies inside the output, without those at the edge of that area. So 0 for a network that moves along, and
+    not measured under a view that does not tell its matrix, which may have moved anything.
+
+    Until :meth:`calibrate` is called, an output smaller than the image is taken to tile it ("half-pixel").
+
+    Attributes:
+        phases: where the cells of a calibrated output lie, by its name.
+
+    Example:
+        >>> import torch
+        >>> from kornia_lightning_probe.metrics import About
+        >>> scores = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> flip = torch.tensor([[-1.0, 0.0, 7.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).repeat(4, 1, 1)
+        >>> about = About.of(scores, scores.flip(-1), layer="output", matrix=flip, image_size=(8, 8))
+        >>> metric = PixelFlipRate().prepare(views=["hflip"], layers=["output"], num_images=4)
+        >>> metric.update(about.clean, about.augmented, about)
+        >>> float(metric.compute().value)  # the classes move as the pixels do
+        0.0
+    """
+
+    name = "pixel_flip_rate"
+    statistics = ("flipped",)
+    scope = "output"
+    calibrates: ClassVar[bool] = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.phases: dict[str, Phase] = {}
+
+    def applies_to(self, site: Site) -> bool:
+        """Class scores of at least 3 x 3 pixels."""
+        return super().applies_to(site) and len(site.shape) == 3 and min(site.shape[1:]) >= _SMALLEST
+
+    def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size) -> None:
+        """Find out where an output's cells lie; see :func:`~kornia_lightning_probe.warping.calibrated_phase`.
+
+        Args:
+            site: the output.
+            clean: the scores of some images, (n, classes, H, W).
+            flipped: the scores of the same images, mirrored left to right.
+            image_size: height and width of the images in pixels.
+        """
+        self.phases[site.name] = calibrated_phase(upcast(clean), upcast(flipped), image_size)
+
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+        """Each image's share of pixels, of those that can tell."""
+        if about.matrix is None or about.image_size is None:
+            return {}
+        moved = moves(about.matrix, about.image_size)
+        expected, known = clean.argmax(1), clean.new_ones(augmented[:, 0].shape, dtype=torch.bool)
+        if moved.any():
+            grid = self._grid(about, (augmented.shape[2], augmented.shape[3]))
+            stays = ~moved.to(augmented.device).view(-1, 1, 1)
+            expected = torch.where(stays, expected, _carried_classes(clean, grid))
+            known = grid.mask | stays
+        flipped = ((expected != augmented.argmax(1)) & known).flatten(1).sum(1) / known.flatten(1).sum(1)
+        return {"flipped": torch.where(augmented.flatten(1).isfinite().all(1), flipped, torch.nan)}
+
+    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean over images and its standard error."""
+        estimate = mean_with_error(table["flipped"])
+        return estimate.value, estimate.std_error
+
+    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
+        """How far each image moves the value."""
+        return mean_influence(table["flipped"])
+
+    def _grid(self, about: About, size: Size) -> GridWarp:
+        matrix, image_size = about.matrix, about.image_size
+        if matrix is None or image_size is None:
+            raise ValueError("a grid can't be carried without the view's matrix and the image's size")
+        phase = self.phases.get(about.layer, "half-pixel")
+        return GridWarp(
+            matrix, image_size, size, phase=phase, device=about.augmented.device, through=about.through
+        )
+
+
+def _carried_classes(scores: Tensor, grid: GridWarp) -> Tensor:
+    """The class of each pixel once the scores have moved, (B, H, W)."""
+    step = len(piece_of(scores))
+    parts = zip(torch.split(scores, step), torch.split(grid.sources, step), strict=True)
+    return torch.cat([sample(part, points).argmax(1) for part, points in parts])
