@@ -7,6 +7,7 @@ or with --devices 2 on two processes. Real images, no download, about a minute o
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import kornia.augmentation as K  # noqa: N812 - Kornia's own convention
@@ -21,33 +22,42 @@ from kornia_lightning_probe import AugmentationBank, ProbeResult, SensitivityPro
 from kornia_lightning_probe.plotting import plot_bank, plot_profile
 
 LAYERS = ["conv1", "conv2", "conv3", "features", "logits"]
+TRAIN_AUGMENTATIONS = {
+    "none": nn.Identity,
+    "rotation": partial(K.RandomRotation, 60.0, p=1.0),
+    "noise": partial(K.RandomGaussianNoise, std=0.3, p=1.0),
+}
 
 
 class DigitsNet(pl.LightningModule):
     """Three convolutions, a layer of features and ten logits.
 
     Args:
-        rotate: whether to train under random rotations of up to 60 degrees.
+        train_augmentation: what the training images go through: "none", "rotation" (up to 60 degrees to either side)
+            or "noise" (Gaussian, sigma 0.3).
     """
 
-    def __init__(self, *, rotate: bool = False) -> None:
+    def __init__(self, *, train_augmentation: str = "none") -> None:
         super().__init__()
         self.conv1 = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU())
         self.conv2 = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         self.conv3 = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         self.features = nn.Sequential(nn.Flatten(), nn.Linear(256, 64), nn.ReLU())
         self.logits = nn.Linear(64, 10)
-        self.augmentation = K.RandomRotation(60.0, p=1.0) if rotate else nn.Identity()
+        self.augmentation = TRAIN_AUGMENTATIONS[train_augmentation]()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, 10) of images (B, 1, 8, 8)."""
         out: Tensor = self.logits(self.features(self.conv3(self.conv2(self.conv1(images)))))
         return out
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _batch_idx: int) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy on augmented images."""
-        images, labels = batch
-        loss = nn.functional.cross_entropy(self(self.augmentation(images)), labels)
+        return nn.functional.cross_entropy(self(self.augmentation(images)), labels)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _batch_idx: int) -> Tensor:
+        """The loss, logged."""
+        loss = self.loss(*batch)
         self.log("train/loss", loss)
         return loss
 
@@ -84,36 +94,44 @@ def digits_bank() -> AugmentationBank:
     )
 
 
-def train(folder: Path, *, rotate: bool, epochs: int, devices: int, seed: int) -> SensitivityProbe:
+def probe_interval(epochs: int) -> int:
+    """Epochs from one probe to the next, so that there are about five, among them the first epoch and the last."""
+    last = epochs - 1
+    return min((n for n in range(1, last + 1) if last % n == 0), key=lambda n: abs(n - last / 5), default=1)
+
+
+def train(folder: Path, *, train_augmentation: str, epochs: int, devices: int, seed: int) -> SensitivityProbe:
     """One training with the probe.
 
     Args:
         folder: where TensorBoard logs and the probe's JSON go.
-        rotate: whether to train under random rotations.
+        train_augmentation: "none", "rotation" or "noise".
         epochs: how many.
         devices: the number of processes.
-        seed: of the weights, the batches and the split.
+        seed: of the weights and the batches.
 
     Returns:
         The probe, with its history.
     """
     pl.seed_everything(seed, verbose=False)
     train_set, val_set = digits()
-    probe = SensitivityProbe(digits_bank(), layers=LAYERS, num_images=512, every_n_epochs=max(1, epochs // 5))
+    probe = SensitivityProbe(digits_bank(), layers=LAYERS, num_images=512, every_n_epochs=probe_interval(epochs))
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         callbacks=[probe],
-        logger=TensorBoardLogger(folder, name="rotate" if rotate else "plain", version=""),
+        logger=TensorBoardLogger(
+            folder, name={"none": "plain", "rotation": "rotate"}.get(train_augmentation, train_augmentation), version=""
+        ),
         log_every_n_steps=10,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
     )
     trainer.fit(
-        DigitsNet(rotate=rotate),
+        DigitsNet(train_augmentation=train_augmentation),
         DataLoader(train_set, batch_size=64, shuffle=True),
         DataLoader(val_set, batch_size=256),
     )
@@ -145,7 +163,13 @@ def main() -> None:
     results: dict[str, ProbeResult] = {}
     for rotate in (False, True) if args.compare else (args.rotate,):
         name = "trained with rotation" if rotate else "trained"
-        probe = train(args.output, rotate=rotate, epochs=args.epochs, devices=args.devices, seed=args.seed)
+        probe = train(
+            args.output,
+            train_augmentation="rotation" if rotate else "none",
+            epochs=args.epochs,
+            devices=args.devices,
+            seed=args.seed,
+        )
         if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
             continue
         results.setdefault("untrained", probe.history[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -168,6 +169,7 @@ class _Cells(NamedTuple):
 
     value: Tensor
     std_error: Tensor
+    attempted: Tensor
     shares: Tensor | None
 
 
@@ -228,7 +230,8 @@ class _Common:
         columns = [places[layer] for layer in layers]
         image_shares = table.shares(views)
         kept = None if image_shares is None else image_shares[:, columns]
-        return _Cells(table.value[views][:, columns], table.std_error[views][:, columns], kept)
+        cells = (tensor[views][:, columns] for tensor in (table.value, table.std_error, table.attempted))
+        return _Cells(*cells, kept)
 
     def left_out(self) -> Iterator[str]:
         """Sentences on what only one of the results has."""
@@ -310,9 +313,11 @@ def _rows(
     means = groups is common.augmentations
     depths = [common.results[0].layer_index(layer) for layer in pair.layers]
     numbers = [part.tolist() for part in (first, second, change, error, z_score, beyond)]
+    applies = pair.first.attempted | pair.second.attempted
     for group, *of_group in zip(groups, *numbers, strict=True):
         view = common.views[group[0]]
-        for layer, depth, *cell in zip(pair.layers, depths, *of_group, strict=True):
+        concerned = applies[list(group)].any(0).tolist()
+        for layer, depth, *cell in compress(zip(pair.layers, depths, *of_group, strict=True), concerned):
             yield ComparisonRow(
                 metric=metric,
                 layer=layer,

@@ -22,6 +22,7 @@ from kornia_lightning_probe.outputs import as_logits, find_scores, why_no_scores
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.recorder import ActivationRecorder, named_entries
 from kornia_lightning_probe.schedule import slices
+from kornia_lightning_probe.undisturbed import default_dtype
 
 INPUT = "input"
 OUTPUT = "output"
@@ -53,8 +54,9 @@ class Subject:
 class Passes:
     """Runs a model on rows of blocks and hands every activation, with its images in front, to a sink.
 
-    Hooks live from entering the ``with`` to leaving it. The pixels come first, as the layer ``input``; class scores
-    come last, as ``output``, where they are wanted and the output is such.
+    Hooks live from entering the ``with`` to leaving it, and the default dtype is float32 there but for the forward. The
+    pixels come first, as the layer ``input``; class scores come last, as ``output``, where they are wanted and the
+    output is such.
 
     Args:
         subject: the model.
@@ -94,12 +96,14 @@ class Passes:
         self._known: frozenset[str] | None = None
         self._last: Tensor | None = None
         self._ends_in_output = False
+        self._dtype = torch.get_default_dtype()
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             opening.enter_context(self._recorder)
             bar = tqdm(total=self._total, desc="probe", unit="pass", disable=self._total is None, leave=False)
             self._bar = opening.enter_context(bar)
+            opening.enter_context(default_dtype(torch.float32))
             self._open = opening.pop_all()
         return self
 
@@ -126,7 +130,8 @@ class Passes:
         self._recorder.reset()
         reseed(stable_seed(self._seed, "forward", block.index, draw), device=self.subject.device)
         self._receive(INPUT, _pixels(inputs, block.image_keys))
-        output = self.subject.forward(inputs)
+        with default_dtype(self._dtype):
+            output = self.subject.forward(inputs)
         if self.wants_scores:
             self._receive_scores(output, block)
         self._sink = ignore
@@ -221,8 +226,10 @@ class Passes:
             # Held until the next, so that its memory can't become the output's.
             self._last = activation
             self.dtypes.add(str(activation.dtype).removeprefix("torch."))
-        if torch.is_autocast_enabled(activation.device.type):
-            with torch.autocast(activation.device.type, enabled=False):
+        # The forward's precision is not that of what is measured.
+        kind = activation.device.type
+        if torch.is_autocast_enabled(kind) or torch.get_default_dtype() != torch.float32:
+            with torch.autocast(kind, enabled=False), default_dtype(torch.float32):
                 self._sink(name, activation)
         else:
             self._sink(name, activation)

@@ -44,6 +44,20 @@ def undisturbed(model: nn.Module, *, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Another default dtype for as long as the block lasts."""
+    before = torch.get_default_dtype()
+    if before == dtype:
+        yield
+        return
+    try:
+        torch.set_default_dtype(dtype)
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     try:

@@ -289,10 +289,8 @@ def test_of_many_images_that_are_measured_twice_some_are_named():
 def test_images_outside_of_the_tables_are_an_error_and_never_lost(ids):
     clean, augmented = pair(len(ids))
     metric = prepared(MeanShift(), 4)
-    record = about(clean, augmented)
-    with pytest.raises(ValueError, match=r"4 images"):
+    with pytest.raises(ValueError, match="4 images"):
         metric.update(clean, augmented, about(clean, augmented, ids))
-    metric.update(clean, augmented, record)
 
 
 def test_a_layer_that_is_not_in_the_tables_is_an_error():
@@ -413,8 +411,9 @@ def test_a_metric_that_was_made_under_inference_mode_is_usable_outside(moment):
         metric = LayerSensitivity()
     with torch.inference_mode(moment == "prepared"):
         ready = prepared(metric, 8)
-    with torch.inference_mode(moment == "reset"):
-        ready.reset()
+    if moment == "reset":
+        with torch.inference_mode():
+            ready.reset()
     update(ready, clean, augmented)
     assert_same(ready.compute(), estimate(LayerSensitivity(), clean, augmented))
 
@@ -429,10 +428,10 @@ def test_activations_made_under_inference_mode_can_be_measured_inside_and_outsid
 
 @pytest.mark.parametrize("call", ["update", "forward"])
 def test_activations_that_train_are_measured_without_keeping_their_graph(call):
-    clean, augmented = pair(8)
+    clean = normal(8, 6).requires_grad_()
+    augmented = 2 * clean
     ready = prepared(MeanShift(), 8)
-    training, moved = clean.requires_grad_(), augmented * clean.requires_grad_().sign().abs()
-    (ready.update if call == "update" else ready)(training, moved, about(training, moved))
+    (ready.update if call == "update" else ready)(clean, augmented, about(clean, augmented))
     assert not ready.table.requires_grad
     assert ready.compute().num_images == 8
 
@@ -476,20 +475,19 @@ def test_merging_the_same_images_names_them():
         first.compute()
 
 
-@pytest.mark.parametrize(
-    ("views", "layers", "count"), [(("a", "b"), (LAYER,), 4), (("view",), (LAYER, "fc"), 4), (("view",), (LAYER,), 5)]
-)
-def test_merging_tables_of_another_shape_is_an_error(views, layers, count):
+@pytest.mark.parametrize(("views", "count"), [(("a", "b"), 4), (("view",), 5)])
+def test_merging_tables_of_another_shape_is_an_error(views, count):
     mine = prepared(MeanShift(), 4)
-    other = prepared(MeanShift(), count, views=views, layers=layers)
-    sizes = rf"table of shape \(1, {len(views)}, {len(layers)}, {count}\) into one of shape \(1, 1, 1, 4\)"
+    other = prepared(MeanShift(), count, views=views)
+    sizes = rf"table of shape \(1, {len(views)}, 1, {count}\) into one of shape \(1, 1, 1, 4\)"
     with pytest.raises(ValueError, match=rf"can't merge a {sizes}: both must be prepared for the same views"):
         mine.merge_state(other)
     assert not mine.update_called
 
 
-def test_merging_other_layers_is_an_error_also_where_they_are_as_many():
-    mine, other = (prepared(MeanShift(), 4, layers=layers) for layers in (("conv", "fc"), ("fc", "conv")))
+@pytest.mark.parametrize("layers", [("fc", "conv"), ("conv",), ("conv", "fc", "head")], ids=len)
+def test_merging_other_layers_is_an_error_also_where_they_are_as_many(layers):
+    mine, other = (prepared(MeanShift(), 4, layers=names) for names in (("conv", "fc"), layers))
     with pytest.raises(ValueError, match="prepared for the same views, layers and images"):
         mine.merge_state(other)
 

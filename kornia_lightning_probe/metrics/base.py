@@ -286,17 +286,18 @@ class ProbeMetric(Metric):
             raise TypeError(f"can't merge a {type(incoming_state).__name__}, expected a metric or its metric_state")
         if isinstance(incoming_state, ProbeMetric):
             incoming_state._require_tables("merge_state")
-            if incoming_state.layers != self.layers:
-                raise ValueError(
-                    f"metric {self.name!r} can't merge tables of layers {list(incoming_state.layers)} into those of "
-                    f"{list(self.layers)}: both must be prepared for the same views, layers and images"
-                )
         state: dict[str, Any] = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         for name in ("table", "filled"):
             if name in state and state[name].shape != getattr(self, name).shape:
                 raise ValueError(
                     f"metric {self.name!r} can't merge a {name} of shape {tuple(state[name].shape)} into one of shape "
                     f"{tuple(getattr(self, name).shape)}: both must be prepared for the same views, layers and images"
+                )
+        if isinstance(incoming_state, ProbeMetric):
+            if incoming_state.layers != self.layers:
+                raise ValueError(
+                    f"metric {self.name!r} can't merge tables of layers {list(incoming_state.layers)} into those of "
+                    f"{list(self.layers)}: both must be prepared for the same views, layers and images"
                 )
         super().merge_state(incoming_state)
         # torchmetrics keeps the value of an earlier compute() across a merge.

@@ -73,7 +73,7 @@ class JensenShannon(_PredictionMetric):
 
     name = "js_divergence"
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's divergence."""
         if about.block.remember(("predictions", "probabilities"), lambda: are_probabilities(about.block.activation)):
             clean, augmented = log_probabilities(clean), log_probabilities(augmented)

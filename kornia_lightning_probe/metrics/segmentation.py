@@ -69,13 +69,21 @@ class PixelFlipRate(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's share of pixels, of those that can tell."""
-        if about.matrix is None or about.image_size is None:
+        matrix, image_size = about.matrix, about.image_size
+        if matrix is None or image_size is None:
             return {}
-        moved = moves(about.matrix, about.image_size)
-        expected, known = clean.argmax(1), clean.new_ones(augmented[:, 0].shape, dtype=torch.bool)
+        expected, known = clean.argmax(1), torch.ones_like(clean[:, 0], dtype=torch.bool)
+        moved = moves(matrix, image_size)
         if moved.any():
-            grid = self._grid(about, (augmented.shape[2], augmented.shape[3]))
-            stays = ~moved.to(augmented.device).view(-1, 1, 1)
+            grid = GridWarp(
+                matrix,
+                image_size,
+                (clean.shape[2], clean.shape[3]),
+                phase=self.phases.get(about.layer, "half-pixel"),
+                device=clean.device,
+                through=about.through,
+            )
+            stays = ~moved.to(clean.device).view(-1, 1, 1)
             expected = torch.where(stays, expected, _carried_classes(clean, grid))
             known = grid.mask | stays
         flipped = ((expected != augmented.argmax(1)) & known).flatten(1).sum(1) / known.flatten(1).sum(1)
@@ -89,15 +97,6 @@ class PixelFlipRate(ProbeMetric):
     def influence(self, table: Mapping[str, Tensor]) -> Tensor:
         """How far each image moves the value."""
         return mean_influence(table["flipped"])
-
-    def _grid(self, about: About, size: Size) -> GridWarp:
-        matrix, image_size = about.matrix, about.image_size
-        if matrix is None or image_size is None:
-            raise ValueError("a grid can't be carried without the view's matrix and the image's size")
-        phase = self.phases.get(about.layer, "half-pixel")
-        return GridWarp(
-            matrix, image_size, size, phase=phase, device=about.augmented.device, through=about.through
-        )
 
 
 def _carried_classes(scores: Tensor, grid: GridWarp) -> Tensor:

@@ -1,0 +1,103 @@
+import pytest
+import torch
+from activations import normal
+
+from kornia_lightning_probe.metrics import Readout, Site
+from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last, readouts_of
+
+
+def pooled_of(shape):
+    """The pooled readouts of a layer by their names' endings."""
+    site = Site("layer", 3, shape, is_embedding=True)
+    return {one.site.name.removeprefix("layer"): one for one in readouts_of(site) if one.whole}
+
+
+@pytest.mark.parametrize("kind", ["input", "layer", "output"])
+@pytest.mark.parametrize("shape", [(), (5,), (10, 4), (3, 8, 8)])
+def test_the_activation_itself_is_always_read_in_batches_of_any_size(kind, shape):
+    site = Site("layer", 3, shape, kind)
+    first = next(readouts_of(site))
+    x = normal(2, *shape)
+    assert first.site is site
+    assert first.take(x) is x
+    assert not first.whole
+
+
+def test_an_output_is_read_as_it_is_only():
+    assert len(list(readouts_of(Site("output", 4, (3, 8, 8), "output")))) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "features"),
+    [
+        ((), [""], ()),
+        ((7,), [""], (7,)),
+        ((3, 8, 8), [""], (3,)),  # channels first
+        ((8, 8, 8), [""], (8,)),  # as many channels as rows: channels first
+        ((3, 5, 9), [""], (3,)),  # rectangular
+        ((3, 4, 5, 6), [""], (3,)),  # volumes and clips
+        ((7, 7, 96), [""], (96,)),  # channels last, as in a Swin
+        ((10, 4), [":cls", ":patch"], (4,)),  # 1 + 3 x 3 tokens
+        ((197, 4), [":cls", ":patch"], (4,)),  # 1 + 14 x 14 tokens
+        ((16, 4), [""], (4,)),  # a grid without a class token
+        ((12, 4), [""], (4,)),
+        ((2, 4), [""], (4,)),  # 1 + 1: too few for a grid
+    ],
+)
+def test_pooled_features_are_one_vector_of_the_layers_width(shape, names, features):
+    pooled = pooled_of(shape)
+    assert list(pooled) == names
+    for readout in pooled.values():
+        assert readout.take(torch.ones(2, *shape)).shape == (2, *features)
+        assert readout.site.shape == features
+        assert readout.site.source == shape
+        assert readout.site.representation == "pooled"
+        assert (readout.site.index, readout.site.is_embedding) == (3, True)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4), (3, 2, 2, 2)])
+def test_a_map_is_read_by_the_mean_of_each_channel(shape):
+    # Channel c holds c everywhere but for one cell that is 1 higher: its mean is c + 1/cells.
+    x = torch.arange(3.0).view(3, *[1] * (len(shape) - 1)).expand(2, *shape).clone()
+    x.flatten(2)[:, :, 0] += 1
+    cells = x[0, 0].numel()
+    torch.testing.assert_close(pooled_of(shape)[""].take(x), (torch.arange(3.0) + 1 / cells).expand(2, 3))
+
+
+def test_a_map_with_its_channels_last_is_read_by_the_mean_of_each_channel():
+    x = normal(2, 7, 7, 5)
+    torch.testing.assert_close(pooled_of((7, 7, 5))[""].take(x), pooled_of((5, 7, 7))[""].take(x.permute(0, 3, 1, 2)))
+
+
+def test_a_rolled_map_and_reordered_tokens_have_the_same_pooled_features():
+    maps, tokens = normal(2, 3, 6, 4), normal(2, 12, 5)
+    read_map, read_tokens = pooled_of((3, 6, 4))[""].take, pooled_of((12, 5))[""].take
+    torch.testing.assert_close(read_map(maps.roll((1, 2), (2, 3))), read_map(maps))
+    torch.testing.assert_close(read_tokens(tokens.flip(1)), read_tokens(tokens))
+
+
+def test_a_class_token_is_read_apart_from_the_patches():
+    # Token t holds t: the class token is 0, the mean of patches 1 to 9 is 5.
+    tokens = torch.arange(10.0).view(1, 10, 1).expand(2, 10, 4)
+    pooled = pooled_of((10, 4))
+    assert torch.equal(pooled[":cls"].take(tokens), torch.zeros(2, 4))
+    assert torch.equal(pooled[":patch"].take(tokens), torch.full((2, 4), 5.0))
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(4, False), (5, True), (6, False), (16, False), (17, True), (50, True)])
+def test_a_class_token_makes_one_more_than_a_square(tokens, expected):
+    assert has_class_token((tokens, 8)) is expected
+
+
+def test_only_sequences_have_class_tokens_and_only_maps_have_channels_last():
+    assert not has_class_token((10,))
+    assert not has_class_token((10, 4, 4))
+    assert not is_channels_last((7, 7))
+    assert not is_channels_last((7, 7, 7, 3))
+
+
+def test_a_readout_begins_without_metrics_of_its_own():
+    site = Site("layer", 1, (4,))
+    first, second = (Readout(site, torch.clone, whole=False) for _ in range(2))
+    first.metrics.append("a metric")
+    assert not second.metrics
