@@ -230,8 +230,10 @@ class _Common:
         columns = [places[layer] for layer in layers]
         image_shares = table.shares(views)
         kept = None if image_shares is None else image_shares[:, columns]
-        cells = (tensor[views][:, columns] for tensor in (table.value, table.std_error, table.attempted))
-        return _Cells(*cells, kept)
+        value, error, attempted = (
+            cells[views][:, columns] for cells in (table.value, table.std_error, table.attempted)
+        )
+        return _Cells(value, error, attempted, kept)
 
     def left_out(self) -> Iterator[str]:
         """Sentences on what only one of the results has."""

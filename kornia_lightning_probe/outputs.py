@@ -102,4 +102,4 @@ def log_probabilities(probabilities: Tensor) -> Tensor:
 
 def as_logits(scores: Tensor) -> Tensor:
     """Scores whose softmax is the prediction: probabilities become their logarithms, anything else stays."""
-    return log_probabilities(scores) if are_probabilities(scores) else scores
+    return log_probabilities(scores) if scores.ndim == 2 and are_probabilities(scores) else scores

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import time
 import traceback
 from datetime import timedelta
 
@@ -28,11 +29,13 @@ def run_forked(size, work, *arguments):
     ]
     for process in processes:
         process.start()
+    deadline = time.monotonic() + SECONDS
     for process in processes:
-        process.join(SECONDS)
+        process.join(max(0.0, deadline - time.monotonic()))
     hanging = [process for process in processes if process.is_alive()]
     for process in hanging:
         process.kill()
+        process.join()
     assert errors.empty(), errors.get()
     assert not hanging, "processes hang"
 

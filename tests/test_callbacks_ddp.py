@@ -31,6 +31,16 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    # OpenMP's threads do not survive a fork, and a process that waits for them hangs; Lightning would ask for more.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def results_in(folder):
     """Every result that rank 0 has written, oldest first: the processes' own callbacks are gone."""
     read = [ProbeResult.from_json(path) for path in (Path(folder) / "probe").glob("*.json")]

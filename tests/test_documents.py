@@ -53,7 +53,6 @@ def fit(trainer):
     trainer.fit(Wide(), data, data)
 
 
-@pytest.mark.slow
 def test_the_readmes_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
@@ -108,7 +107,8 @@ def test_the_picture_is_small():
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_and_tox_environment_that_is_named_exists(document):
     text = (ROOT / document).read_text(encoding="utf-8")
-    code = " ".join(re.findall(r"`([^`]+)`", text) + blocks("sh"))
+    fenced = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    code = " ".join(fenced.findall(text) + re.findall(r"`([^`]+)`", fenced.sub("", text)))
     files = re.findall(r"\b(?:examples|benchmarks|tests)/\w+\.\w+", code)
     assert [name for name in files if not (ROOT / name).is_file()] == []
     if not (ROOT / "tox.ini").is_file():
@@ -154,7 +154,6 @@ def run(folder, script, *arguments, warnings="error"):
     return done.stdout
 
 
-@pytest.mark.slow
 def test_measure_a_model_runs(tmp_path):
     said = run(tmp_path, "measure_a_model.py", "--steps", "2", "--output", "here")
     assert "120 images x 19 views x 5 layers" in said
@@ -162,7 +161,6 @@ def test_measure_a_model_runs(tmp_path):
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"photographs.json", "photographs.png"}
 
 
-@pytest.mark.slow
 def test_own_metric_runs(tmp_path):
     pytest.importorskip("lightning")
     said = run(tmp_path, "own_metric.py")
@@ -171,13 +169,12 @@ def test_own_metric_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_cli_runs(tmp_path):
     pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse[signatures]")
     said = run(tmp_path, "cli.py", "fit", f"--config={ROOT / 'examples/cli.yaml'}", "--trainer.max_epochs=1")
     assert "64 images x 5 views x 5 layers, epoch 0" in said
     assert "severities: rotation 15, 45; blur 1, 2; hflip 1" in said
-    assert [path.name for path in sorted((tmp_path / "demo_output/probe").iterdir())][0].startswith("epoch=-1")
+    assert (tmp_path / "demo_output/probe/epoch=-1-step=0.json").is_file()
 
 
 @pytest.mark.slow
@@ -273,7 +270,7 @@ def test_retrieval_is_one_where_nothing_moves_and_half_by_chance():
 
 @pytest.mark.parametrize(
     ("model", "metric"),
-    [(ResNet(), "flip_rate"), (ViT(), "flip_rate"), (HuggingViT(depth=2), "flip_rate"), (UNet(), "sensitivity_pooled")],
+    [(ResNet(), "flip_rate"), (ViT(), "flip_rate"), (HuggingViT(), "flip_rate"), (UNet(), "sensitivity_pooled")],
     ids=lambda each: type(each).__name__ if isinstance(each, nn.Module) else each,
 )
 def test_the_kinds_of_models_that_the_readme_names_are_measured(model, metric):

@@ -75,7 +75,7 @@ def test_one_image_has_no_deviation():
 
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_deviation_has_all_its_digits_whatever_the_default_dtype(default):
-    # All of 32 images lie 1 from their mean: e = 32/31, which float16 rounds by 3e-4. Lightning's half-precision
+    # All of 32 images lie 1 from their mean: e = 32/31, which bfloat16 rounds by 1e-3. Lightning's half-precision
     # plugins make that the default dtype of a forward pass, and so of a hook.
     before = torch.get_default_dtype()
     torch.set_default_dtype(default)

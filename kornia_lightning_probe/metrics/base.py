@@ -293,12 +293,11 @@ class ProbeMetric(Metric):
                     f"metric {self.name!r} can't merge a {name} of shape {tuple(state[name].shape)} into one of shape "
                     f"{tuple(getattr(self, name).shape)}: both must be prepared for the same views, layers and images"
                 )
-        if isinstance(incoming_state, ProbeMetric):
-            if incoming_state.layers != self.layers:
-                raise ValueError(
-                    f"metric {self.name!r} can't merge tables of layers {list(incoming_state.layers)} into those of "
-                    f"{list(self.layers)}: both must be prepared for the same views, layers and images"
-                )
+        if isinstance(incoming_state, ProbeMetric) and incoming_state.layers != self.layers:
+            raise ValueError(
+                f"metric {self.name!r} can't merge tables of layers {list(incoming_state.layers)} into those of "
+                f"{list(self.layers)}: both must be prepared for the same views, layers and images"
+            )
         super().merge_state(incoming_state)
         # torchmetrics keeps the value of an earlier compute() across a merge.
         self._computed = None
