@@ -7,6 +7,7 @@ or with --devices 2 on two processes. Real images, no download, about a minute o
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from kornia_lightning_probe import AugmentationBank, ProbeResult, SensitivityPro
 from kornia_lightning_probe.plotting import plot_bank, plot_profile
 
 LAYERS = ["conv1", "conv2", "conv3", "features", "logits"]
-TRAIN_AUGMENTATIONS = {
+TRAIN_AUGMENTATIONS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
     "rotation": partial(K.RandomRotation, 60.0, p=1.0),
     "noise": partial(K.RandomGaussianNoise, std=0.3, p=1.0),
 }
+RUNS = {"none": "plain", "rotation": "rotate", "noise": "noise"}
 
 
 class DigitsNet(pl.LightningModule):
@@ -122,9 +124,7 @@ def train(folder: Path, *, train_augmentation: str, epochs: int, devices: int, s
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         callbacks=[probe],
-        logger=TensorBoardLogger(
-            folder, name={"none": "plain", "rotation": "rotate"}.get(train_augmentation, train_augmentation), version=""
-        ),
+        logger=TensorBoardLogger(folder, name=RUNS[train_augmentation], version=""),
         log_every_n_steps=10,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -174,9 +174,8 @@ def main() -> None:
             continue
         results.setdefault("untrained", probe.history[0])
         results[name] = probe.history[-1]
-        print(
-            f"\n--- before training ---\n{probe.history[0].summary()}\n\n--- {name} ---\n{probe.history[-1].summary()}\n"
-        )
+        print(f"\n--- before training ---\n{probe.history[0].summary()}\n")
+        print(f"--- {name} ---\n{probe.history[-1].summary()}\n")
         draw(probe, args.output)
         probe.history[-1].to_json(args.output / "result.json")
     if results:

@@ -2,7 +2,7 @@
 
 1. After training, deep layers move less than early ones when the image is rotated; before training they move more.
 2. Training with rotation acts on the late layers: the convolutions move as far as before.
-3. It is specific: training with noise makes layers steadier under noise, and not under rotation.
+3. It is specific: training with noise steadies the late layers under noise, and not under rotation.
 4. Early layers settle first: after one epoch they are nearly what they are after the last.
 
 Three trainings for each seed (plain, with rotation, with noise), about ten seconds on one core. A plain training loop
@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from digits import LAYERS, TRAIN_AUGMENTATIONS, DigitsNet, digits
+from digits import LAYERS, DigitsNet, digits
 from matplotlib.figure import Figure
 from torch.utils.data import TensorDataset
 
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 BATCH = 64
 SMALL_ROTATION, LARGE_ROTATION, NOISE = ("rotation", 15.0), ("rotation", 45.0), ("noise", 0.2)
-COLUMNS = [*LAYERS, "accuracy", "clean"]
+TRAININGS = {"none": "trained plainly", "rotation": "trained with rotation", "noise": "trained with noise"}
+TITLES = {
+    1: "Deep layers move more than early ones before training, less after it",
+    2: "Training with rotation acts on the late layers",
+    3: "Each training helps against its own augmentation only",
+    4: "Early layers settle first",
+}
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,25 @@ class Row:
 
     Args:
         finding: 1 to 4.
-        label: what was measured.
-        values: for each seed the numbers of the five layers, then accuracies where there are some.
+        net: how the net was trained.
+        measured: what was measured.
+        values: for each seed the numbers of the five layers; with finding 2 the accuracy under the view and without.
     """
 
     finding: int
-    label: str
+    net: str
+    measured: str
     values: Sequence[Sequence[float]]
 
     @property
     def mean(self) -> list[float]:
         """The mean over the seeds."""
         return [sum(column) / len(column) for column in zip(*self.values, strict=True)]
+
+    def over(self, other: Row) -> Row:
+        """This row divided by another one, seed by seed."""
+        pairs = zip(self.values, other.values, strict=True)
+        return replace(self, values=[[a / b for a, b in zip(*pair, strict=True)] for pair in pairs])
 
 
 def study(seed: int, *, train_augmentation: str, epochs: int) -> Study:
@@ -101,7 +114,7 @@ def study(seed: int, *, train_augmentation: str, epochs: int) -> Study:
     record = DriftRecord(("first",))
     before = probe(net, val_set)
     for epoch in range(epochs):
-        for rows in torch.randperm(len(train_set)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(train_set)), BATCH):
             optimizer.zero_grad()
             net.loss(*train_set[rows]).backward()  # type: ignore[no-untyped-call]  # torch's own backward
             optimizer.step()
@@ -130,104 +143,80 @@ def findings(studies: Sequence[dict[str, Study]]) -> list[Row]:
     Args:
         studies: for each seed, the study of each way of training.
     """
-    plain, rotation, noise = ([seed[name] for seed in studies] for name in TRAIN_AUGMENTATIONS)
-    at_45 = [
-        Row(2, f"{label}, rotation 45", [s.sensitivity(LARGE_ROTATION) + s.accuracy(LARGE_ROTATION) for s in group])
-        for label, group in (("trained plainly", plain), ("trained with rotation", rotation))
+    groups = {net: [seed[name] for seed in studies] for name, net in TRAININGS.items()}
+    plain = groups["trained plainly"]
+    untrained = [seen.sensitivity(SMALL_ROTATION, trained=False) for seen in plain]
+    two = [
+        Row(2, net, "rotation 45", [seen.sensitivity(LARGE_ROTATION) + seen.accuracy(LARGE_ROTATION) for seen in group])
+        for net, group in groups.items()
+        if net != "trained with noise"
     ]
-    specific = [
-        Row(3, f"trained {label}, {view[0]} {view[1]:g}", [s.sensitivity(view) for s in group])
-        for view in (NOISE, SMALL_ROTATION)
-        for label, group in (("plainly", plain), ("with noise", noise), ("with rotation", rotation))
+    three = [
+        Row(3, net, f"{view[0]} {view[1]:g}", [seen.sensitivity(view) for seen in group])
+        for view in (SMALL_ROTATION, NOISE)
+        for net, group in groups.items()
     ]
     return [
-        Row(1, "untrained, rotation 15", [s.sensitivity(SMALL_ROTATION, trained=False) for s in plain]),
-        Row(1, "trained plainly, rotation 15", [s.sensitivity(SMALL_ROTATION) for s in plain]),
-        *at_45,
-        *specific,
-        Row(4, "epoch 1, CKA to the last epoch", [s.similarity() for s in plain]),
+        Row(1, "untrained", "rotation 15", untrained),
+        replace(three[0], finding=1),
+        *two,
+        *three,
+        Row(4, "trained plainly", "CKA of epoch 1", [seen.similarity() for seen in plain]),
     ]
-
-
-TITLES = {
-    1: "Before training sensitivity rises with depth, after training it falls",
-    2: "Training with rotation acts on the late layers",
-    3: "Training with noise helps against noise, not against rotation; and the other way round",
-    4: "Early layers settle first",
-}
 
 
 def table(rows: Sequence[Row]) -> str:
     """The findings as text, each seed and the mean."""
-    width = max(len(row.label) for row in rows)
     lines = []
     for finding, title in TITLES.items():
-        lines += ["", f"{finding}. {title}", " " * (width + 10) + "".join(f"{name:>10}" for name in COLUMNS)]
-        for row in rows:
-            if row.finding == finding:
-                named = [*((f"seed {seed}", values) for seed, values in enumerate(row.values)), ("mean", row.mean)]
-                lines += [_line(row.label if i == 0 else "", width, *entry) for i, entry in enumerate(named)]
+        columns = [*LAYERS, "accuracy", "clean"] if finding == 2 else LAYERS
+        lines += ["", f"{finding}. {title}", f"{'':48}" + "".join(f"{name:>9}" for name in columns)]
+        for row in (row for row in rows if row.finding == finding):
+            named = {f"seed {seed}": values for seed, values in enumerate(row.values)} | {"mean": row.mean}
+            for name, values in named.items():
+                label = f"{row.net}, {row.measured}" if name == "seed 0" else ""
+                lines.append(f"{label:<40}{name:<8}" + "".join(f"{value:>9.3f}" for value in values))
     return "\n".join(lines[1:])
-
-
-def _line(label: str, width: int, name: str, values: Sequence[float]) -> str:
-    return f"{label:<{width}}  {name:<8}" + "".join(f"{value:>10.3f}" for value in values)
 
 
 def draw(rows: Sequence[Row]) -> Figure:
     """The four findings in one picture: lines are means over the seeds, dots are seeds."""
     one, two, three, four = ([row for row in rows if row.finding == finding] for finding in TITLES)
+    accuracies = [f"{row.net}: accuracy {row.mean[5]:.2f}, on upright images {row.mean[6]:.2f}" for row in two]
+    plain = {row.measured: row for row in three if row.net == "trained plainly"}
+    relative = [row.over(plain[row.measured]) for row in three if row.net != "trained plainly"]
     grey, orange, blue, green = drawing.COLOURS[:4]
     with drawing.house_look():
         figure = Figure(figsize=(9.6, 7.2), layout="constrained")
         panels = figure.subplots(2, 2).flatten().tolist()
+        for panel, title in zip(panels, TITLES.items(), strict=True):
+            panel.set_title("{}. {}".format(*title))
         _lines(panels[0], one, ["before training", "after training"], [grey, blue])
-        labels = [f"{row.label.split(',')[0]}: accuracy {row.mean[5]:.2f}, clean {row.mean[6]:.2f}" for row in two]
-        _lines(panels[1], two, labels, [blue, orange])
-        by_label = {row.label: row for row in three}
-        ratios = [
-            _relative(by_label[f"trained with {way}, {view}"], by_label[f"trained plainly, {view}"])
-            for way in ("noise", "rotation")
-            for view in ("noise 0.2", "rotation 15")
-        ]
-        labels = [
-            f"trained with {way}, seen under {view}" for way in ("noise", "rotation") for view in ("noise", "rotation")
-        ]
-        _lines(panels[2], ratios, labels, [green, green, orange, orange], ["-", "--", "--", "-"])
-        panels[2].axhline(1.0, color="#555555", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1.5)
+        panels[0].set_ylabel("sensitivity to rotation by 15°")
+        _lines(panels[1], two, accuracies, [blue, orange])
+        panels[1].set_ylabel("sensitivity to rotation by 45°")
+        _lines(panels[2], relative, [f"{row.net}, under {row.measured}" for row in relative], [orange, green] * 2)
+        panels[2].axhline(1.0, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
+        panels[2].set_ylabel("sensitivity relative to plain training")
         _lines(panels[3], four, [""], [blue])
-        for panel, (number, title), quantity in zip(panels, TITLES.items(), QUANTITIES, strict=True):
-            panel.set_title(f"{number}. {title}")
-            panel.set_ylabel(quantity)
-        drawing.small_print(figure, f"512 images; lines: mean of {len(rows[0].values)} seeds; dots: each seed")
+        panels[3].set_ylabel("CKA of the first epoch with the last, debiased")
+        drawing.small_print(figure, f"512 images; lines: mean of {len(one[0].values)} seeds; dots: each seed")
         return figure
 
 
-QUANTITIES = (
-    "sensitivity to rotation by 15°",
-    "sensitivity to rotation by 45°",
-    "sensitivity, relative to plain training",
-    "debiased CKA of epoch 1 and the last epoch",
-)
-
-
-def _lines(
-    ax: Axes, rows: Sequence[Row], labels: Sequence[str], colours: Sequence[str], styles: Sequence[str] | None = None
-) -> None:
-    for i, (row, label, colour) in enumerate(zip(rows, labels, colours, strict=True)):
-        ax.plot(row.mean[: len(LAYERS)], color=colour, linestyle=styles[i] if styles else "-", label=label)
+def _lines(ax: Axes, rows: Sequence[Row], labels: Sequence[str], colours: Sequence[str]) -> None:
+    for row, label, colour in zip(rows, labels, colours, strict=True):
+        noise = row.measured.startswith("noise")
+        look: dict[str, Any] = {"color": colour, "marker": "s" if noise else "o"}
+        line: Any = (0, (1, 1)) if noise else "-"
+        ax.plot(row.mean[: len(LAYERS)], label=label, linestyle=line, **look)
         for values in row.values:
-            ax.plot(values[: len(LAYERS)], drawing.MARKERS[i], color=colour, alpha=0.6, markeredgewidth=0)
+            ax.plot(values[: len(LAYERS)], linestyle="", alpha=0.45, markeredgewidth=0, **look)
     ax.set_ylim(bottom=0)
     ax.grid(axis="y")
     drawing.ticks(ax.xaxis, LAYERS)
     if any(labels):
         ax.legend(loc="lower left")
-
-
-def _relative(row: Row, reference: Row) -> Row:
-    pairs = zip(row.values, reference.values, strict=True)
-    return Row(row.finding, row.label, [[a / b for a, b in zip(*pair, strict=True)] for pair in pairs])
 
 
 def _level(result: ProbeResult, view: tuple[str, float]) -> int:
@@ -245,7 +234,7 @@ def main() -> None:
         parser.error("at least 1 seed and 2 epochs are needed")
     started = time.perf_counter()
     studies = [
-        {name: study(seed, train_augmentation=name, epochs=args.epochs) for name in TRAIN_AUGMENTATIONS}
+        {name: study(seed, train_augmentation=name, epochs=args.epochs) for name in TRAININGS}
         for seed in range(args.seeds)
     ]
     rows = findings(studies)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import groupby, takewhile
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, cast
 
 try:
     import matplotlib as mpl
 except ImportError as error:
     raise ImportError("figures need matplotlib: pip install 'kornia-lightning-probe[plots]'") from error
+
+from kornia_lightning_probe.headline import origin_of
+from kornia_lightning_probe.severity import AT_IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,9 +50,30 @@ STYLE: Any = {
 COLOURS = ("#8a8a8a", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = "osD^vPX"
 COLOUR_MAP = "magma_r"
-SCALES = {"sensitivity": (0.0, 1.2), "relative_change": (0.0, 1.2)}
+SWAPS = ("sensitivity", "sensitivity_pooled", "sensitivity_median", "equivariance_error", "invariance_error")
+SHARES = ("flip_rate", "pixel_flip_rate", "accuracy", "channel_dominance", "shared_shift", "cka_previous", "cka_first")
+SCALES = {
+    **dict.fromkeys((*SWAPS, "interpolation_floor", "relative_change"), (0.0, 1.2)),
+    **dict.fromkeys(SHARES, (0.0, 1.0)),
+    "cosine": (-1.0, 1.0),
+    "retrieval_auc": (0.5, 1.0),
+    "js_divergence": (0.0, math.log(2)),
+}
+SWAP_MARKS = {
+    0.0: "0 (unmoved)", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1 (as far as\nswapping the\nimage)"
+}  # fmt: skip
+MARKS = {
+    **dict.fromkeys(SWAPS, SWAP_MARKS),
+    "cosine": {-1.0: "-1 (opposite)", 0.0: "0 (unrelated)", 1.0: "1 (the same\ndirection)"},
+    "retrieval_auc": {0.5: "0.5 (chance)", 0.75: "0.75", 1.0: "1 (always\nfound)"},
+    "flip_rate": {0.0: "0 (none)", 0.5: "0.5", 1.0: "1 (every\nimage)"},
+    "pixel_flip_rate": {0.0: "0 (none)", 0.5: "0.5", 1.0: "1 (every\npixel)"},
+    "js_divergence": {0.0: "0 (the same)", 0.35: "0.35", math.log(2): "ln 2 (disjoint)"},
+    "channel_dominance": {0.0: "0", 0.5: "0.5", 1.0: "1 (one channel\nholds all)"},
+    "shared_shift": {0.0: "0 (each its\nown way)", 0.5: "0.5", 1.0: "1 (all the\nsame way)"},
+}
 SMALL_PRINT = "bands: ±2 standard errors over the images"
-ROW, COLUMN, MOST_TICKS = 0.2, 0.3, 46
+ROW, COLUMN, MOST_TICKS, LETTERS = 0.2, 0.3, 46, 21
 
 
 def house_look() -> AbstractContextManager[None]:
@@ -97,7 +122,7 @@ def draw_profile(
         ax.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, columnspacing=1.2, handlelength=1.6
         )
-    return SMALL_PRINT + mark_swap(ax, metric, upright=upright)
+    return SMALL_PRINT + mark_swap(ax, _origin(named, metric), upright=upright)
 
 
 def line(
@@ -121,9 +146,12 @@ def line(
 
 
 def mark_swap(ax: Axes, metric: str, *, upright: bool = False) -> str:
-    """Mark a sensitivity of 1 where the axis comes near it; returns what the small print says about the mark."""
+    """Mark a sensitivity of 1 where the axis comes near it; returns what the small print says about the mark.
+
+    Takes a measured metric's name; the headline's is that of its origin.
+    """
     limits = ax.get_xlim() if upright else ax.get_ylim()
-    if metric != "sensitivity" or limits[1] < 0.9:
+    if metric not in SWAPS or limits[1] < 0.9:
         return ""
     draw = ax.axvline if upright else ax.axhline
     draw(1.0, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
@@ -131,10 +159,10 @@ def mark_swap(ax: Axes, metric: str, *, upright: bool = False) -> str:
 
 
 def draw_heatmap(ax: Axes, result: ProbeResult, metric: str) -> None:
-    """Draw layers (down) x views (across), a gap between augmentations, and the colour bar."""
-    table = result.tensor(metric)
-    low, high = SCALES.get(metric, _range(table.nan_to_num(0.0).flatten().tolist()))
-    colours = mpl.colormaps[COLOUR_MAP].with_extremes(bad="#dddddd")
+    """Draw layers (down) x views (across), a gap between augmentations, and the colour bar; light is unmoved."""
+    table, origin = result.tensor(metric), origin_of(result.metrics, metric)
+    low, high = SCALES.get(origin, _range(table.nan_to_num(0.0).flatten().tolist()))
+    colours = mpl.colormaps[_colour_map(origin)].with_extremes(bad="#dddddd")
     edges = [row - 0.5 for row in range(table.shape[1] + 1)]
     places: list[float] = []
     meshes: list[QuadMesh] = []
@@ -157,8 +185,8 @@ def draw_heatmap(ax: Axes, result: ProbeResult, metric: str) -> None:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     if len(result.views) <= 24 and table.shape[1] <= 14:
-        _write_cells(ax, table.T.tolist(), places, low + 0.4 * (high - low))
-    _draw_scale(ax, meshes[0], metric, bool((table > high).any()))
+        _write_cells(ax, table.T, places, meshes[0])
+    _draw_scale(ax, meshes[0], origin, bool((table < low).any()), bool((table > high).any()))
 
 
 def groups(result: ProbeResult) -> Iterator[tuple[str, list[int]]]:
@@ -172,29 +200,32 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _write_cells(ax: Axes, table: Sequence[Sequence[float]], places: Sequence[float], middle: float) -> None:
-    for row, cells in enumerate(table):
-        for place, cell in zip(places, cells, strict=True):
+def _colour_map(metric: str) -> str:
+    """Dark at the end of the scale that is far from an augmentation that does nothing."""
+    return COLOUR_MAP.removesuffix("_r") if AT_IDENTITY.get(metric) == 1.0 else COLOUR_MAP
+
+
+def _write_cells(ax: Axes, table: Tensor, places: Sequence[float], mesh: QuadMesh) -> None:
+    shades = mesh.to_rgba(table.numpy())
+    for row, (cells, colours) in enumerate(zip(table.tolist(), shades.tolist(), strict=True)):
+        for place, cell, (red, green, blue, _) in zip(places, cells, colours, strict=True):
             if not math.isnan(cell):
-                text = f"{cell:.2f}".replace("0.", ".", 1) if abs(cell) < 1 else f"{cell:.1f}"
-                colour = "white" if cell > middle else "#333333"
+                text = f"{cell:z.2f}".replace("0.", ".", 1) if abs(cell) < 1 else f"{cell:.1f}"
+                colour = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "#333333"
                 ax.text(place, row, text, ha="center", va="center", fontsize=6, color=colour)
 
 
-def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, exceeded: bool) -> None:
+def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, below: bool, above: bool) -> None:
     figure = figure_of(ax)
     height = min(1.0, 3.2 / figure.get_figheight())
-    bar = figure.colorbar(
-        mesh, ax=ax, shrink=height, anchor=(0.0, 1.0), aspect=22, pad=0.02, extend="max" if exceeded else "neither"
-    )
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(mesh, ax=ax, shrink=height, anchor=(0.0, 1.0), aspect=22, pad=0.02, extend=extend)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.set_title(metric, fontsize=8, pad=6)
-    if metric == "sensitivity":
-        bar.set_ticks(
-            [0.0, 0.25, 0.5, 0.75, 1.0],
-            labels=["0 (unmoved)", "0.25", "0.5", "0.75", "1 (as far as\nswapping the\nimage)"],
-        )
+    if metric in MARKS:
+        bar.set_ticks(list(MARKS[metric]), labels=list(MARKS[metric].values()))
+    if metric in SWAPS:
         bar.ax.axhline(1.0, color="white", linewidth=1.2)
 
 
@@ -217,9 +248,15 @@ def ticks(axis: Axis, names: Sequence[str], rotation: int = 0) -> None:
     axis.set_tick_params(length=0)
 
 
-def quantity(metric: str, augmentation: str | None) -> str:
-    """The axis label of a metric."""
-    return f"{metric}, {'mean over views' if augmentation is None else augmentation}"
+def quantity(named: Mapping[str, ProbeResult], metric: str, augmentation: str | None) -> str:
+    """The axis label of a metric: its name, and the augmentation, or that it is the mean over all views."""
+    augmentations = {name for result in named.values() for name in result.augmentations}
+    only = augmentation or (next(iter(augmentations)) if len(augmentations) == 1 else "mean over views")
+    return f"{_origin(named, metric)}, {only}"
+
+
+def _origin(named: Mapping[str, ProbeResult], metric: str) -> str:
+    return origin_of(next(iter(named.values())).metrics, metric)
 
 
 def height(layers: Sequence[str]) -> float:
@@ -232,8 +269,9 @@ def width(result: ProbeResult) -> float:
     return min(max(COLUMN * len(result.views), 1.2), 16.0)
 
 
-def small_print(figure: Figure, text: str) -> None:
-    """Write a line in small grey letters under the figure."""
+def small_print(figure: Figure, *parts: str) -> None:
+    """Write what there is to say in small grey letters under the figure, in lines that it has room for."""
+    text = fill("; ".join(filter(None, parts)), int(LETTERS * figure.get_figwidth()))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="#777777")
 
 

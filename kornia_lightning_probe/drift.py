@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.features import Features
-from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
+from kornia_lightning_probe.result import MetricTable, ProbeResult
 from kornia_lightning_probe.similarity import centred_gram, debiased_cka, rankme
+from kornia_lightning_probe.tables import CLEAN
 
 REFERENCES = ("previous", "first")
-CLEAN = ViewInfo("clean", 1, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kornia_lightning_probe import drawing
+from kornia_lightning_probe.headline import HEADLINE, common_headline, origin_of, pooled_text
 from kornia_lightning_probe.tables import pick_layers as pick_layers
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def plot_profile(
     results: Sequence[ProbeResult] | Mapping[str, ProbeResult],
     *,
-    metric: str = "sensitivity",
+    metric: str | None = None,
     augmentation: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -38,7 +39,7 @@ def plot_profile(
 
     Args:
         results: The results by name, such as `{"start": ..., "now": ...}`; a sequence is named by epoch.
-        metric: The metric's name.
+        metric: The metric's name; None is the headline, see `ProbeResult.table`.
         augmentation: Show the mean over its levels; None shows the mean over all views.
         ax: Axes to draw into; None makes a figure.
 
@@ -46,31 +47,34 @@ def plot_profile(
         The figure: layers in order of depth, `input` first, with bands of two standard errors to each side.
 
     Raises:
-        ValueError: If there is no result, or a name is unknown.
+        ValueError: If there is no result, a name is unknown, or the headline is not one metric in all results.
     """
     named = _named(results)
+    metric = metric or common_headline(named)
     with drawing.house_look():
         layers = _all_layers(named, metric)
         if ax is None:
             figure = Figure(figsize=(min(max(4.8, 1.6 + 0.22 * len(layers)), 12), 3.8), layout="constrained")
             ax = figure.subplots()
-            drawing.small_print(figure, drawing.draw_profile(ax, named, metric, augmentation, layers))
+            legend = drawing.draw_profile(ax, named, metric, augmentation, layers)
+            drawing.small_print(figure, legend, _pooled(named, metric, augmentation))
         else:
             drawing.draw_profile(ax, named, metric, augmentation, layers)
         names, label = drawing.shown(layers)
         crowded = sum(map(len, names)) > 9 * drawing.figure_of(ax).get_figwidth()
         drawing.ticks(ax.xaxis, names, rotation=90 if crowded else 0)
         ax.set_xlabel(label)
-        ax.set_ylabel(drawing.quantity(metric, augmentation))
+        ax.set_ylabel(drawing.quantity(named, metric, augmentation))
         return drawing.figure_of(ax)
 
 
-def plot_heatmap(result: ProbeResult, *, metric: str = "sensitivity", ax: Axes | None = None) -> Figure:
+def plot_heatmap(result: ProbeResult, *, metric: str | None = None, ax: Axes | None = None) -> Figure:
     """Draw a metric over layers (in order of depth, `input` on top) and views (grouped by augmentation).
 
     Args:
         result: The result.
-        metric: The metric's name. Sensitivity has the fixed scale 0 to 1.2, so that figures can be compared.
+        metric: The metric's name; None is the headline. A metric with a known range has that as its fixed scale
+            (sensitivity 0 to 1.2), so that figures can be compared; the lighter, the less has changed.
         ax: Axes to draw into; None makes a figure.
 
     Returns:
@@ -79,12 +83,14 @@ def plot_heatmap(result: ProbeResult, *, metric: str = "sensitivity", ax: Axes |
     Raises:
         ValueError: If the metric is unknown.
     """
+    metric = metric or HEADLINE
     layers = result.table(metric).layers
     with drawing.house_look():
         if ax is None:
             figure = Figure(figsize=(drawing.width(result) + 3.4, drawing.height(layers)), layout="constrained")
             ax = figure.subplots()
-            drawing.small_print(figure, f"{result.when}; {drawing.heatmap_print(result, metric)}")
+            pooled = pooled_text(result, metric)
+            drawing.small_print(figure, result.when, drawing.heatmap_print(result, metric), pooled)
         names, label = drawing.shown(layers)
         drawing.draw_heatmap(ax, result, metric)
         drawing.ticks(ax.yaxis, names)
@@ -92,20 +98,21 @@ def plot_heatmap(result: ProbeResult, *, metric: str = "sensitivity", ax: Axes |
         return drawing.figure_of(ax)
 
 
-def plot_epoch(results: Mapping[str, ProbeResult], *, metric: str = "sensitivity") -> Figure:
+def plot_epoch(results: Mapping[str, ProbeResult], *, metric: str | None = None) -> Figure:
     """Draw the depth profiles of several probes beside the heatmap of the last one, row by row the same layers.
 
     Args:
         results: The results by name, oldest first: `{"start": ..., "previous": ..., "now": ...}`.
-        metric: The metric's name.
+        metric: The metric's name; None is the headline.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: If there is no result, or the metric is unknown.
+        ValueError: If there is no result, the metric is unknown, or the headline is not one metric in all results.
     """
     named = _named(results)
+    metric = metric or common_headline(named)
     last = list(named.values())[-1]
     layers = last.table(metric).layers
     with drawing.house_look():
@@ -118,18 +125,21 @@ def plot_epoch(results: Mapping[str, ProbeResult], *, metric: str = "sensitivity
         drawing.ticks(left.yaxis, names)
         right.tick_params(left=False, labelleft=False)
         left.set_ylabel(label)
-        left.set_xlabel(drawing.quantity(metric, None))
-        figure.suptitle(f"{metric}, {last.when}", x=0.01, ha="left", fontsize=10, fontweight="bold")
-        drawing.small_print(figure, f"{legend}; heatmap: {list(named)[-1]}; {drawing.heatmap_print(last, metric)}")
+        left.set_xlabel(drawing.quantity(named, metric, None))
+        figure.suptitle(
+            f"{origin_of(last.metrics, metric)}, {last.when}", x=0.01, ha="left", fontsize=10, fontweight="bold"
+        )
+        pooled = _pooled(named, metric, None)
+        drawing.small_print(figure, legend, f"heatmap: {list(named)[-1]}", drawing.heatmap_print(last, metric), pooled)
         return figure
 
 
-def plot_severity(result: ProbeResult, *, metric: str = "sensitivity", layers: Sequence[str] | None = None) -> Figure:
+def plot_severity(result: ProbeResult, *, metric: str | None = None, layers: Sequence[str] | None = None) -> Figure:
     """Draw a metric over the severity, one panel for each augmentation, one line for each layer.
 
     Args:
         result: The result.
-        metric: The metric's name.
+        metric: The metric's name; None is the headline.
         layers: The layers to show; None picks at most ten, evenly by depth.
 
     Returns:
@@ -138,6 +148,8 @@ def plot_severity(result: ProbeResult, *, metric: str = "sensitivity", layers: S
     Raises:
         ValueError: If a name is unknown.
     """
+    metric = metric or HEADLINE
+    origin = origin_of(result.metrics, metric)
     known = result.table(metric).layers
     chosen = pick_layers(known) if layers is None else list(layers)
     augmentations = result.augmentations
@@ -151,12 +163,13 @@ def plot_severity(result: ProbeResult, *, metric: str = "sensitivity", layers: S
         for panel in panels[len(augmentations) :]:
             panel.set_visible(False)
         panels[0].set_ylim(bottom=min(0.0, panels[0].get_ylim()[0]))
-        marks = {drawing.mark_swap(panel, metric) for panel in panels}
-        figure.supylabel(metric, fontsize=9)
+        marks = {drawing.mark_swap(panel, origin) for panel in panels}
+        figure.supylabel(origin, fontsize=9)
         names = drawing.shown(chosen)[0]
         figure.legend(panels[0].get_lines()[: len(chosen)], names, loc="outside right upper", title="layer")
-        left_out = "" if len(chosen) == len(known) else f"; {len(chosen)} of {len(known)} layers"
-        drawing.small_print(figure, f"{result.when}; {drawing.SMALL_PRINT}{marks.pop()}{left_out}")
+        left_out = "" if len(chosen) == len(known) else f"{len(chosen)} of {len(known)} layers"
+        pooled = pooled_text(result, metric, chosen)
+        drawing.small_print(figure, result.when, f"{drawing.SMALL_PRINT}{marks.pop()}", left_out, pooled)
         return figure
 
 
@@ -236,6 +249,14 @@ def _named(results: Sequence[ProbeResult] | Mapping[str, ProbeResult]) -> dict[s
     if not named:
         raise ValueError("there is no result to draw; give one or more ProbeResults")
     return named
+
+
+def _pooled(named: Mapping[str, ProbeResult], metric: str, augmentation: str | None) -> str:
+    """What is pooled in each result; said once where it is the same in all."""
+    texts = {name: pooled_text(result, metric, augmentation=augmentation) for name, result in named.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{name}: {text or 'nothing pooled'}" for name, text in texts.items())
 
 
 def _epochs(results: Sequence[ProbeResult]) -> Iterator[str]:

@@ -137,7 +137,12 @@ def darken(offsets: Sequence[float] = (-0.1, -0.2, -0.3)) -> Ladder:
 
     Args:
         offsets: in [-1, 0), where white is 1; the severities are |offset|.
+
+    Raises:
+        ValueError: for an offset that is not negative.
     """
+    if any(offset >= 0 for offset in offsets):
+        raise ValueError(f"darken takes negative offsets, such as (-0.1, -0.2), got {tuple(offsets)}; see brightness")
     return brightness(offsets)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kornia_lightning_probe.comparison import compare_results
+from kornia_lightning_probe.headline import HEADLINE, headline_table
 from kornia_lightning_probe.severity import THRESHOLD, severity_columns, severity_rows
 from kornia_lightning_probe.storage import json_text, plain, state_of_json, write_whole
 from kornia_lightning_probe.summary import summary_text
@@ -45,7 +46,7 @@ class ProbeResult:
             name to a reason).
 
     Raises:
-        ValueError: If a table has another number of views, or a layer that isn't known.
+        ValueError: If a table has another number of views, a layer that isn't known, or the name "headline".
 
     Example:
         >>> import torch
@@ -74,6 +75,8 @@ class ProbeResult:
         self.metadata: dict[str, Any] = plain(dict(metadata or {}))
         self._tables = dict(tables)
         for metric, table in self._tables.items():
+            if metric == HEADLINE:
+                raise ValueError(f"{HEADLINE!r} is what a result composes of its metrics; give the metric another name")
             if len(table.value) != len(self.views):
                 raise ValueError(f"the table of {metric!r} has {len(table.value)} views, the result {len(self.views)}")
             for layer in table.layers:
@@ -130,12 +133,19 @@ class ProbeResult:
     def table(self, metric: str) -> MetricTable:
         """The table of one metric: its layers, values, standard errors and numbers of images.
 
+        "headline", neither in `metrics` nor in files, is composed: sensitivity, for maps under geometric views the
+        pooled one (`sensitivity_pooled`); without sensitivity, the first metric.
+
         Raises:
             ValueError: If the metric wasn't measured; the message shows near names.
         """
-        if metric not in self._tables:
+        if metric not in (HEADLINE, *self._tables):
             raise ValueError(unknown("metric", metric, self.metrics))
-        return self._tables[metric]
+        return self._headline if metric == HEADLINE else self._tables[metric]
+
+    @cached_property
+    def _headline(self) -> MetricTable:
+        return headline_table(self._tables, self.views)
 
     def tensor(self, metric: str) -> Tensor:
         """The values of one metric, float64 (views, layers that this metric has: `table(metric).layers`).
@@ -282,7 +292,7 @@ class ProbeResult:
         self,
         kind: str = "profile",
         *,
-        metric: str = "sensitivity",
+        metric: str | None = None,
         augmentation: str | None = None,
         layers: Sequence[str] | None = None,
     ) -> Figure:
@@ -290,7 +300,7 @@ class ProbeResult:
 
         Args:
             kind: "profile" (value over depth), "heatmap" (layers x views) or "severity" (value over severity).
-            metric: The metric's name.
+            metric: The metric's name; None is the headline.
             augmentation: For the profile: this augmentation only; None is the mean over the views.
             layers: For the severity curves: these layers; None picks at most ten, evenly by depth.
 

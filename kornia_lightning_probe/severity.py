@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.headline import origin_of
 from kornia_lightning_probe.influence import combined_error
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def severity_rows(
     """
     if not (math.isfinite(threshold) and threshold > 0):
         raise ValueError(f"the threshold of an onset must be a positive number, got {threshold}")
-    identity = AT_IDENTITY.get(metric) if at_identity is None else at_identity
+    identity = AT_IDENTITY.get(origin_of(result.metrics, metric)) if at_identity is None else at_identity
     curves = (_curves(result, metric, name, identity) for name in result.augmentations)
     return tuple(row for curve in curves for row in _rows(result, metric, curve, threshold))
 

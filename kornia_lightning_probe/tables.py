@@ -51,6 +51,10 @@ class ViewInfo:
     geometric: bool = False
 
 
+#: The one view of a result that measures the clean images themselves, such as their drift over a training.
+CLEAN = ViewInfo("clean", 1, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class MetricTable:
     """One metric's numbers over all views and the layers that the metric applies to.

@@ -10,18 +10,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 WIDTH = 100
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+BAR_CELLS = 6
+BAR_END = 1.2
 
 
 def number(value: float) -> str:
     """A number in about four characters; "-" where there is none.
 
     Example:
-        >>> [number(value) for value in (0.256, 123.4, float("nan"))]
-        ['0.26', '123', '-']
+        >>> [number(value) for value in (0.256, 123.4, -0.001, float("nan"))]
+        ['0.26', '123', '0.00', '-']
     """
     if math.isnan(value):
         return "-"
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
+    return f"{value:z.2f}" if abs(value) < 100 else f"{value:.3g}"
+
+
+def bar(value: float) -> str:
+    """A bar of 6 cells that is full at 1.2, and a place for the "+" of what goes beyond; blank where there is none.
+
+    Example:
+        >>> [bar(value) for value in (0.3, 2.0, float("nan"))]
+        ['█▌     ', '██████+', '       ']
+    """
+    if math.isnan(value):
+        return " " * (BAR_CELLS + 1)
+    eighths = round(8 * BAR_CELLS * min(max(value / BAR_END, 0.0), 1.0))
+    rest = EIGHTHS[eighths % 8] if eighths % 8 else ""
+    return f"{'█' * (eighths // 8) + rest:<{BAR_CELLS}}" + ("+" if value > BAR_END else " ")
 
 
 def decimals(values: Iterable[float]) -> int:

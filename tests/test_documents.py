@@ -206,6 +206,7 @@ def test_zero_is_unmoved_and_one_is_another_image():
 
 def test_it_grows_in_proportion_to_the_severity():
     bank = AugmentationBank({"towards grey": {a: lambda x, a=a: x + a * (0.5 - x) for a in (0.1, 0.2)}})
+    torch.manual_seed(0)
     curve = probe_model(ResNet(), images_of(32), bank, layers="conv1", metrics="sensitivity").tensor("sensitivity")
     assert torch.allclose(curve[1] / curve[0], torch.tensor(2.0).double(), rtol=1e-4)
 
@@ -269,14 +270,14 @@ def test_retrieval_is_one_where_nothing_moves_and_half_by_chance():
 
 
 @pytest.mark.parametrize(
-    ("model", "metric"),
-    [(ResNet(), "flip_rate"), (ViT(), "flip_rate"), (HuggingViT(), "flip_rate"), (UNet(), "sensitivity_pooled")],
-    ids=lambda each: type(each).__name__ if isinstance(each, nn.Module) else each,
+    ("net", "metric"),
+    [(ResNet, "flip_rate"), (ViT, "flip_rate"), (HuggingViT, "flip_rate"), (UNet, "sensitivity_pooled")],
 )
-def test_the_kinds_of_models_that_the_readme_names_are_measured(model, metric):
-    result = probe_model(model, images_of(8, side=16), AugmentationBank({"hflip": presets.hflip()}))
+def test_the_kinds_of_models_that_the_readme_names_are_measured(net, metric):
+    torch.manual_seed(0)
+    result = probe_model(net(), images_of(8, side=16), AugmentationBank({"hflip": presets.hflip()}))
     assert 6 <= len(result.layers) <= 24
-    assert result.tensor("sensitivity").isfinite().any()
+    assert result.tensor("sensitivity").isfinite().all()
     assert metric in result.metrics
-    if isinstance(model, ViT):
+    if net is ViT:
         assert {"blocks.0:cls", "blocks.0:patch"} <= set(result.table("spread").layers)

@@ -173,8 +173,8 @@ def test_a_ratio_to_zero_is_not_a_number():
 
 
 def test_sensitivity_and_its_error_by_hand():
-    # mean d = 2, mean e = 2: S = sqrt(2 / 4). d/2 - 1 = (-1/2, 1/2) and e/2 - 1 = 0, so IF = S/2 (-1/2, 1/2), whose sd is
-    # S/2 sqrt(1/2), and SE = S/2 sqrt(1/2) / sqrt(2) = S/4.
+    # mean d = 2, mean e = 2: S = sqrt(2 / 4). d/2 - 1 = (-1/2, 1/2) and e/2 - 1 = 0, so IF = S/2 (-1/2, 1/2), whose sd
+    # is S/2 sqrt(1/2), and SE = S/2 sqrt(1/2) / sqrt(2) = S/4.
     found = sensitivity(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0]))
     close(found.value, math.sqrt(0.5))
     close(found.std_error, math.sqrt(0.5) / 4)

@@ -5,7 +5,15 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from gloo_pool import RankError
+from gloo_pool import GlooPool, RankError
+
+
+@pytest.fixture(scope="module")
+def gloo():
+    """A pool of our own: some of its workers are killed, and with them the coverage that they have measured."""
+    pool = GlooPool()
+    yield pool
+    pool.remove()
 
 
 def rank_and_sum(number):

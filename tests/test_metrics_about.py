@@ -232,13 +232,9 @@ def test_no_image_is_an_error():
 def test_one_number_per_image_is_an_activation():
     # A regression's output (B,): the same numbers as (B, 1).
     clean, augmented = pair(8, 1)
-    assert estimate_of_numbers(clean[:, 0], augmented[:, 0]) == float(estimate(LayerSensitivity(), clean, augmented).value)
-
-
-def estimate_of_numbers(clean, augmented):
-    metric = prepared(LayerSensitivity(), len(clean))
-    metric.update(clean, augmented, About.of(clean, augmented, layer=LAYER))
-    return float(metric.compute().value)
+    metric = prepared(LayerSensitivity(), 8)
+    metric.update(clean[:, 0], augmented[:, 0], About.of(clean[:, 0], augmented[:, 0], layer=LAYER))
+    assert metric.compute() == estimate(LayerSensitivity(), clean, augmented)
 
 
 # The buffer.

@@ -8,7 +8,19 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from activations import LAYER, METRICS, about, assert_same, estimate, mean_shift, measured, normal, pair, prepared, update
+from activations import (
+    LAYER,
+    METRICS,
+    about,
+    assert_same,
+    estimate,
+    mean_shift,
+    measured,
+    normal,
+    pair,
+    prepared,
+    update,
+)
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
@@ -26,7 +38,7 @@ from kornia_lightning_probe.metrics import (
 )
 
 # Four blocks of 31 images.
-BLOCKS = [range(0, 8), range(8, 16), range(16, 24), range(24, 31)]
+BLOCKS = [range(8), range(8, 16), range(16, 24), range(24, 31)]
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 
 
@@ -293,6 +305,12 @@ def test_images_outside_of_the_tables_are_an_error_and_never_lost(ids):
         metric.update(clean, augmented, about(clean, augmented, ids))
 
 
+@pytest.mark.parametrize("view_index", [-1, 2])
+def test_a_view_outside_of_the_tables_is_an_error(view_index):
+    with pytest.raises(ValueError, match="whose tables hold 2 views"):
+        update(prepared(MeanShift(), 4, views=("a", "b")), *pair(4), view_index=view_index)
+
+
 def test_a_layer_that_is_not_in_the_tables_is_an_error():
     with pytest.raises(ValueError, match=r"prepared for the layers \['conv', 'fc'\], got 'layer'"):
         update(prepared(MeanShift(), 4, layers=("conv", "fc")), *pair(4))
@@ -502,7 +520,7 @@ def test_merging_an_incomplete_state_is_an_error_and_changes_nothing(state):
 
 
 def test_merging_another_metric_is_an_error():
-    with pytest.raises(ValueError, match="instance of Spread but got .*RelativeChange"):
+    with pytest.raises(ValueError, match=r"instance of Spread but got .*RelativeChange"):
         prepared(Spread(), 4).merge_state(prepared(RelativeChange(), 4))
 
 
@@ -575,7 +593,8 @@ def test_forward_is_of_this_ranks_batch_unless_asked_to_pool_each_step(gloo, eac
     clean, augmented = pair(31)
     shares = [BLOCKS[:1], BLOCKS[1:2]]
     whole = estimate(LayerSensitivity(), clean, augmented, BLOCKS[:2])
-    for (ids,), (batch, pooled) in zip(shares, gloo(2)(forward_on_rank, clean, augmented, shares, each_step), strict=True):
+    found = gloo(2)(forward_on_rank, clean, augmented, shares, each_step)
+    for (ids,), (batch, pooled) in zip(shares, found, strict=True):
         assert_same(batch, whole if each_step else estimate(LayerSensitivity(), clean, augmented, [ids]))
         assert_same(pooled, whole)
 

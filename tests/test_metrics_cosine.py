@@ -4,7 +4,7 @@ import pytest
 import torch
 from activations import LAYER, estimate, measured, normal, pair, prepared
 
-from kornia_lightning_probe.metrics import About, CentredCosine, Centre, CleanBlock, Site
+from kornia_lightning_probe.metrics import About, Centre, CentredCosine, CleanBlock, Site
 
 # One block, whatever its size.
 WHOLE = [range(32)]

@@ -212,7 +212,9 @@ def test_an_image_that_is_not_finite_under_the_view_is_left_out_of_what_moves(me
     table = measured(metric, clean, augmented).table.flatten(1)
     # Clean deviations and each image's own movement keep all images; what images have in common under the view doesn't.
     for name, row, before, without in zip(metric.statistics, table, whole, rest, strict=True):
-        torch.testing.assert_close(row[kept], without if name in ("after", "shared") else before[kept], rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            row[kept], without if name in ("after", "shared") else before[kept], rtol=1e-12, atol=0
+        )
     assert estimate(metric, clean, augmented).num_images == (9 if metric.name == "spread" else 8)
 
 

@@ -27,8 +27,8 @@ def test_what_does_not_move_is_zero_without_an_error():
 
 @pytest.mark.parametrize("count", [2, 5, 32])
 def test_swapping_images_for_one_another_is_one_on_average(count):
-    # Rolled by k, image i becomes a_{i+k}. Over k = 1 to n - 1 each pair of different images comes up once, and the mean
-    # squared distance of different images is 2 mean e: so the mean of S^2 over all rolls is 1 exactly.
+    # Rolled by k, image i becomes a_{i+k}. Over k = 1 to n - 1 each pair of different images comes up once, and their
+    # mean squared distance is 2 mean e: so the mean of S^2 over all rolls is 1 exactly.
     clean = normal(count, 7)
     squares = [value(clean, clean.roll(k, 0)) ** 2 for k in range(1, count)]
     assert sum(squares) / len(squares) == pytest.approx(1, rel=1e-12)
@@ -53,7 +53,8 @@ def test_shrinking_to_the_blocks_mean(alpha, count):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_shrinking_to_the_populations_mean(alpha):
-    # With the mean mu of all images there ever are, E d = (1 - alpha)^2 tr(cov) and E e = tr(cov): S = (1 - alpha)/sqrt 2.
+    # b - mu = alpha (a - mu) with mu the mean of all images there are: E d = (1 - alpha)^2 tr(cov), E e = tr(cov), so S
+    # is (1 - alpha)/sqrt 2.
     clean = normal(512, 40) + 3
     found = estimate(METRIC, clean, 3 + alpha * (clean - 3))
     assert abs(found.value - (1 - alpha) / math.sqrt(2)) < 4 * found.std_error + 1e-3
@@ -134,9 +135,9 @@ def test_the_standard_error_by_hand():
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_standard_error_is_the_spread_over_draws(shared):
-    # Over 250 draws a standard deviation is known to 1/sqrt(2 * 250) = 4.5 %: 4 of these, and 3 % for the curvature that
-    # the error leaves out at N = 64. `shared`: images move in proportion to their own deviation, so d and e rise and
-    # fall together; an error that ignored their covariance would be far too large.
+    # Over 250 draws a standard deviation is known to 1/sqrt(2 * 250) = 4.5 %: 4 of these, and 3 % for the curvature
+    # that the error leaves out at N = 64. `shared`: images move in proportion to their own deviation, so d and e rise
+    # and fall together; an error that ignored their covariance would be far too large.
     found = []
     for draw in range(250):
         clean = normal(64, 4, seed=2 * draw)
@@ -252,7 +253,7 @@ def in_float64(clean, augmented):
 @pytest.mark.parametrize("mean", [0, 10, 100, 1000, 100_000])
 @pytest.mark.parametrize("width", [1, 64, 5000])
 def test_a_mean_that_is_large_beside_the_spread_costs_no_digits(mean, width):
-    # Differences of neighbouring float32 numbers are exact, and so are d_i. The mean m is off by up to half a unit in its
+    # Differences of neighbouring float32 numbers are exact, so d_i is. The mean m is off by up to half a unit in its
     # last place, delta = mean * 6e-8, whose part in mean e is only delta^2, since deviations from a mean cancel: at 1e5
     # that is 4e-5 of the variance, 2e-5 of S. The rest are roundings of 6e-8.
     clean, augmented = (x.float() for x in pair(32, width))

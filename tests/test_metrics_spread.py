@@ -27,10 +27,10 @@ def test_the_spread_of_isotropic_images():
 
 
 def test_the_error_by_hand():
-    # 2 e = (2, 6) in three images would not come from one block; two blocks of two do: e = 2 (h, h) at +-h from the mean.
-    # h^2 = 1/2 and 3/2: 2e = (2, 2, 6, 6), mean 4, sd sqrt(16/3), error of the mean sqrt(4/3), of its root 2: /(2*2).
+    # Two images at +-h from their mean have e = 2 h^2. Blocks of h^2 = 1/2 and 3/2 give 2 e = (2, 2, 6, 6): mean 4, sd
+    # sqrt(16/3), error of the mean sqrt(4/3), and of its root that over 2 * 2.
     clean = torch.tensor([-1.0, 1.0, -math.sqrt(3), math.sqrt(3)]).double().view(4, 1) / math.sqrt(2)
-    found = estimate(METRIC, clean, clean, [range(0, 2), range(2, 4)])
+    found = estimate(METRIC, clean, clean, [range(2), range(2, 4)])
     assert [float(x) for x in found] == pytest.approx([2, math.sqrt(4 / 3) / 4, 4])
 
 
@@ -53,9 +53,7 @@ def test_the_spread_has_the_unit_of_the_activations(factor):
 )
 def test_the_spread_does_not_change_with_a_shift_or_a_rotation(change):
     clean, _ = pair(33)
-    assert_same(
-        estimate(METRIC, change(clean), change(clean)), estimate(METRIC, clean, clean), rtol=1e-9, atol=0
-    )
+    assert_same(estimate(METRIC, change(clean), change(clean)), estimate(METRIC, clean, clean), rtol=1e-9, atol=0)
 
 
 def test_the_spread_is_the_same_under_every_view():

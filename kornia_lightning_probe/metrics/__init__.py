@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import cast
 
 from torch import Tensor
 
+from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, MeanOfBlocks, Scratch, Site, mask_non_finite
 from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
 from kornia_lightning_probe.metrics.channels import ChannelDominance, MedianSensitivity
@@ -57,6 +58,7 @@ __all__ = [
     "Spread",
     "SpreadRatio",
     "mask_non_finite",
+    "mean_with_error",
     "readouts_of",
     "resolve_metrics",
     "sum_over_ranks",
@@ -104,7 +106,8 @@ def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) ->
     if metrics is None:
         chosen: Sequence[MetricLike | type[ProbeMetric]] = _DEFAULT
     else:
-        chosen = [metrics] if isinstance(metrics, str | ProbeMetric) or callable(metrics) else list(metrics)
+        single = isinstance(metrics, str | ProbeMetric) or callable(metrics) or not isinstance(metrics, Iterable)
+        chosen = [metrics] if single else list(metrics)
     resolved = tuple(_resolve(metric) for metric in chosen)
     names = [metric.name for metric in resolved]
     if not names or len(set(names)) < len(names):

@@ -149,7 +149,7 @@ class CleanBlock(Memory):
 
         One such image makes the block's mean non-finite and with it every ``valid``; this finds the one.
         """
-        self.valid = self.activation.flatten(1).isfinite().all(1)
+        self.valid = self.activation.reshape(len(self.activation), -1).isfinite().all(1)
         # A new tensor: a pooled readout of a vector shares this one.
         self.activation = self.activation.masked_fill(~self.valid.view(-1, *[1] * (self.activation.ndim - 1)), 0.0)
         if self.valid.any():
@@ -161,7 +161,8 @@ class CleanBlock(Memory):
         """``e_i = n/(n-1) |a_i - m|^2``, (n,), or the reference's mean of it; NaN for a single image."""
         if self._centre is not None:
             return self._masked(self._centre.deviation.expand(self.valid.shape))
-        count = self.valid.sum()
+        # Whole numbers would be divided in the default dtype, which is half precision inside of some forward passes.
+        count = self.valid.sum().to(self.squared_deviation)
         return self.squared_deviation * torch.where(count > 1, count / (count - 1), torch.nan)
 
     @cached_property
@@ -270,11 +271,11 @@ class About(Memory):
                 f"{tuple(augmented.shape)}"
             )
         count = clean.shape[0]
-        block = CleanBlock(clean)
-        mask_non_finite([block])
         numbers = list(range(count)) if ids is None else [int(i) for i in ids]
         if not numbers or numbers != list(range(numbers[0], numbers[0] + count)):
             raise ValueError(f"ids must be {count} consecutive image numbers, got {numbers}")
+        block = CleanBlock(clean)
+        mask_non_finite([block])
         return cls(
             augmented=upcast(augmented),
             block=block,

@@ -93,8 +93,8 @@ class MedianSensitivity(ProbeMetric):
         """The block's median, for each of its images."""
         moved, finite = about.movement
         change = moved.square().sum(1) / finite.sum(1, keepdim=True)
-        median = ratio_of_roots(change, 2 * _variance(about)).nanquantile(0.5, dim=1, keepdim=True)
-        return {"median": torch.where(finite, median, torch.nan).flatten()}
+        median = _median(ratio_of_roots(change, 2 * _variance(about)))
+        return {"median": torch.where(finite, median.unsqueeze(1), torch.nan).flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over the blocks, weighted by their images."""
@@ -110,3 +110,8 @@ def _variance(about: About) -> Tensor:
     # One image beside a reference would divide by zero images, and all channels would seem to stand still.
     variance = about.block.channel_variance
     return torch.where(variance.isfinite(), variance, torch.nan)
+
+
+def _median(values: Tensor) -> Tensor:
+    """Along the last axis, without NaN. Torch's is the lower one of the two in the middle."""
+    return (values.nanmedian(-1).values - (-values).nanmedian(-1).values) / 2

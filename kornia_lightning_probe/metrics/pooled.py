@@ -100,8 +100,9 @@ class SpreadRatio(ProbeMetric):
         count = finite.sum(1, keepdim=True)
         centred = moved + torch.where(finite.unsqueeze(2), about.by_view(about.clean) - about.block.mean, 0.0)
         centred = centred - centred.sum(1, keepdim=True) / count.unsqueeze(2)
-        factor = torch.where(finite & (count > 1), count / (count - 1), torch.nan)
-        return {"before": about.deviation, "after": (centred.square().sum(2) * factor).flatten()}
+        after = centred.square().sum(2) * count / (count - 1)
+        known = finite & (count > 1)
+        return {"before": about.deviation, "after": torch.where(known, after, torch.nan).flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The root of the ratio of means: sensitivity's form without its factor of two."""

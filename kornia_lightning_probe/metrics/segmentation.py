@@ -22,9 +22,9 @@ class PixelFlipRate(ProbeMetric):
     """The share of pixels whose predicted class changes under the view, in [0, 1], mean over images.
 
     Under a view that moves pixels, what is predicted for Tx is compared with what was predicted for x, moved by the
-    view's own matrix: the clean scores are carried along, then the highest one counts. Only those pixels count then
-    whose source lies inside the output, without those at the edge of that area. So 0 for a network that moves along, and
-    not measured under a view that does not tell its matrix, which may have moved anything.
+    view's own matrix: the clean scores are carried along, then the highest one counts. Pixels count whose source lies
+    inside the output, without those at the edge of that area; so a network that moves along reads 0. Not measured under
+    a view that does not tell its matrix, since it may have moved anything.
 
     Until :meth:`calibrate` is called, an output smaller than the image is taken to tile it ("half-pixel").
 
