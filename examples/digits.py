@@ -90,7 +90,7 @@ def digits_bank() -> AugmentationBank:
             "rotation": presets.rotation((15, 30, 45)),
             "translation": presets.translation((0.0625, 0.125, 0.25)),
             "noise": presets.gaussian_noise((0.05, 0.1, 0.2)),
-            "darken": presets.darken((0.1, 0.2, 0.3)),
+            "darken": presets.darken((-0.1, -0.2, -0.3)),
             "contrast": presets.contrast((0.8, 0.6, 0.4)),
         }
     )

@@ -64,13 +64,13 @@ SWAP_MARKS = {
 }  # fmt: skip
 MARKS = {
     **dict.fromkeys(SWAPS, SWAP_MARKS),
-    "cosine": {-1.0: "-1 (opposite)", 0.0: "0 (unrelated)", 1.0: "1 (the same\ndirection)"},
-    "retrieval_auc": {0.5: "0.5 (chance)", 0.75: "0.75", 1.0: "1 (always\nfound)"},
-    "flip_rate": {0.0: "0 (none)", 0.5: "0.5", 1.0: "1 (every\nimage)"},
-    "pixel_flip_rate": {0.0: "0 (none)", 0.5: "0.5", 1.0: "1 (every\npixel)"},
+    "cosine": {-1.0: "-1 (opposite)", 0.0: "0 (unrelated)", 1.0: "1 (one direction)"},
+    "retrieval_auc": {0.5: "0.5 (chance)", 0.75: "0.75", 1.0: "1 (always found)"},
+    "flip_rate": {0.0: "0 (none)", 0.5: "0.5", 1.0: "1 (every image)"},
+    "pixel_flip_rate": {0.0: "0 (none)", 0.5: "0.5", 1.0: "1 (every pixel)"},
     "js_divergence": {0.0: "0 (the same)", 0.35: "0.35", math.log(2): "ln 2 (disjoint)"},
-    "channel_dominance": {0.0: "0", 0.5: "0.5", 1.0: "1 (one channel\nholds all)"},
-    "shared_shift": {0.0: "0 (each its\nown way)", 0.5: "0.5", 1.0: "1 (all the\nsame way)"},
+    "channel_dominance": {0.0: "0", 0.5: "0.5", 1.0: "1 (all in one)"},
+    "shared_shift": {0.0: "0 (each its own)", 0.5: "0.5", 1.0: "1 (all alike)"},
 }
 SMALL_PRINT = "bands: ±2 standard errors over the images"
 ROW, COLUMN, MOST_TICKS, LETTERS = 0.2, 0.3, 46, 21
@@ -210,7 +210,7 @@ def _write_cells(ax: Axes, table: Tensor, places: Sequence[float], mesh: QuadMes
     for row, (cells, colours) in enumerate(zip(table.tolist(), shades.tolist(), strict=True)):
         for place, cell, (red, green, blue, _) in zip(places, cells, colours, strict=True):
             if not math.isnan(cell):
-                text = f"{cell:z.2f}".replace("0.", ".", 1) if abs(cell) < 1 else f"{cell:.1f}"
+                text = f"{cell:z.2f}".replace("0.", ".", 1) if abs(cell) < 0.995 else f"{cell:.1f}"
                 colour = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "#333333"
                 ax.text(place, row, text, ha="center", va="center", fontsize=6, color=colour)
 

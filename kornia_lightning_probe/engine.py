@@ -21,7 +21,7 @@ from kornia_lightning_probe.metrics import ProbeMetric
 from kornia_lightning_probe.passes import INPUT, OUTPUT, Passes, Subject, ignore
 from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
-from kornia_lightning_probe.schedule import Segment, count_passes, slices, view_groups
+from kornia_lightning_probe.schedule import CALIBRATED, Segment, count_passes, slices, view_groups
 from kornia_lightning_probe.undisturbed import undisturbed
 from kornia_lightning_probe.world import World
 
@@ -155,9 +155,11 @@ class _Probe:
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
         self.measuring.prepare(sites, self.plan.bank.views, self.plan.images.num_images, device=self.device)
         if self.calibrates:
-            mirrored = replace(block, inputs=block.with_images([entry.flip(-1) for entry in block.images]))
+            few = block.first(CALIBRATED)
+            mirrored = replace(few, inputs=few.with_images([entry.flip(-1) for entry in few.images]))
+            shown = {name: activation[: len(few)] for name, activation in activations.items()}
             height, width = block.images[0].shape[-2:]
-            self.measuring.calibrate(activations, self.passes.keep_clean(mirrored), (height, width))
+            self.measuring.calibrate(shown, self.passes.keep_clean(mirrored), (height, width))
         if self.plan.reference is not None:
             self.measuring.centre_on(self._clean(block.to(self.device)) for block in self.plan.reference.blocks)
         clean = self.measuring.clean(activations)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kornia_lightning_probe.tables import ViewInfo
 
 HEADLINE = "headline"
+INPUT = "input"
 SENSITIVITY = "sensitivity"
 POOLED = "sensitivity_pooled"
 MOST_NAMED = 4
@@ -85,7 +86,7 @@ def headline_table(tables: Mapping[str, MetricTable], views: Sequence[ViewInfo])
 
 
 def pooled_places(tables: Mapping[str, MetricTable], views: Sequence[ViewInfo]) -> Tensor:
-    """Where the headline is pooled: (views, layers of the headline) of bool."""
+    """Where the headline is pooled: (views, layers of the headline) of bool; never the pixels, the yardstick of all."""
     table = tables[origin_of(tuple(tables))]
     places = torch.zeros(len(views), len(table.layers), dtype=torch.bool)
     pooled = tables.get(POOLED)
@@ -93,7 +94,7 @@ def pooled_places(tables: Mapping[str, MetricTable], views: Sequence[ViewInfo]) 
         return places
     geometric = torch.tensor([view.geometric for view in views], dtype=torch.bool)
     for column, layer in enumerate(table.layers):
-        if layer in pooled.layers:
+        if layer in pooled.layers and layer != INPUT:
             places[:, column] = geometric & pooled.attempted[:, pooled.layers.index(layer)]
     return places
 

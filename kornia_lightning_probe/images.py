@@ -56,6 +56,13 @@ class Block:
         inputs, labels = map_tensors((self.inputs, self.labels), lambda tensor: tensor.to(device))
         return replace(self, inputs=inputs, labels=labels)
 
+    def first(self, count: int) -> "Block":
+        """Return a block of the first images only, or this one where it has no more."""
+        if count >= len(self):
+            return self
+        labels = None if self.labels is None else self.labels[:count]
+        return replace(self, ids=self.ids[:count], inputs=self.rows(0, count), labels=labels)
+
     def with_images(self, images: Sequence[Tensor]) -> Any:
         """Return the model's inputs with other images in place of this block's."""
         return replace_images(self.inputs, self.image_keys, images)

@@ -87,7 +87,8 @@ class Measuring:
         for metric in (*self._given, *extra):
             concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
             if not concerned:
-                reason = f"this metric applies to none of {[site.name for site in sites]}"
+                needs = f"; it needs {metric.needs}" if metric.needs else ""
+                reason = f"this metric applies to none of {[site.name for site in sites]}{needs}"
                 if self._default_set:
                     self._findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
                 else:

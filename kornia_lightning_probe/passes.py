@@ -18,7 +18,7 @@ from kornia_lightning_probe.findings import Findings
 from kornia_lightning_probe.functional import upcast
 from kornia_lightning_probe.images import Block
 from kornia_lightning_probe.metrics import Site
-from kornia_lightning_probe.outputs import as_logits, find_scores, why_no_scores
+from kornia_lightning_probe.outputs import find_scores, why_no_scores
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.recorder import ActivationRecorder, named_entries
 from kornia_lightning_probe.schedule import slices
@@ -243,7 +243,7 @@ class Passes:
                 self._findings.leave_out(OUTPUT, reason)
                 self.wants_scores = False
         if self.wants_scores and scores is not None:
-            self._receive(OUTPUT, as_logits(scores.detach()))
+            self._receive(OUTPUT, scores.detach())
 
 
 def _with_rows(sink: Callable[[str, Tensor, slice], None], rows: slice, name: str, activation: Tensor) -> None:

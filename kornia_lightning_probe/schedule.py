@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# How many images of the first block, mirrored, metrics may calibrate on.
+CALIBRATED = 16
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -48,7 +51,7 @@ def count_passes(
 ) -> int:
     """How many forward passes a process runs: those of the scout, then clean and augmented ones over its blocks.
 
-    The scout runs block 0 twice, its mirror images where a metric calibrates on them, and two images on their own.
+    The scout runs block 0 twice, sixteen mirrored images where a metric calibrates on them, and two images.
 
     Args:
         blocks: the rows of every block of all processes.
@@ -65,7 +68,8 @@ def count_passes(
         >>> count_passes(blocks, 3, 32, rank=1, world_size=2)  # the scout, 1 clean, 3 views
         7
     """
-    passes = (3 if calibrates else 2) * len(slices(len(blocks[0]), batch_size)) + (1 if len(blocks[0]) > 2 else 0)
+    passes = 2 * len(slices(len(blocks[0]), batch_size)) + (1 if len(blocks[0]) > 2 else 0)
+    passes += len(slices(min(CALIBRATED, len(blocks[0])), batch_size)) if calibrates else 0
     for index in range(rank, len(blocks), world_size):
         cuts = len(slices(len(blocks[index]), batch_size))
         passes += cuts * len(view_groups(num_views, len(blocks[index]), batch_size)) + (cuts if index else 0)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kornia_lightning_probe.result import ProbeResult
 
 MEANING = {
-    "cka_previous": "debiased CKA with the previous probe; 1: the same up to rotation and scale, 0: unrelated",
+    "cka_previous": "debiased CKA with the previous probe, 1: the same up to rotation and scale",
     "cka_first": "debiased CKA with the first probe",
     "rankme": "how many directions the images spread over",
 }
@@ -38,19 +38,23 @@ def clean_text(result: ProbeResult, *, max_layers: int | None = 40) -> Iterator[
     measured = [name for name in result.metrics if result.table(name).attempted.any()]
     single = [name for name in measured if len(result.table(name).layers) == 1]
     columns = [name for name in measured if name not in single]
-    meanings = [wrapped(f"{name}: {MEANING[name]}") for name in measured if name in MEANING]
+    meanings = [wrapped(f"{name}: {MEANING[name]}") for name in columns if name in MEANING]
     if meanings:
         yield "\n".join(meanings)
     if columns:
         yield from _table(result, columns, max_layers)
-    lines = [
-        f"{name}: {layer} {number(result.value(name, layer))}" for name in single for layer in _layers(result, name)
-    ]
+    lines = [_line(result, name) for name in single]
     waiting = [name for name in result.metrics if name not in measured]
     if waiting:
         lines.append(f"{', '.join(waiting)}: nothing to compare with yet")
     if lines:
         yield "\n".join(map(wrapped, lines))
+
+
+def _line(result: ProbeResult, metric: str) -> str:
+    (layer,) = _layers(result, metric)
+    meaning = f" ({MEANING[metric]})" if metric in MEANING else ""
+    return f"{metric}: {layer} {number(result.value(metric, layer))}{meaning}"
 
 
 def _table(result: ProbeResult, columns: list[str], max_layers: int | None) -> Iterator[str]:

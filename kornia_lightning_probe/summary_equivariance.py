@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ERROR = "equivariance_error"
 COLUMNS = ("sensitivity", "invariance_error", ERROR, "interpolation_floor")
 MOST_ROWS = 12
-HOW_TO_READ = f"{ERROR} near interpolation_floor: the map moves along; invariance_error near 0: it stays put"
+HOW_TO_READ = f"{ERROR} near interpolation_floor: maps move along; invariance_error near 0: they stay"
 
 
 def equivariance_text(result: ProbeResult, *, max_layers: int | None = MOST_ROWS) -> Iterator[str]:
@@ -40,7 +40,7 @@ def equivariance_text(result: ProbeResult, *, max_layers: int | None = MOST_ROWS
     layers = pick_layers(known, MOST_ROWS if max_layers is None else min(MOST_ROWS, max_layers))
     columns = [name for name in COLUMNS if name in result.metrics]
     share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers, evenly by depth)"
-    title = f"equivariance of maps under {_views(result)}; sensitivity flattened; means over the views counted{share}"
+    title = f"equivariance of maps{share} under {_views(result)}; sensitivity flattened; means over `views`"
     cells = [_row(result, layer, columns) for layer in layers]
     texts = list(zip(*cells, strict=True))
     rows = named("layer", layers)

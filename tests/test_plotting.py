@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from made_results import made_result, table_of, views_of
+from made_results import geometric_result, made_result, table_of, views_of
 
 from kornia_lightning_probe.pixels import PixelScale
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
@@ -132,6 +132,72 @@ def test_a_metric_without_a_known_range_is_scaled_by_its_values():
     tables = {"own": table_of(("fc",), torch.linspace(-2, 4, 6)[:, None])}
     figure = plot_heatmap(made_result(tables=tables), metric="own")
     assert figure.axes[0].collections[0].get_clim() == (-2.0, 4.0)
+
+
+def test_figures_show_the_headline_and_their_small_print_says_what_is_pooled():
+    result = geometric_result()
+    # Two views of rotation at .25 and one of blur at .5.
+    assert lines_with_values(plot_profile([result]).axes[0])[0].get_ydata()[1] == pytest.approx(1 / 3)
+    for figure in (plot_profile([result]), plot_heatmap(result), plot_severity(result), plot_epoch({"now": result})):
+        assert "maps pooled under rotation" in small_print(figure).replace("\n", " ")
+    assert plot_profile([result]).axes[0].get_ylabel() == "sensitivity, mean over views"
+    assert plot_epoch({"now": result}).get_suptitle() == "sensitivity, epoch 0, step 0"
+
+
+def test_sensitivity_by_its_name_is_the_flattened_one():
+    result = geometric_result()
+    figure = plot_profile([result], metric="sensitivity")
+    assert lines_with_values(figure.axes[0])[0].get_ydata() == pytest.approx([0.5] * 4)
+    flat = (figure, plot_heatmap(result, metric="sensitivity"), plot_severity(result, metric="sensitivity"))
+    assert not any("pooled" in small_print(figure) for figure in flat)
+
+
+def test_nothing_pooled_is_not_mentioned():
+    result = geometric_result()
+    assert "pooled" not in small_print(plot_profile([result], augmentation="blur"))
+    assert "pooled" not in small_print(plot_severity(result, layers=["fc"]))
+    assert "pooled" not in small_print(plot_heatmap(made_result()))
+
+
+def test_results_that_are_pooled_differently_are_told_apart():
+    figure = plot_profile({"old": made_result(), "new": geometric_result()})
+    assert "old: nothing pooled; new: maps pooled under rotation" in small_print(figure).replace("\n", " ")
+
+
+def test_small_print_is_broken_where_the_figure_ends():
+    figure = Figure(figsize=(4, 3))
+    drawing.small_print(figure, "many words " * 20, "", "the end")
+    assert max(map(len, small_print(figure).splitlines())) <= 84
+    assert small_print(figure).endswith("; the end")
+
+
+@pytest.mark.parametrize("metric", sorted(drawing.SCALES))
+def test_each_metric_with_a_known_range_has_that_scale(metric):
+    result = made_result(tables={metric: table_of(("fc",), torch.full((6, 1), 0.7))})
+    figure = plot_heatmap(result, metric=metric)
+    assert figure.axes[0].collections[0].get_clim() == drawing.SCALES[metric]
+    low, high = drawing.SCALES[metric]
+    assert all(low <= place <= high for place in drawing.MARKS.get(metric, {}))
+
+
+def test_light_is_what_an_augmentation_that_does_nothing_reads():
+    tables = {"cosine": table_of(("fc",), torch.ones(6, 1)), "flip_rate": table_of(("output",), torch.zeros(6, 1))}
+    result = made_result(tables=tables)
+    for metric in tables:
+        (mesh, *_) = plot_heatmap(result, metric=metric).axes[0].collections
+        figure_pixels(mesh.figure)
+        assert mesh.get_facecolors()[0, :3].mean() > 0.8
+
+
+def test_a_colour_bar_points_to_where_values_leave_the_scale():
+    values = torch.tensor([0.3, 0.6, 0.7, 0.8, 0.9, 1.0])[:, None]
+    figure = plot_heatmap(made_result(tables={"retrieval_auc": table_of(("fc",), values)}), metric="retrieval_auc")
+    assert figure.axes[0].collections[0].colorbar.extend == "min"
+
+
+def test_the_axis_of_a_single_augmentation_names_it():
+    result = made_result(ladders={"blur": (1.0, 2.0)})
+    assert plot_profile([result]).axes[0].get_ylabel() == "sensitivity, blur"
 
 
 def test_the_module_that_all_layers_are_in_is_said_once():

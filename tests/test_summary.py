@@ -1,9 +1,9 @@
 import pytest
 import torch
-from made_results import made_result, table_of, views_of
+from made_results import geometric_result, made_result, table_of, views_of
 
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.tables import pick_layers
+from kornia_lightning_probe.tables import CLEAN, pick_layers
 
 NAN = float("nan")
 LONG = tuple(f"backbone.layer{i // 16}.{i % 16}.conv2" for i in range(60))
@@ -118,3 +118,115 @@ def test_layers_are_picked_evenly_with_both_ends():
     assert picked == ["0", "5", "9", "14", "18", "23", "27", "32", "36", "41"]
     assert pick_layers(["a", "b"], 10) == ["a", "b"]
     assert pick_layers(["a", "b"], 1) == ["a"]
+
+
+def test_the_table_is_the_headline_and_says_what_is_pooled():
+    result = geometric_result()
+    assert line_of(result, "conv1").split() == ["conv1", "0.33", "█▋", "0.25", "0.50"]
+    text = result.summary()
+    assert "\nmaps pooled under rotation (their spatial mean); flattened: `sensitivity` below\n" in text
+    assert "  sensitivity, flattened: 0.50, from" in text
+    assert "pooled" not in made_result().summary()
+    assert "flattened" not in made_result().summary()
+
+
+def test_sequences_with_a_class_token_are_said_to_stay_flattened():
+    result = geometric_result(layers=("conv1", "block"), pooled=("conv1", "block:cls", "block:patch"))
+    assert "sequences with a class token stay flattened" in " ".join(result.summary().split())
+
+
+def equivariance(error, layers=("conv1", "conv2")):
+    """Under rotation 15 and 30; invariance_error .4, the floor .06 where there is an error."""
+    error = torch.tensor([[*column, NAN] for column in error]).T
+    known = error.isfinite()
+    tables = {
+        "invariance_error": torch.full_like(error, 0.4), "equivariance_error": error,
+        "interpolation_floor": torch.where(known, 0.06, NAN),
+    }  # fmt: skip
+    attempted = torch.tensor([[True], [True], [False]]).expand_as(error)
+    return {name: table_of(layers, value, attempted=attempted) for name, value in tables.items()}
+
+
+def equivariance_lines(result, **options):
+    lines = result.summary(**options).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("equivariance of maps"))
+    return lines[start : lines.index("", start)]
+
+
+def test_equivariance_stands_beside_flattened_sensitivity_over_the_same_views():
+    result = geometric_result(tables=equivariance([[0.1, 0.2], [0.3, NAN]]))
+    _, header, *rows = equivariance_lines(result)
+    expected = ["layer", "sensitivity", "invariance_error", "equivariance_error", "interpolation_floor", "views"]
+    assert header.split() == expected
+    assert [row.split() for row in rows] == [
+        ["conv1", "0.50", "0.40", "0.15", "0.06", "2", "of", "2"],
+        ["conv2", "0.50", "0.40", "0.30", "0.06", "1", "of", "2"],
+    ]
+    text = result.summary()
+    assert "equivariance_error near interpolation_floor: maps move along" in text
+    assert "  equivariance_error:" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_an_error_without_its_companions_is_shown_with_dashes():
+    tables = equivariance([[0.1, 0.2], [NAN, NAN]])
+    tables["interpolation_floor"] = table_of(("conv1",), torch.full((3, 1), NAN))
+    _, _, first, second = equivariance_lines(geometric_result(tables=tables))
+    assert first.split() == ["conv1", "0.50", "0.40", "0.15", "-", "2", "of", "2"]
+    assert second.split() == ["conv2", "-", "-", "-", "-", "0", "of", "2"]
+
+
+def test_equivariance_has_at_most_twelve_rows_and_says_so():
+    layers = tuple(f"conv{i}" for i in range(30))
+    tables = equivariance([[0.1, 0.2]] * 30, layers)
+    result = geometric_result(layers=layers, pooled=layers, tables=tables)
+    lines = equivariance_lines(result, max_layers=None)
+    rows = [line for line in lines if line.startswith("conv")]
+    assert len(rows) == 12
+    assert "(12 of 30 layers, evenly by depth)" in " ".join(lines[:2])
+    assert (rows[0].split()[0], rows[-1].split()[0]) == ("conv0", "conv29")
+
+
+def test_without_a_value_of_equivariance_there_is_no_table_of_it():
+    text = geometric_result(tables=equivariance([[NAN, NAN], [NAN, NAN]])).summary()
+    assert "equivariance of maps" not in text
+    assert "  equivariance_error: " in text
+
+
+def drift(layers=("stem", "body", "flat", "head"), *, is_first=False):
+    value = torch.full((1, len(layers)), NAN) if is_first else torch.linspace(1.0, 0.25, len(layers))[None]
+    tables = {
+        name: table_of(layers, value, error=NAN, attempted=torch.tensor(not is_first))
+        for name in ("cka_previous", "cka_first")
+    }
+    tables["rankme"] = table_of(layers[-2:-1], [[5.25]], error=NAN)
+    return ProbeResult(layers=layers, views=[CLEAN], tables=tables, metadata={"num_images": 32})
+
+
+def test_a_drift_has_a_column_for_each_reference_and_no_views():
+    text = drift().summary()
+    assert text.startswith(
+        "32 images x 4 layers, epoch 0, step 0\n\ncka_previous: debiased CKA with the previous probe"
+    )
+    assert line_of(drift(), "layer").split() == ["layer", "cka_previous", "cka_first"]
+    assert line_of(drift(), "head").split() == ["head", "0.25", "█▎", "0.25", "█▎"]
+    assert text.endswith("\nrankme: flat 5.25 (how many directions the images spread over)")
+    assert not any(word in text for word in ("mean", "severit", "clean", "views"))
+
+
+def test_the_first_drift_has_nothing_to_compare_with():
+    lines = drift(is_first=True).summary().splitlines()
+    assert lines[2:] == [
+        "rankme: flat 5.25 (how many directions the images spread over)",
+        "cka_previous, cka_first: nothing to compare with yet",
+    ]
+
+
+def test_a_drift_of_many_layers_says_what_is_left_out_and_a_dead_one_has_a_dash():
+    text = drift(LONG).summary()
+    assert "40 of 60 layers are shown" in text
+    assert max(map(len, text.splitlines())) <= 100
+    tables = {"cka_first": table_of(("a", "b"), [[NAN, 1.0]], error=NAN)}
+    dead = ProbeResult(layers=("a", "b"), views=[CLEAN], tables=tables)
+    assert line_of(dead, "a ").split() == ["a", "-"]
+    assert "-: no value" in dead.summary()

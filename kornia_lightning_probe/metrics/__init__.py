@@ -25,6 +25,7 @@ from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, F
 from kornia_lightning_probe.metrics.readouts import Readout, readouts_of
 from kornia_lightning_probe.metrics.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.retrieval import RetrievalAUC
+from kornia_lightning_probe.metrics.segmentation import PixelFlipRate
 from kornia_lightning_probe.metrics.sensitivity import LayerSensitivity
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "MeanOfBlocks",
     "MedianSensitivity",
     "MetricLike",
+    "PixelFlipRate",
     "PooledSensitivity",
     "ProbeMetric",
     "Readout",
@@ -83,6 +85,7 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     JensenShannon,
     Accuracy,
     AccuracyDrop,
+    PixelFlipRate,
 )
 _ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, RelativeChange)
 _BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in _ALL}
@@ -107,7 +110,7 @@ def resolve_metrics(metrics: Sequence[MetricLike] | MetricLike | None = None) ->
         chosen: Sequence[MetricLike | type[ProbeMetric]] = _DEFAULT
     else:
         single = isinstance(metrics, str | ProbeMetric) or callable(metrics) or not isinstance(metrics, Iterable)
-        chosen = [metrics] if single else list(metrics)
+        chosen = cast("list[MetricLike]", [metrics] if single else list(cast("Iterable[MetricLike]", metrics)))
     resolved = tuple(_resolve(metric) for metric in chosen)
     names = [metric.name for metric in resolved]
     if not names or len(set(names)) < len(names):

@@ -167,7 +167,10 @@ class CleanBlock(Memory):
 
     @cached_property
     def channel_variance(self) -> Tensor:
-        """Of pooled features, the unbiased variance of each channel between the images, (C,) float64."""
+        """Of pooled features, each channel's unbiased variance between images, (C,); NaN beside a reference."""
+        if self._centre is not None:
+            # The reference keeps no variance of single channels.
+            return torch.full_like(self.squared_deviation[:1], torch.nan).expand(self.activation.flatten(1).shape[1])
         centred = (self.activation - self.mean).flatten(1).to(self.squared_deviation)
         return torch.where(self.valid.unsqueeze(1), centred, 0.0).square().sum(0) / (self.valid.sum() - 1)
 

@@ -61,6 +61,7 @@ class ProbeMetric(Metric):
         representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
             spatial or token mean of a whole block at once.
         calibrates: whether :meth:`calibrate` is to be called.
+        needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
         filled: state, (view, layer, image), how often a cell was written.
 
@@ -72,6 +73,7 @@ class ProbeMetric(Metric):
     full_state_update = False
 
     calibrates: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
     name: str
     statistics: tuple[str, ...]
     scope: ClassVar[Literal["layers", "embedding", "output"]] = "layers"
@@ -125,6 +127,10 @@ class ProbeMetric(Metric):
     def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002
         """Sentences that a user should hear about these estimates; by default none."""
         return []
+
+    def known(self, table: Mapping[str, Tensor]) -> Tensor:
+        """Which images have a value, (view, layer, image) bool; by default those whose statistics are all finite."""
+        return torch.stack([table[name].isfinite() for name in self.statistics]).all(0)
 
     def influence(self, table: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG002 - for subclasses
         """How far each image moves the value, (view, layer, image), see influence.py; None where that is not known."""
@@ -263,8 +269,9 @@ class ProbeMetric(Metric):
                 "process, once; reset() before measuring the same images again, and merge only what was measured apart"
             )
         table = torch.where(self.filled > 0, self.table, torch.nan)
-        value, std_error = self.reduce(dict(zip(self.statistics, table, strict=True)))
-        return Estimate(value, std_error, table.isfinite().all(0).sum(-1))
+        named = dict(zip(self.statistics, table, strict=True))
+        value, std_error = self.reduce(named)
+        return Estimate(value, std_error, self.known(named).sum(-1))
 
     def influences(self) -> Tensor | None:
         """What :meth:`influence` says of the tables as they are."""

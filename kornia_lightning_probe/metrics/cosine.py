@@ -37,20 +37,32 @@ class CentredCosine(ProbeMetric):
     """
 
     name = "cosine"
-    statistics = ("cosine",)
+    statistics = ("before", "after", "distance")
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """Each image's cosine."""
-        before, after = about.block.squared_deviation[about.rows], about.squared_deviation
-        cosine = (before + after - about.squared_distance) / (2 * (before * after).sqrt())
-        nothing = (_SHORTEST * torch.finfo(about.augmented.dtype).eps) ** 2 * torch.maximum(before, after)
-        return {"cosine": torch.where(torch.minimum(before, after) > nothing, cosine.clamp(-1.0, 1.0), torch.nan)}
+        """Each image's three squared distances: :math:`|a-m|^2`, :math:`|b-m|^2` and :math:`|b-a|^2`."""
+        return {
+            "before": about.block.squared_deviation[about.rows],
+            "after": about.squared_deviation,
+            "distance": about.squared_distance,
+        }
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean over images and its standard error."""
-        estimate = mean_with_error(table["cosine"])
+        """Mean over images of the cosine, and its standard error."""
+        estimate = mean_with_error(_cosines(table))
         return estimate.value, estimate.std_error
+
+    def known(self, table: Mapping[str, Tensor]) -> Tensor:
+        """Images that have a direction with and without the augmentation."""
+        return _cosines(table).isfinite()
 
     def influence(self, table: Mapping[str, Tensor]) -> Tensor:
         """How far each image moves the value."""
-        return mean_influence(table["cosine"])
+        return mean_influence(_cosines(table))
+
+
+def _cosines(table: Mapping[str, Tensor]) -> Tensor:
+    before, after = table["before"], table["after"]
+    cosine = (before + after - table["distance"]) / (2 * (before * after).sqrt())
+    nothing = (_SHORTEST * torch.finfo(torch.float32).eps) ** 2 * torch.maximum(before, after)
+    return torch.where(torch.minimum(before, after) > nothing, cosine.clamp(-1.0, 1.0), torch.nan)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from functools import cached_property
 from math import isqrt
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from kornia_lightning_probe.functional import piece_of, sensitivity, upcast
 from kornia_lightning_probe.influence import sensitivity_influence
@@ -26,6 +27,9 @@ from kornia_lightning_probe.warping import (
 
 # An eroded mask has nothing left of a smaller grid.
 _SMALLEST = 3
+
+# What calibration says of activations that are still there; three metrics ask about the same ones.
+_CALIBRATED: MutableMapping[Tensor, Phase] = WeakIdKeyDictionary()
 
 # Grids of so many sizes and views are kept for the next layer.
 _KEPT = 8
@@ -185,7 +189,9 @@ class GeometricMetric(ProbeMetric):
             flipped: its activations of the same images, mirrored left to right.
             image_size: height and width of the images in pixels.
         """
-        self.phases[site.name] = calibrated_phase(as_map(upcast(clean)), as_map(upcast(flipped)), image_size)
+        if clean not in _CALIBRATED:
+            _CALIBRATED[clean] = calibrated_phase(as_map(upcast(clean)), as_map(upcast(flipped)), image_size)
+        self.phases[site.name] = _CALIBRATED[clean]
 
     def carried(self, about: About) -> CarriedMap | None:
         """The layer's maps under this view, shared by all metrics.

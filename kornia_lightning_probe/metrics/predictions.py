@@ -20,6 +20,7 @@ class _PredictionMetric(ProbeMetric):
     statistics = ("value",)
     scope = "output"
     needs_labels = False
+    needs = "class scores (B, classes)"
 
     def applies_to(self, site: Site) -> bool:
         """Class scores, one vector for each image; with labels, where they are needed."""
@@ -97,6 +98,7 @@ class Accuracy(_PredictionMetric):
 
     name = "accuracy"
     needs_labels = True
+    needs = "class scores and integer labels, one for each image"
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """1 where the prediction is right."""
@@ -121,6 +123,7 @@ class AccuracyDrop(_PredictionMetric):
 
     name = "accuracy_drop"
     needs_labels = True
+    needs = "class scores and integer labels, one for each image"
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """1 where only the clean prediction is right, -1 where only the other one is."""

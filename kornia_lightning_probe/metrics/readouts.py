@@ -58,6 +58,8 @@ def has_class_token(shape: tuple[int, ...]) -> bool:
 
 
 def _pooled(shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Callable[[Tensor], Tensor]]]:
+    if not shape:
+        return [("", (1,), _column)]
     if has_class_token(shape):
         return [(":cls", shape[1:], _class_token), (":patch", shape[1:], _patch_mean)]
     if len(shape) == 2:
@@ -71,6 +73,10 @@ def _pooled(shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Callable
 
 def _whole(activation: Tensor) -> Tensor:
     return activation
+
+
+def _column(activation: Tensor) -> Tensor:
+    return activation.unsqueeze(1)
 
 
 def _spatial_mean(activation: Tensor) -> Tensor:

@@ -37,18 +37,17 @@ class RetrievalAUC(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's share."""
-        wide = about.squared_distance.dtype
         # Distances do not change when all is centred, and cdist's differences keep more digits.
         query, gallery = (
-            (activation - about.block.mean).reshape(len(activation), -1).to(wide)
+            (activation - about.block.mean).reshape(len(activation), -1)
             for activation in (augmented, about.block.activation)
         )
         distance = torch.cdist(query, gallery, compute_mode="donot_use_mm_for_euclid_dist")
         numbers = torch.arange(len(gallery), device=gallery.device)[about.rows].unsqueeze(1)
         own = distance.gather(1, numbers)
         others = about.block.valid.expand_as(distance).scatter(1, numbers, False)
-        farther = (distance > own).to(wide) + 0.5 * (distance == own).to(wide)
-        share = torch.where(others, farther, 0.0).sum(1) / others.sum(1)
+        farther = ((distance > own) & others).sum(1) + 0.5 * ((distance == own) & others).sum(1)
+        share = farther.to(about.block.squared_deviation) / others.sum(1)
         return {"auc": torch.where(own.squeeze(1).isfinite(), share, torch.nan)}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
