@@ -238,7 +238,7 @@ class AugmentationBank:
             # What draws from a generator of its own, or counts, would differ from call to call.
             transform = view.transform if is_kornia_chain(view.transform) else copy.deepcopy(view.transform)
             with MatrixRecorder(transform) as recorder:
-                augmented = _apply(view, transform, unit.clone())
+                augmented = _apply(view, transform, unit if is_kornia_chain(transform) else unit.clone())
             _check_result(view, augmented, unit)
             augmented = augmented.detach().to(unit)
             changed = augmented.shape != unit.shape or _differ(augmented[:1], unit[:1]) or _differ(augmented, unit)

@@ -242,7 +242,7 @@ class _Probe:
             "seed": self.plan.seed,
             "batch_size": self.plan.batch_size,
             "device": str(self.device),
-            "activation_dtypes": sorted(self.passes.dtypes),
+            "activation_dtypes": self.passes.dtypes,
             "world_size": self.plan.world.size,
         }
 

@@ -206,7 +206,7 @@ class _Collection:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": str(self.subject.device),
-            "activation_dtypes": sorted(self.passes.dtypes),
+            "activation_dtypes": self.passes.dtypes,
             "world_size": self.world.size,
         }
 

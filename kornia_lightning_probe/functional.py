@@ -10,8 +10,8 @@ from torch import Tensor
 
 # A float32 norm over more terms than this loses digits; longer rows are summed in pieces of it, the pieces in float64.
 _PIECE = 4096
-# Elements of a temporary that is written and read back at once: 2 MB of float32.
-_CACHED = 2**19
+# Elements of a temporary that is written and read back at once: 4 MB of float32.
+_CACHED = 2**20
 
 
 class Estimate(NamedTuple):
@@ -51,16 +51,16 @@ def squared_norm(x: Tensor) -> Tensor:
     if whole == 0 or rows.dtype == torch.float64:
         total: Tensor = torch.linalg.vector_norm(rows, dim=1).to(wide).square()
         return total
-    norms = torch.linalg.vector_norm(rows[:, :whole].reshape(x.shape[0], -1, _PIECE), dim=2)
-    total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square()
-    if whole < rows.shape[1]:
-        total = total + torch.linalg.vector_norm(rows[:, whole:], dim=1).to(wide).square()
-    return total
+    if whole == rows.shape[1]:
+        norms = torch.linalg.vector_norm(rows.view(x.shape[0], -1, _PIECE), dim=2)
+        total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square()
+        return total
+    return squared_norm(rows[:, :whole].contiguous()) + squared_norm(rows[:, whole:])
 
 
 def piece_of(x: Tensor) -> Tensor:
     """The first rows of ``x``, as many as stay in a processor's cache while they are read twice; at least one."""
-    return x[: max(1, _CACHED * len(x) // max(1, x.numel()))]
+    return x if x.numel() <= _CACHED else x[: max(1, _CACHED * len(x) // x.numel())]
 
 
 def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -81,7 +81,9 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return squared_norm(x - y)
     buffer = torch.empty_like(piece_of(x)) if out is None else out
-    if len(buffer) >= len(x):
+    if len(buffer) == len(x):
+        return squared_norm(torch.sub(x, y, out=buffer))
+    if len(buffer) > len(x):
         return squared_norm(torch.sub(x, y, out=buffer[: len(x)]))
     size = len(buffer)
     pieces = [

@@ -143,9 +143,9 @@ class Measuring:
         """Measure one layer's augmented activation, which is that of ``segments`` behind each other."""
         parts = torch.split(activation, [len(segment) for segment in segments]) if len(segments) > 1 else [activation]
         for segment, part in zip(segments, parts, strict=True):
-            wide = upcast(part)
+            wide, clean = upcast(part), views.clean[name]
             for number, readout in enumerate(self.readouts[name]):
-                taken, entry = readout.take(wide), views.clean[name][number]
+                taken, entry = readout.take(wide), clean[number]
                 if readout.whole:
                     self._gathered.setdefault((name, number), []).append((segment, taken))
                 else:

@@ -66,9 +66,6 @@ class Passes:
         wants_scores: whether class scores are of use.
         other_targets: what the dataset gives in the place of labels, as a text.
         total: the number of passes to come, for a bar; None shows none.
-
-    Attributes:
-        dtypes: the dtypes of activations that were seen.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class Passes:
         self.subject = subject
         self.batch_size = batch_size
         self.wants_scores = wants_scores
-        self.dtypes: set[str] = set()
+        self._dtypes: set[torch.dtype] = set()
         self._findings = findings
         self._seed = seed
         self._other_targets = other_targets
@@ -97,6 +94,11 @@ class Passes:
         self._last: Tensor | None = None
         self._ends_in_output = False
         self._dtype = torch.get_default_dtype()
+
+    @property
+    def dtypes(self) -> list[str]:
+        """The dtypes of activations that were seen, by name."""
+        return sorted(str(dtype).removeprefix("torch.") for dtype in self._dtypes)
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -225,7 +227,7 @@ class Passes:
         if name not in (INPUT, OUTPUT):
             # Held until the next, so that its memory can't become the output's.
             self._last = activation
-            self.dtypes.add(str(activation.dtype).removeprefix("torch."))
+            self._dtypes.add(activation.dtype)
         # The forward's precision is not that of what is measured.
         kind = activation.device.type
         if torch.is_autocast_enabled(kind) or torch.get_default_dtype() != torch.float32:

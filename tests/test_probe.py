@@ -543,7 +543,7 @@ def test_progress_shows_a_bar_on_stderr_and_silence_is_the_default(capfd):
     assert capfd.readouterr() == ("", "")
     probe_model(SmallCNN(), IMAGES, plain_bank(), progress=True)
     out, err = capfd.readouterr()
-    # Two blocks of 20 images under two views: the scout twice, mirrored, two images of it, 2 views, a clean pass, 2 views.
+    # Two blocks of 20 images under two views: scout, two images, mirrored, scout again, 2 views; clean, 2 views.
     assert "probe" in err
     assert "/9" in err
     assert out == ""

@@ -2,6 +2,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SEEDS = (0, 1)
@@ -20,7 +21,16 @@ def science():
 
 
 @pytest.fixture(scope="module")
-def studies(science):
+def one_thread():
+    # The net is so small that threads wait for each other, for minutes on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def studies(science, one_thread):
     return [
         {way: science.study(seed, train_augmentation=way, epochs=EPOCHS) for way in science.TRAININGS} for seed in SEEDS
     ]
@@ -74,10 +84,16 @@ def test_training_with_noise_steadies_the_late_layers_under_noise_and_not_under_
     plain, noise = (ways[way].sensitivity(science.NOISE) for way in ("none", "noise"))
     assert noise[3] < plain[3]
     assert noise[4] < 0.9 * plain[4]
-    for view in (science.SMALL_ROTATION, science.LARGE_ROTATION):
-        plain, noise = (ways[way].sensitivity(view) for way in ("none", "noise"))
-        assert min(b / a for a, b in zip(plain, noise, strict=True)) > 0.95
-    # And the other way round.
+    plain, noise = (ways[way].sensitivity(science.SMALL_ROTATION) for way in ("none", "noise"))
+    assert min(b / a for a, b in zip(plain, noise, strict=True)) > 0.95
+    # At 45 degrees, where few predictions hold, there is a fall, by less than a third of that with rotation.
+    plain, noise, rotation = (ways[way].sensitivity(science.LARGE_ROTATION) for way in ("none", "noise", "rotation"))
+    falls = zip(deltas(plain[3:], noise[3:]), deltas(plain[3:], rotation[3:]), strict=True)
+    assert all(fall < with_rotation / 3 for fall, with_rotation in falls)
+
+
+@pytest.mark.slow
+def test_training_with_rotation_does_not_steady_any_layer_under_noise(ways, science):
     plain, rotation = (ways[way].sensitivity(science.NOISE) for way in ("none", "rotation"))
     assert min(b / a for a, b in zip(plain, rotation, strict=True)) > 0.95
 

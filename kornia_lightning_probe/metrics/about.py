@@ -299,17 +299,17 @@ class About(Memory):
     @cached_property
     def clean(self) -> Tensor:
         """The clean activations of these B images, (B, ...); zeros where they were not finite."""
-        return self._for_each_view(self.block.activation[self.rows])
+        return self._of_these(self.block.activation)
 
     @cached_property
     def valid(self) -> Tensor:
         """Which of the B images have finite clean activations, (B,) bool."""
-        return self._for_each_view(self.block.valid[self.rows])
+        return self._of_these(self.block.valid)
 
     @cached_property
     def deviation(self) -> Tensor:
         """``e_i`` of the B images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
-        return self._for_each_view(self.block.deviation[self.rows])
+        return self._of_these(self.block.deviation)
 
     def by_view(self, x: Tensor) -> Tensor:
         """The rows of each view apart: from (B, ...) to (views, images, ...)."""
@@ -325,8 +325,10 @@ class About(Memory):
         finite = self.valid & shift.isfinite().all(1)
         return self.by_view(torch.where(finite.unsqueeze(1), shift, 0.0)), self.by_view(finite)
 
-    def _for_each_view(self, x: Tensor) -> Tensor:
-        return x if self.num_views == 1 else x.repeat(self.num_views, *[1] * (x.ndim - 1))
+    def _of_these(self, x: Tensor) -> Tensor:
+        """Of what is known for the block's n images, that of the B rows."""
+        rows = x if self.rows.stop - self.rows.start == len(x) else x[self.rows]
+        return rows if self.num_views == 1 else rows.repeat(self.num_views, *[1] * (x.ndim - 1))
 
     @cached_property
     def squared_distance(self) -> Tensor:
