@@ -49,12 +49,12 @@ def squared_norm(x: Tensor) -> Tensor:
     rows = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
     whole = rows.shape[1] // _PIECE * _PIECE
     if whole == 0 or rows.dtype == torch.float64:
-        total: Tensor = torch.linalg.vector_norm(rows, dim=1).to(wide).square()
-        return total
+        total: Tensor = torch.linalg.vector_norm(rows, dim=1).to(wide)
+        return total.square()
     if whole == rows.shape[1]:
         norms = torch.linalg.vector_norm(rows.view(x.shape[0], -1, _PIECE), dim=2)
-        total = torch.linalg.vector_norm(norms, dim=1, dtype=wide).square()
-        return total
+        total = torch.linalg.vector_norm(norms, dim=1, dtype=wide)
+        return total.square()
     return squared_norm(rows[:, :whole].contiguous()) + squared_norm(rows[:, whole:])
 
 

@@ -43,6 +43,7 @@ class Views:
         views: the bank's views.
         matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
         through: by the number of a view, the matrices on the way of a chain, or None.
+        metrics: by layer and number of the readout, those that want this block; filled as layers come.
     """
 
     block: Block
@@ -50,6 +51,7 @@ class Views:
     views: Sequence[View]
     matrices: dict[int, Tensor | None] = field(default_factory=dict)
     through: dict[int, Tensor | None] = field(default_factory=dict)
+    metrics: dict[tuple[str, int], list[ProbeMetric]] = field(default_factory=dict)
 
 
 class Measuring:
@@ -149,7 +151,9 @@ class Measuring:
                 if readout.whole:
                     self._gathered.setdefault((name, number), []).append((segment, taken))
                 else:
-                    self._feed(readout, self._about(readout.site, taken, entry, views, segment))
+                    self._feed(
+                        self._wanting(views, name, number), self._about(readout.site, taken, entry, views, segment)
+                    )
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
@@ -158,7 +162,8 @@ class Measuring:
             rows = torch.cat([taken for _, taken in parts])
             readout, entry = self.readouts[name][number], views.clean[name][number]
             whole = Segment(numbers[0], slice(0, len(views.block)))
-            self._feed(readout, self._about(readout.site, rows, entry, views, whole, len(numbers)))
+            about = self._about(readout.site, rows, entry, views, whole, len(numbers))
+            self._feed(self._wanting(views, name, number), about)
         self._gathered.clear()
         self.write()
 
@@ -204,8 +209,15 @@ class Measuring:
             scratch=self._scratch,
         )
 
-    def _feed(self, readout: Readout, about: About) -> None:
-        for metric in readout.metrics:
+    def _wanting(self, views: Views, name: str, number: int) -> list[ProbeMetric]:
+        key = (name, number)
+        if key not in views.metrics:
+            ids = (views.block.ids.start, views.block.ids.stop)
+            views.metrics[key] = [metric for metric in self.readouts[name][number].metrics if metric.wants(ids)]
+        return views.metrics[key]
+
+    def _feed(self, metrics: Sequence[ProbeMetric], about: About) -> None:
+        for metric in metrics:
             values = metric.measure(about.clean, about.augmented, about)
             if values:
                 key = (metric.name, (about.view_index, about.view_index + about.num_views), about.ids)

@@ -136,6 +136,10 @@ class ProbeMetric(Metric):
         """How far each image moves the value, (view, layer, image), see influence.py; None where that is not known."""
         return None
 
+    def wants(self, ids: tuple[int, int]) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether the block with these rows of the tables, (start, stop), is to be measured; by default every block."""
+        return True
+
     def applies_to(self, site: Site) -> bool:
         """Whether this metric measures at a site; by default what scope and representation say."""
         if site.representation != self.representation:

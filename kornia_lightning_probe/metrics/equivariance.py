@@ -202,7 +202,8 @@ class GeometricMetric(ProbeMetric):
         Returns:
             None where the view moves no pixel that we know, or this block is none of those looked at.
         """
-        if not self._looks_at(about):
+        first = about.ids[0] - int(about.rows.start)
+        if not self.wants((first, first + len(about.block.activation))):
             return None
         phase = self.phases.get(about.layer, "half-pixel")
         return about.remember(("equivariance", "carried", phase), lambda: self._carry(about, phase))
@@ -216,14 +217,14 @@ class GeometricMetric(ProbeMetric):
         """How far each image moves the value, see influence.py."""
         return sensitivity_influence(table["distance"], table["deviation"])
 
-    def _looks_at(self, about: About) -> bool:
+    def wants(self, ids: tuple[int, int]) -> bool:
         """Whether the block is one of those in which the running count of wanted blocks passes a whole number."""
         if self.max_images is None or not self.is_prepared:
             return True
-        size, first = len(about.block.activation), about.ids[0] - int(about.rows.start)
+        first, stop = ids
         total = int(self.table.shape[-1])
-        wanted = -(-self.max_images // size)
-        return (first + size) * wanted // total > first * wanted // total
+        wanted = -(-self.max_images // (stop - first))
+        return stop * wanted // total > first * wanted // total
 
     def _carry(self, about: About, phase: Phase) -> CarriedMap | None:
         matrix, image_size, size = about.matrix, about.image_size, map_size(about.site.shape)
