@@ -30,7 +30,7 @@ def test_an_output_is_read_as_it_is_only():
 @pytest.mark.parametrize(
     ("shape", "names", "features"),
     [
-        ((), [""], ()),
+        ((), [""], (1,)),  # one number for each image
         ((7,), [""], (7,)),
         ((3, 8, 8), [""], (3,)),  # channels first
         ((8, 8, 8), [""], (8,)),  # as many channels as rows: channels first
