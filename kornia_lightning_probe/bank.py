@@ -89,6 +89,7 @@ class AugmentationBank:
         self.views = read_views(views)
         # Set by preset(): what fit_channels may leave out.
         self._needs_rgb: frozenset[str] = frozenset()
+        self.left_out: tuple[str, ...] = ()
 
     @classmethod
     def preset(
@@ -196,6 +197,7 @@ class AugmentationBank:
         bank = copy.copy(self)
         bank.views = tuple(view for view in self if view.augmentation not in self._needs_rgb)
         bank._needs_rgb = frozenset()
+        bank.left_out = tuple(names)
         return bank
 
     def augment(self, view: View, images: Tensor | Sequence[Tensor], *, block: int) -> Augmented:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import join_rows
-from kornia_lightning_probe.findings import Findings
+from kornia_lightning_probe.findings import Findings, listed
 from kornia_lightning_probe.functional import accumulation_dtype, squared_distance, upcast
 from kornia_lightning_probe.images import Block, ProbeImages
 from kornia_lightning_probe.measuring import Clean, Measuring, Views
@@ -120,6 +120,8 @@ class _Probe:
         return self._result(epoch, step)
 
     def _work(self) -> None:
+        for name in self.plan.bank.left_out:
+            self.findings.leave_out(name, "this augmentation needs images of 3 channels")
         self._check(self.plan.images)
         if self.plan.reference is not None:
             self._check(self.plan.reference)
@@ -142,7 +144,7 @@ class _Probe:
         if spoilt:
             raise ValueError(
                 f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
-                f"{', '.join(map(str, sorted(spoilt)))} of the source). Repair or leave out these images."
+                f"{listed(sorted(spoilt))} of the source). Repair or leave out these images."
             )
         for entry, _ in entries:
             self.plan.bank.check(entry)

@@ -66,11 +66,11 @@ class Findings:
         if not fired:
             raise ValueError(
                 "no activation came from any chosen layer: "
-                + _listed([f"{name!r} ({why})" for name, why in reasons.items()])
+                + listed([f"{name!r} ({why})" for name, why in reasons.items()])
                 + "; choose other layers, or call the model in another way with forward="
             )
         if silent:
-            self.warn(f"left out layers that gave no activation: {_listed(silent)}; metadata['left_out'] says why")
+            self.warn(f"left out layers that gave no activation: {listed(silent)}; metadata['left_out'] says why")
 
     def noise(self, moved: Mapping[str, float]) -> None:
         """Note how far two equal passes lie apart, as a sensitivity; 0 for a forward that repeats itself."""
@@ -88,7 +88,7 @@ class Findings:
         if labels:
             self.facts["unchanged_views"] = list(labels)
             self.warn(
-                f"these views changed no pixel of any image: {_listed(labels)}; check p=, misspelt keywords (Kornia "
+                f"these views changed no pixel of any image: {listed(labels)}; check p=, misspelt keywords (Kornia "
                 "takes them without a word) and operators that do nothing on such images"
             )
 
@@ -98,7 +98,7 @@ class Findings:
             self.facts["dead_layers"] = list(names)
             self.warn(
                 f"these layers give every clean image the same activation, so nothing can be compared there (NaN): "
-                f"{_listed(names)}; means over layers leave them out"
+                f"{listed(names)}; means over layers leave them out"
             )
 
     def non_finite(self, cells: Tensor, names: Sequence[str], image_ids: Sequence[int]) -> None:
@@ -118,8 +118,8 @@ class Findings:
         self.facts["non_finite"] = by_layer
         self.facts["non_finite_cells"] = int(cells.sum())
         self.warn(
-            f"activations that are not finite were left out at {_listed(list(by_layer))} (images "
-            f"{_listed(sorted({i for ids in by_layer.values() for i in ids}))} of the source); metadata['non_finite'] "
+            f"activations that are not finite were left out at {listed(list(by_layer))} (images "
+            f"{listed(sorted({i for ids in by_layer.values() for i in ids}))} of the source); metadata['non_finite'] "
             "names all"
         )
 
@@ -132,7 +132,8 @@ def _belongs(entry: str, layer: str) -> bool:
     return entry.startswith(layer) and _PART.match(entry[len(layer) :]) is not None
 
 
-def _listed(names: Sequence[object], most: int = 8) -> str:
+def listed(names: Sequence[object], most: int = 8) -> str:
+    """The first few of many names as a text, and how many more there are."""
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 

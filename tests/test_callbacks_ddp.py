@@ -22,6 +22,7 @@ from trainings import (
 )
 
 from kornia_lightning_probe import ProbeImages, ProbeResult
+from kornia_lightning_probe.metrics import ProbeMetric, mean_with_error
 
 pytestmark = [
     pytest.mark.distributed,
@@ -68,6 +69,30 @@ def test_any_number_of_processes_gives_the_same_numbers(tmp_path, count, process
     for metric in alone.metrics:
         assert torch.equal(together.table(metric).num_images, alone.table(metric).num_images)
     assert_same_numbers(together, alone, rtol=1e-5)
+
+
+class UnitFlips(ProbeMetric):
+    name = "unit_flips"
+    statistics = ("flips",)
+
+    def measure(self, clean, augmented, about):
+        return {"flips": ((clean > 0) != (augmented > 0)).flatten(1).float().mean(1)}
+
+    def reduce(self, table):
+        estimate = mean_with_error(table["flips"])
+        return estimate.value, estimate.std_error
+
+
+def test_a_metric_of_ones_own_gives_the_same_numbers_on_two_processes(tmp_path):
+    found = []
+    for processes in (1, 2):
+        world = {} if processes == 1 else {"strategy": ddp(), "devices": processes}
+        folder = tmp_path / str(processes)
+        validate(folder, probe_of(images=images_of(80), metrics=["sensitivity", UnitFlips()]), **world)
+        (result,) = results_in(folder)
+        found.append(result.tensor("unit_flips"))
+    assert torch.equal(*found)
+    assert (found[0] > 0).any()
 
 
 def test_the_images_of_a_random_validation_dataset_are_the_same_on_any_number_of_processes(tmp_path):

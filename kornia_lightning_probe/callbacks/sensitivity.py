@@ -130,6 +130,7 @@ class SensitivityProbe(EpochProbe):
         self.bank = bank
         self.layers = layers
         self.metrics = resolve_metrics(metrics)
+        self._default_set = metrics is None
         self.embedding = embedding
         self.forward = forward
         self.batch_size = batch_size
@@ -179,6 +180,8 @@ class SensitivityProbe(EpochProbe):
                 raise
             result = run_probe(subject, plan, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
         self.history.append(result)
+        # What pairs images in a comparison is kept of the first and the last results only.
+        self.history[1:-1] = [older.without_influence() for older in self.history[1:-1]]
         for sentence in result.metadata["warnings"]:
             self.say_once(sentence)
         self._logbook.write(trainer, pl_module, self.history, bank=plan.bank, images=plan.images.scout.images[0])
@@ -222,6 +225,7 @@ class SensitivityProbe(EpochProbe):
             images=images,
             bank=self._fitted_bank,
             metrics=self.metrics,
+            default_set=self._default_set,
             batch_size=self.batch_size,
             seed=self.seed,
             progress=self.progress and trainer.is_global_zero,
