@@ -106,7 +106,8 @@ class Workload:
 
     def probe(self) -> Any:
         """Measure with the package."""
-        return probe_model(self.model, self.images, self.bank, layers=self.layers, metrics=self.metrics)
+        metrics = None if self.metrics == ["default"] else self.metrics
+        return probe_model(self.model, self.images, self.bank, layers=self.layers, metrics=metrics)
 
     @torch.no_grad()
     def ad_hoc(self) -> list[list[float]]:
@@ -299,7 +300,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--images", type=int, default=256, help="the number of probe images")
-    parser.add_argument("--metrics", nargs="+", default=["sensitivity"], help="what the probe measures")
+    parser.add_argument("--metrics", nargs="+", default=["sensitivity"], help='names, or "default" for all')
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="bare always runs")
     parser.add_argument(
         "--memory-runs", type=int, default=3, help="child processes for each arm's peak; 0 leaves it out"

@@ -81,11 +81,9 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return squared_norm(x - y)
     buffer = torch.empty_like(piece_of(x)) if out is None else out
-    if len(buffer) == len(x):
-        return squared_norm(torch.sub(x, y, out=buffer))
-    if len(buffer) > len(x):
-        return squared_norm(torch.sub(x, y, out=buffer[: len(x)]))
-    size = len(buffer)
+    size = buffer.shape[0]
+    if size >= x.shape[0]:
+        return squared_norm(torch.sub(x, y, out=buffer if size == x.shape[0] else buffer[: x.shape[0]]))
     pieces = [
         squared_norm(torch.sub(part, y if len(y) == 1 else y[start : start + size], out=buffer[: len(part)]))
         for start, part in zip(range(0, len(x), size), torch.split(x, size), strict=True)

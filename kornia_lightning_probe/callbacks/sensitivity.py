@@ -180,8 +180,9 @@ class SensitivityProbe(EpochProbe):
                 raise
             result = run_probe(subject, plan, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
         self.history.append(result)
-        # What pairs images in a comparison is kept of the first and the last results only.
-        self.history[1:-1] = [older.without_influence() for older in self.history[1:-1]]
+        if len(self.history) > 2:
+            # What pairs images in a comparison is kept of the first and the last result only.
+            self.history[-2] = self.history[-2].without_influence()
         for sentence in result.metadata["warnings"]:
             self.say_once(sentence)
         self._logbook.write(trainer, pl_module, self.history, bank=plan.bank, images=plan.images.scout.images[0])

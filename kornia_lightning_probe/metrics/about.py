@@ -296,17 +296,17 @@ class About(Memory):
         """The layer's name."""
         return self.site.name
 
-    @cached_property
+    @property
     def clean(self) -> Tensor:
         """The clean activations of these B images, (B, ...); zeros where they were not finite."""
         return self._of_these(self.block.activation)
 
-    @cached_property
+    @property
     def valid(self) -> Tensor:
         """Which of the B images have finite clean activations, (B,) bool."""
         return self._of_these(self.block.valid)
 
-    @cached_property
+    @property
     def deviation(self) -> Tensor:
         """``e_i`` of the B images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
         return self._of_these(self.block.deviation)
@@ -327,8 +327,11 @@ class About(Memory):
 
     def _of_these(self, x: Tensor) -> Tensor:
         """Of what is known for the block's n images, that of the B rows."""
-        rows = x if self.rows.stop - self.rows.start == len(x) else x[self.rows]
-        return rows if self.num_views == 1 else rows.repeat(self.num_views, *[1] * (x.ndim - 1))
+        # A tensor's len() goes through Python, its shape does not; this runs for every layer and view.
+        rows = x if self.rows.stop - self.rows.start == x.shape[0] else x[self.rows]
+        if self.num_views == 1:
+            return rows
+        return self.remember(("each view", id(x)), lambda: rows.repeat(self.num_views, *[1] * (x.ndim - 1)))
 
     @cached_property
     def squared_distance(self) -> Tensor:
