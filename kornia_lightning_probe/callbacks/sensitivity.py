@@ -49,7 +49,7 @@ class SensitivityProbe(EpochProbe):
                                                   first probe: near 0 is a collapse
     ``probe/flip_rate``                           share of predictions that change, mean over the views, [0, 1]
     ``probe/accuracy_drop``                       clean accuracy minus that under the view, where there are labels
-    ``probe/seconds``                             what the probe took
+    ``probe/seconds``                             what the measurement took, without figures and files
     ============================================  ====================================================================
 
     The last five, where they were measured, and the curves named in ``monitor`` go through Lightning's own ``log``, so

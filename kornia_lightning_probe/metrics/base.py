@@ -361,7 +361,9 @@ class FunctionMetric(ProbeMetric):
         super().__init__(**kwargs)
         chosen = name or getattr(function, "__name__", "")
         if not chosen or chosen == "<lambda>":
-            raise TypeError(f"a metric needs a name: FunctionMetric({function!r}, name=...)")
+            raise TypeError(
+                f"a metric needs a name: FunctionMetric({function!r}, name=...), from kornia_lightning_probe.metrics"
+            )
         self.name = chosen
         self.function = function
 
