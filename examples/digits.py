@@ -237,7 +237,8 @@ def main() -> None:
         draw(probe, keep.probe, args.output)
         probe.history[-1].to_json(args.output / "result.json")
     if results:
-        plot_profile(results, augmentation="rotation").savefig(args.output / "profile.png", dpi=120)
+        figure = plot_profile(results, metric="sensitivity", augmentation="rotation")
+        figure.savefig(args.output / "profile.png", dpi=120)
         print(f"pictures:    {args.output}/profile.png, heatmap.png, severity.png, drift.png, bank.png")
         print(f"numbers:     {args.output}/result.json, and every probe under {args.output}/*/probe/")
         print(f"TensorBoard: tensorboard --logdir {args.output}")
