@@ -98,8 +98,3 @@ def log_probabilities(probabilities: Tensor) -> Tensor:
     """
     wide = upcast(probabilities)
     return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()
-
-
-def as_logits(scores: Tensor) -> Tensor:
-    """Scores whose softmax is the prediction: probabilities become their logarithms, anything else stays."""
-    return log_probabilities(scores) if scores.ndim == 2 and are_probabilities(scores) else scores

@@ -169,7 +169,10 @@ def test_a_probe_before_weight_averaging_measures_the_averaged_weights(tmp_path)
 
 
 def test_stochastic_weight_averaging_changes_no_validation_and_is_not_warned_of(tmp_path):
-    fit(tmp_path, StochasticWeightAveraging(0.01), probe_of(), max_epochs=1)
+    probe = probe_of()
+    # A warning would be an error here. Lightning adds an epoch in which the averaged weights see the data once.
+    fit(tmp_path, StochasticWeightAveraging(0.01), probe, max_epochs=1)
+    assert [result.epoch for result in probe.history] == [-1, 0, 1]
 
 
 class Transferring(Net):
@@ -197,7 +200,10 @@ def test_a_datamodule_that_changes_batches_on_the_way_is_warned_of(tmp_path):
 
 
 def test_with_forward_nothing_is_said_about_batches(tmp_path):
-    fit(tmp_path, probe_of(forward=lambda module, images: module(images)), model=Transferring, max_epochs=1)
+    probe = probe_of(forward=lambda module, images: module(images))
+    # A warning would be an error here.
+    fit(tmp_path, probe, model=Transferring, max_epochs=1)
+    assert [result.epoch for result in probe.history] == [-1, 0]
 
 
 def test_a_preset_leaves_out_what_grey_images_can_not_have_and_says_so_once(tmp_path):

@@ -51,7 +51,11 @@ def test_numbers_may_come_as_a_tensor_and_one_number_serves_all_channels():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_rounding_of_the_dtype_is_inside_the_range(dtype):
     white = _normalised(torch.ones(1, 3, 2, 2)).to(dtype)
-    PixelScale(**IMAGENET).check(white)
+    scale = PixelScale(**IMAGENET)
+    scale.check(white)
+    assert scale.to_unit(white).max() <= 1
+    with pytest.raises(ValueError, match="outside value_range"):
+        scale.check(white + 1)
 
 
 @pytest.mark.parametrize("off", [-0.9e-4, 1 + 0.9e-4])
