@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kornia_lightning_probe import presets
 from kornia_lightning_probe.geometry import MatrixRecorder, is_kornia_chain
 from kornia_lightning_probe.pixels import PixelScale
-from kornia_lightning_probe.randomness import isolated_rng, stable_seed
+from kornia_lightning_probe.randomness import isolated_rng, reseed, stable_seed
 from kornia_lightning_probe.views import View, describe_transform, read_views
 
 __all__ = ["AugmentationBank", "Augmented", "View"]
@@ -222,6 +222,12 @@ class AugmentationBank:
             RuntimeError: where the augmentation raises; names the view.
         """
         entries = (images,) if isinstance(images, Tensor) else tuple(images)
+        device = next((entry.device for entry in entries if isinstance(entry, Tensor)), None)
+        with isolated_rng(device=device):
+            return self.draw(view, entries, block=block)
+
+    def draw(self, view: View, entries: Sequence[Tensor], *, block: int) -> Augmented:
+        """As `augment`, for a caller that puts the random streams back itself, once for many views."""
         seed = stable_seed(self.seed, view.augmentation, block)
         done = [self._augment_entry(view, entry, seed) for entry in entries]
         return Augmented(
@@ -235,17 +241,19 @@ class AugmentationBank:
         self, view: View, images: Tensor, seed: int
     ) -> tuple[Tensor, bool, Tensor | None, Tensor | None]:
         self.pixels.check_layout(images)
-        with _plain_float32(images.device), isolated_rng(seed, device=images.device):
+        with _plain_float32(images.device):
+            reseed(seed, device=images.device)
             unit = self.pixels.to_unit(images)
             # What draws from a generator of its own, or counts, would differ from call to call.
-            transform = view.transform if is_kornia_chain(view.transform) else copy.deepcopy(view.transform)
+            stateless = is_kornia_chain(view.transform)
+            transform = view.transform if stateless else copy.deepcopy(view.transform)
             with MatrixRecorder(transform) as recorder:
-                augmented = _apply(view, transform, unit if is_kornia_chain(transform) else unit.clone())
+                augmented = _apply(view, transform, unit if stateless else unit.clone())
             _check_result(view, augmented, unit)
             augmented = augmented.detach().to(unit)
             changed = augmented.shape != unit.shape or _differ(augmented[:1], unit[:1]) or _differ(augmented, unit)
             images_again = self.pixels.from_unit(augmented, dtype=images.dtype)
-            return images_again, changed, recorder.matrix(len(images)), recorder.through(len(images))
+            return images_again, changed, *recorder.matrices(len(images))
 
 
 def _differ(images: Tensor, others: Tensor) -> bool:

@@ -262,6 +262,8 @@ def join_rows(parts: Sequence[Any]) -> Any:
         (tensor([0., 1., 1.]), 'text')
     """
     first = parts[0]
+    if len(parts) == 1:
+        return first
     if isinstance(first, Tensor):
         return torch.cat(list(parts)) if first.ndim else first
     if isinstance(first, Mapping):

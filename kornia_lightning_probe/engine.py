@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import join_rows
 from kornia_lightning_probe.findings import Findings, listed
-from kornia_lightning_probe.functional import accumulation_dtype, squared_distance, upcast
+from kornia_lightning_probe.functional import accumulation_dtype, all_finite, squared_distance, upcast
 from kornia_lightning_probe.images import Block, ProbeImages
 from kornia_lightning_probe.measuring import Clean, Measuring, Views
 from kornia_lightning_probe.metrics import ProbeMetric
@@ -78,6 +77,8 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
         return _Probe(subject, plan).run(epoch, step)
 
 
+# A matrix that differs from the identity by no more moves no pixel; rotation by 0 degrees leaves 1e-5.
+_STILL = 1e-4
 # Pooled features are measured for so many views at once, or a few more: one look instead of many, at a bounded size.
 MOST_GATHERED = 16
 
@@ -126,11 +127,11 @@ class _Probe:
         if self.plan.reference is not None:
             self._check(self.plan.reference)
         with self.passes:
-            scouted = self._scout()
+            clean = self._scout()
             for block in self.plan.images.blocks:
                 placed = block.to(self.device)
-                self._measure(placed, scouted if block.index == 0 else self._clean(placed))
-                scouted = {}
+                clean = clean if block.index == 0 else self._clean(placed, instead_of=clean)
+                self._measure(placed, clean)
             self._keep_step()
 
     def _check(self, images: ProbeImages) -> None:
@@ -139,6 +140,7 @@ class _Probe:
         spoilt = {
             images.image_ids[ids[row]]
             for entry, ids in entries
+            if not all_finite(entry)
             for row in (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         }
         if spoilt:
@@ -182,18 +184,20 @@ class _Probe:
         apart = {name: float(2 * entries[0].deviation.nansum()) for name, entries in clean.items()}
         return {name: (moved[name] / apart[name]) ** 0.5 if apart[name] > 0 else 0.0 for name in clean}
 
-    def _clean(self, block: Block) -> Clean:
-        return self.measuring.clean(self.passes.keep_clean(block))
+    def _clean(self, block: Block, *, instead_of: Clean | None = None) -> Clean:
+        """The clean activations of a block, in the memory of those of an earlier one that is done with."""
+        old = {name: entries[0].activation for name, entries in (instead_of or {}).items()}
+        return self.measuring.clean(self.passes.keep_clean(block, instead_of=old))
 
     def _measure(self, block: Block, clean: Clean) -> None:
-        views, settled = Views(block, clean, self.plan.bank.views), 0
+        views, settled = self.measuring.views(block, clean, self.plan.bank.views), 0
         for group in view_groups(len(self.plan.bank), len(block), self.plan.batch_size):
             inputs = self._augmented(views, group)
             draw = self.plan.bank.views[group.start].label
             for rows in slices(len(block), self.plan.batch_size):
                 segments = [Segment(view, rows) for view in group]
                 cut = block.rows(rows.start, rows.stop, inputs=inputs) if len(segments[0]) < len(block) else inputs
-                sink = partial(self.measuring.measure, views, segments)
+                sink = self.measuring.sink(views, segments)
                 self.passes.run(block, cut, sink, draw=draw, num_rows=len(group) * len(segments[0]))
                 self.measuring.write()
             if group.stop - settled >= MOST_GATHERED or group.stop == len(self.plan.bank):
@@ -205,7 +209,7 @@ class _Probe:
         inputs = []
         for index in group:
             view, block = views.views[index], views.block
-            augmented = self.plan.bank.augment(view, block.images, block=block.index)
+            augmented = self.plan.bank.draw(view, block.images, block=block.index)
             for before, after in zip(block.images, augmented.images, strict=True):
                 if before.shape != after.shape:
                     raise ValueError(
@@ -270,4 +274,4 @@ class _Probe:
 
 def _moves(matrix: Tensor | None) -> bool:
     """Whether some image's pixels are moved."""
-    return matrix is not None and not torch.allclose(matrix, torch.eye(3).expand_as(matrix), atol=1e-4)
+    return matrix is not None and bool(((matrix - torch.eye(3)).abs() > _STILL).any())

@@ -45,17 +45,29 @@ def squared_norm(x: Tensor) -> Tensor:
         >>> squared_norm(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
         tensor([25.,  4.], dtype=torch.float64)
     """
-    wide = accumulation_dtype(x.device)
     rows = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
-    whole = rows.shape[1] // _PIECE * _PIECE
-    if whole == 0 or rows.dtype == torch.float64:
+    width, wide = rows.shape[1], accumulation_dtype(x.device)
+    if width <= _PIECE or rows.dtype == torch.float64:
         total: Tensor = torch.linalg.vector_norm(rows, dim=1).to(wide)
         return total.square()
-    if whole == rows.shape[1]:
+    if width % _PIECE == 0:
         norms = torch.linalg.vector_norm(rows.view(x.shape[0], -1, _PIECE), dim=2)
         total = torch.linalg.vector_norm(norms, dim=1, dtype=wide)
         return total.square()
+    whole = width // _PIECE * _PIECE
     return squared_norm(rows[:, :whole].contiguous()) + squared_norm(rows[:, whole:])
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; one pass without a temporary.
+
+    Example:
+        >>> all_finite(torch.tensor([1.0, torch.nan])), all_finite(torch.tensor([1.0, torch.inf]))
+        (False, False)
+    """
+    # Both are NaN where any entry is.
+    low, high = torch.aminmax(x)
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def piece_of(x: Tensor) -> Tensor:

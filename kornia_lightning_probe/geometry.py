@@ -31,7 +31,7 @@ class MatrixRecorder:
         >>> shift = K.RandomTranslate((0.25, 0.25), p=1.0)
         >>> with MatrixRecorder(nn.Sequential(shift, K.RandomHorizontalFlip(p=1.0))) as recorder:
         ...     _ = recorder.transform(torch.rand(1, 1, 8, 8))
-        >>> recorder.matrix(1)  # x is moved by a quarter of 8 pixels, then mirrored: 7 - (x + 2)
+        >>> recorder.matrices(1)[0]  # x is moved by a quarter of 8 pixels, then mirrored: 7 - (x + 2)
         tensor([[[-1.,  0.,  5.],
                  [ 0.,  1.,  0.],
                  [ 0.,  0.,  1.]]])
@@ -57,30 +57,22 @@ class MatrixRecorder:
             handle.remove()
         self._handles.clear()
 
-    def matrix(self, num_images: int) -> Tensor | None:
-        """Give the matrix of what ran inside the `with`.
+    def matrices(self, num_images: int) -> tuple[Tensor | None, Tensor | None]:
+        """Give the matrix of what ran inside the `with`, and those on the way to it.
 
         Args:
             num_images: B.
 
         Returns:
-            (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres, from where a
-            pixel was to where it is now; the identity for a purely photometric chain. None where a step has no matrix.
+            The matrix, (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres, from
+            where a pixel was to where it is now; the identity for a purely photometric chain. None where a step has no
+            matrix. And the matrices after each step but the last, (B, K, 3, 3): where pixels were on the way, and may
+            have left the frame; None where fewer than two steps moved pixels, or a step has no matrix.
         """
         products = self._products(num_images)
-        return None if products is None else products[-1]
-
-    def through(self, num_images: int) -> Tensor | None:
-        """Give the matrices after each step but the last: where pixels were on the way, and may have left the frame.
-
-        Args:
-            num_images: B.
-
-        Returns:
-            (B, K, 3, 3) float32; None where fewer than two steps moved pixels, or a step has no matrix.
-        """
-        products = self._products(num_images)
-        return None if products is None or len(products) < 3 else torch.stack(products[1:-1], 1)
+        if products is None:
+            return None, None
+        return products[-1], torch.stack(products[1:-1], 1) if len(products) > 2 else None
 
     def _products(self, num_images: int) -> list[Tensor] | None:
         """The identity, then the product after each step; on the CPU."""

@@ -261,8 +261,8 @@ def _fingerprints(block: Block) -> Tensor:
 
 
 def _fingerprint(images: list[Tensor]) -> int:
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.sha256()
     for image in images:
         digest.update(describe(image).encode())
-        digest.update(image.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return int.from_bytes(digest.digest(), "big") >> (64 - _FINGERPRINT_BITS)
+        digest.update(image.cpu().contiguous().view(torch.uint8).numpy())
+    return int.from_bytes(digest.digest()[:8], "big") >> (64 - _FINGERPRINT_BITS)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,29 @@ from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment
 
 Clean = dict[str, list[CleanBlock]]
-# A metric's name, its views and its images, both as (start, stop).
-_Rows = tuple[str, tuple[int, int], tuple[int, int]]
+# By layer what a metric has measured there, and which rows had finite clean activations.
+_Measured = tuple[dict[str, Mapping[str, Tensor]], list[Tensor]]
+# Views and images as (start, stop), and by a metric's name what it has measured of them. Not by the metric itself: a
+# torchmetrics.Metric hashes all of its states.
+_Rows = dict[str, _Measured]
+_Where = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way in which a layer is read, for one block.
+
+    Args:
+        key: the layer's name and the number of the readout.
+        readout: the way.
+        clean: the block's clean activations, read so.
+        metrics: those of the readout's metrics that want this block.
+    """
+
+    key: tuple[str, int]
+    readout: Readout
+    clean: CleanBlock
+    metrics: list[ProbeMetric]
 
 
 @dataclass
@@ -39,19 +61,17 @@ class Views:
 
     Args:
         block: the clean block, on the model's device.
-        clean: its clean activations, by layer and readout.
+        readings: by layer, how it is read.
         views: the bank's views.
         matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
         through: by the number of a view, the matrices on the way of a chain, or None.
-        metrics: by layer and number of the readout, those that want this block; filled as layers come.
     """
 
     block: Block
-    clean: Clean
+    readings: Mapping[str, Sequence[Reading]]
     views: Sequence[View]
     matrices: dict[int, Tensor | None] = field(default_factory=dict)
     through: dict[int, Tensor | None] = field(default_factory=dict)
-    metrics: dict[tuple[str, int], list[ProbeMetric]] = field(default_factory=dict)
 
 
 class Measuring:
@@ -77,9 +97,7 @@ class Measuring:
         self._findings = findings
         self._centres: dict[str, list[Centre]] = {}
         self._scratch = Scratch()
-        # By the metric's name: a torchmetrics.Metric hashes all of its states.
-        self._rows: dict[_Rows, dict[str, Mapping[str, Tensor]]] = {}
-        self._valid: dict[_Rows, list[Tensor]] = {}
+        self._rows: dict[_Where, _Rows] = {}
         self._gathered: dict[tuple[str, int], list[tuple[Segment, Tensor]]] = {}
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
@@ -141,39 +159,52 @@ class Measuring:
         mask_non_finite(entry for entries in clean.values() for entry in entries)
         return clean
 
-    def measure(self, views: Views, segments: Sequence[Segment], name: str, activation: Tensor) -> None:
-        """Measure one layer's augmented activation, which is that of ``segments`` behind each other."""
-        parts = torch.split(activation, [len(segment) for segment in segments]) if len(segments) > 1 else [activation]
-        for segment, part in zip(segments, parts, strict=True):
-            wide, clean = upcast(part), views.clean[name]
-            for number, readout in enumerate(self.readouts[name]):
-                taken, entry = readout.take(wide), clean[number]
-                if readout.whole:
-                    self._gathered.setdefault((name, number), []).append((segment, taken))
-                else:
-                    self._feed(
-                        self._wanting(views, name, number), self._about(readout.site, taken, entry, views, segment)
-                    )
+    def views(self, block: Block, clean: Clean, views: Sequence[View]) -> Views:
+        """A block that is to be seen under some views, and who wants to see what of it."""
+        ids = (block.ids.start, block.ids.stop)
+        readings = {
+            name: [
+                Reading((name, number), readout, entry, [metric for metric in readout.metrics if metric.wants(ids)])
+                for number, (readout, entry) in enumerate(zip(self.readouts[name], entries, strict=True))
+            ]
+            for name, entries in clean.items()
+        }
+        return Views(block, readings, views)
+
+    def sink(self, views: Views, segments: Sequence[Segment]) -> Callable[[str, Tensor], None]:
+        """What measures a forward pass whose rows are those of ``segments`` behind each other, layer by layer."""
+        lengths = [len(segment) for segment in segments]
+        parts = [(segment, *self._told(views, segment)) for segment in segments]
+
+        def measure(name: str, activation: Tensor) -> None:
+            wide = upcast(activation)
+            pieces = torch.split(wide, lengths) if len(lengths) > 1 else (wide,)
+            for (segment, common, rows), piece in zip(parts, pieces, strict=True):
+                for reading in views.readings[name]:
+                    taken = reading.readout.take(piece)
+                    if reading.readout.whole:
+                        self._gathered.setdefault(reading.key, []).append((segment, taken))
+                    else:
+                        _feed(reading, taken, common, rows)
+
+        return measure
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
         for (name, number), parts in self._gathered.items():
             numbers = [segment.view for segment, _ in parts if segment.rows.start == 0]
-            rows = torch.cat([taken for _, taken in parts])
-            readout, entry = self.readouts[name][number], views.clean[name][number]
             whole = Segment(numbers[0], slice(0, len(views.block)))
-            about = self._about(readout.site, rows, entry, views, whole, len(numbers))
-            self._feed(self._wanting(views, name, number), about)
+            rows = torch.cat([taken for _, taken in parts])
+            _feed(views.readings[name][number], rows, *self._told(views, whole, len(numbers)))
         self._gathered.clear()
         self.write()
 
     def write(self) -> None:
         """Write what has been measured since the last time, each metric and view in one go."""
-        for key, measured in self._rows.items():
-            name, views, ids = key
-            self.metrics[name].write(measured, views, ids, torch.stack(self._valid[key]))
+        for (views, ids), rows in self._rows.items():
+            for name, (measured, valid) in rows.items():
+                self.metrics[name].write(measured, views, ids, torch.stack(valid))
         self._rows.clear()
-        self._valid.clear()
 
     def tables(self) -> dict[str, MetricTable]:
         """The estimates of all metrics but the engine's own."""
@@ -187,42 +218,25 @@ class Measuring:
             self._findings.non_finite(ledger.non_finite().cpu(), ledger.layers, image_ids)
             self._findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
 
-    def _about(
-        self, site: Site, augmented: Tensor, clean: CleanBlock, views: Views, segment: Segment, num_views: int = 1
-    ) -> About:
-        rows, block = segment.rows, views.block
-        matrix, through = (found[segment.view] if num_views == 1 else None for found in (views.matrices, views.through))
-        height, width = block.images[0].shape[-2:]
-        return About(
-            augmented=augmented,
-            block=clean,
-            rows=rows,
-            ids=(block.ids.start + rows.start, block.ids.start + rows.stop),
-            site=site,
-            view_index=segment.view,
-            num_views=num_views,
-            view=views.views[segment.view] if num_views == 1 else None,
-            labels=None if block.labels is None else block.labels[rows],
-            matrix=None if matrix is None else matrix[rows],
-            through=None if through is None else through[rows],
-            image_size=(height, width),
-            scratch=self._scratch,
-        )
-
-    def _wanting(self, views: Views, name: str, number: int) -> list[ProbeMetric]:
-        key = (name, number)
-        if key not in views.metrics:
-            ids = (views.block.ids.start, views.block.ids.stop)
-            views.metrics[key] = [metric for metric in self.readouts[name][number].metrics if metric.wants(ids)]
-        return views.metrics[key]
-
-    def _feed(self, metrics: Sequence[ProbeMetric], about: About) -> None:
-        for metric in metrics:
-            values = metric.measure(about.clean, about.augmented, about)
-            if values:
-                key = (metric.name, (about.view_index, about.view_index + about.num_views), about.ids)
-                self._rows.setdefault(key, {})[about.layer] = values
-                self._valid.setdefault(key, []).append(about.valid)
+    def _told(self, views: Views, segment: Segment, num_views: int = 1) -> tuple[dict[str, Any], _Rows]:
+        """What metrics are told of every layer of a forward pass, and where its rows are kept until they are written."""
+        rows, block, first = segment.rows, views.block, segment.view
+        alone = num_views == 1
+        matrix, through = (found[first] if alone else None for found in (views.matrices, views.through))
+        ids = (block.ids.start + rows.start, block.ids.start + rows.stop)
+        common = {
+            "rows": rows,
+            "ids": ids,
+            "view_index": first,
+            "num_views": num_views,
+            "view": views.views[first] if alone else None,
+            "labels": None if block.labels is None else block.labels[rows],
+            "matrix": None if matrix is None else matrix[rows],
+            "through": None if through is None else through[rows],
+            "image_size": tuple(block.images[0].shape[-2:]),
+            "scratch": self._scratch,
+        }
+        return common, self._rows.setdefault(((first, first + num_views), ids), {})
 
     def _table(self, metric: ProbeMetric) -> MetricTable:
         value, std_error, num_images = estimate = metric.estimates()
@@ -231,3 +245,14 @@ class Measuring:
         return MetricTable(
             metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
         )
+
+
+def _feed(reading: Reading, augmented: Tensor, common: Mapping[str, Any], rows: _Rows) -> None:
+    about = About.sharing(common, augmented=augmented, block=reading.clean, site=reading.readout.site)
+    clean = about.clean
+    for metric in reading.metrics:
+        values = metric.measure(clean, augmented, about)
+        if values:
+            measured, valid = rows.setdefault(metric.name, ({}, []))
+            measured[about.layer] = values
+            valid.append(about.valid)

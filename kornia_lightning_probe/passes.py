@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -154,16 +154,24 @@ class Passes:
             )
             self._ends_in_output = _is_output(self._last, output)
 
-    def keep_clean(self, block: Block) -> dict[str, Tensor]:
-        """Copies of a block's clean activations by name, in order of execution; half precision as float32."""
-        parts: dict[str, list[Tensor]] = {}
+    def keep_clean(self, block: Block, *, instead_of: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Copies of a block's clean activations by name, in order of execution; half precision as float32.
 
-        def keep(name: str, activation: Tensor, _rows: slice) -> None:
-            wide = upcast(activation)
-            parts.setdefault(name, []).append(wide.clone() if wide is activation else wide)
+        Args:
+            block: the block.
+            instead_of: the copies of an earlier block that nobody needs any longer; they are overwritten where they are
+                large enough, since memory that is in use already is much faster than memory that is asked for anew.
+        """
+        kept: dict[str, Tensor] = {}
+        old = instead_of or {}
+
+        def keep(name: str, activation: Tensor, rows: slice) -> None:
+            if name not in kept:
+                kept[name] = _room(activation, len(block), old.get(name))
+            kept[name][rows].copy_(activation)
 
         self.run_clean(block, keep)
-        return {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
+        return kept
 
     def scout(self, block: Block) -> dict[str, Tensor]:
         """The first pass of all: clean activations of a block, and which layers there are from now on.
@@ -250,6 +258,20 @@ class Passes:
 
 def _with_rows(sink: Callable[[str, Tensor, slice], None], rows: slice, name: str, activation: Tensor) -> None:
     sink(name, activation, rows)
+
+
+def _room(activation: Tensor, count: int, old: Tensor | None) -> Tensor:
+    """A tensor for ``count`` rows such as those of an activation, float32 where they are half precision."""
+    like = upcast(activation[:0])
+    if (
+        old is not None
+        and len(old) >= count
+        and (old.shape[1:], old.dtype, old.device) == (like.shape[1:], like.dtype, like.device)
+    ):
+        return old[:count]
+    if len(activation) == count:
+        return torch.empty_like(activation, dtype=like.dtype)
+    return torch.empty((count, *like.shape[1:]), dtype=like.dtype, device=like.device)
 
 
 def ignore(_name: str, _activation: Tensor) -> None:

@@ -95,14 +95,19 @@ class PixelScale:
         self.check_layout(images, what=what)
         if images.numel() == 0:
             raise ValueError(f"{what}: no pixels in a tensor of shape {tuple(images.shape)}.")
-        finite = torch.isfinite(images).flatten(1).all(dim=1)
-        if not bool(finite.all()):
-            rows = (~finite).nonzero().flatten().tolist()
+        values = images.to(torch.float64 if images.dtype == torch.float64 else torch.float32)
+        if not self._identical:
+            mean, std = self._statistics(values)
+            values = values * std + mean
+        # Both are NaN where a pixel is.
+        lowest, highest = (float(bound) for bound in torch.aminmax(values))
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            rows = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten().tolist()
             raise ValueError(
                 f"{what}: NaN or infinite pixels in {len(rows)} of {len(images)} images (rows {_some(rows)}). "
                 "Repair or leave out these images."
             )
-        self._check_range(images, what)
+        self._check_range(images, what, lowest, highest)
 
     def check_layout(self, images: Tensor, *, what: str = "images") -> None:
         """Raise where images aren't a (B, C, H, W) floating point tensor; reads no pixel.
@@ -137,11 +142,7 @@ class PixelScale:
         )
         return mean, std
 
-    def _check_range(self, images: Tensor, what: str) -> None:
-        values = images.to(torch.float64 if images.dtype == torch.float64 else torch.float32)
-        mean, std = self._statistics(values)
-        raw = values * std + mean
-        lowest, highest = float(raw.min()), float(raw.max())
+    def _check_range(self, images: Tensor, what: str, lowest: float, highest: float) -> None:
         low, high = self.value_range
         tolerance = max(_TOLERANCE, torch.finfo(images.dtype).eps) * (high - low)
         if lowest >= low - tolerance and highest <= high + tolerance:

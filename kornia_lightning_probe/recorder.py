@@ -111,7 +111,7 @@ class ActivationRecorder:
     def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
         count = self.calls[layer] = self.calls.get(layer, 0) + 1
         name = layer if count == 1 else f"{layer}.call{count}"
-        entries = [(name, output)] if isinstance(output, Tensor) else named_entries(name, output)
+        entries = ((name, output),) if isinstance(output, Tensor) else named_entries(name, output)
         for entry_name, entry in entries:
             reason = _unfit(entry)
             if reason or not isinstance(entry, Tensor):

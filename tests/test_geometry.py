@@ -14,7 +14,7 @@ def _matrix(transform, images=None, seed=0):
     torch.manual_seed(seed)
     with MatrixRecorder(transform) as recorder:
         output = transform(images)
-    return recorder.matrix(len(images)), output
+    return recorder.matrices(len(images))[0], output
 
 
 def _ramps(num_images: int) -> torch.Tensor:

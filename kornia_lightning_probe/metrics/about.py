@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -85,12 +85,17 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0)
+        self._views: dict[Hashable, Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:
         """A tensor of ``x``'s shape, dtype and device with arbitrary content, overwritten by the next call."""
-        if self._buffer.dtype != x.dtype or self._buffer.device != x.device or self._buffer.numel() < x.numel():
-            self._buffer = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-        return self._buffer[: x.numel()].view(x.shape)
+        key = (x.shape, x.dtype, x.device)
+        if key not in self._views:
+            if self._buffer.dtype != x.dtype or self._buffer.device != x.device or self._buffer.numel() < x.numel():
+                self._views.clear()
+                self._buffer = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+            self._views[key] = self._buffer[: x.numel()].view(x.shape)
+        return self._views[key]
 
 
 class Memory:
@@ -182,7 +187,8 @@ class CleanBlock(Memory):
     def _mean_of(self, activation: Tensor) -> Tensor:
         if self._centre is not None:
             return self._centre.mean
-        return block_mean(activation)
+        fits = piece_of(activation) is activation and not activation.requires_grad
+        return block_mean(activation, out=self.scratch.like(activation) if fits else None)
 
     def _masked(self, scalars: Tensor) -> Tensor:
         return torch.where(self.valid, scalars, torch.nan)
@@ -290,6 +296,17 @@ class About(Memory):
             matrix=matrix,
             image_size=image_size,
         )
+
+    @classmethod
+    def sharing(cls, common: Mapping[str, Any], *, augmented: Tensor, block: CleanBlock, site: Site) -> About:
+        """The record for one layer, where the fields in ``common`` are those of all layers of a forward pass.
+
+        A frozen dataclass sets its fields one by one through ``object.__setattr__``; this runs for every layer and view
+        and takes them all at once.
+        """
+        about = object.__new__(cls)
+        about.__dict__.update(common, augmented=augmented, block=block, site=site)
+        return about
 
     @property
     def layer(self) -> str:
