@@ -79,8 +79,6 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
 
 # A matrix that differs from the identity by no more moves no pixel; rotation by 0 degrees leaves 1e-5.
 _STILL = 1e-4
-# Pooled features are measured for so many views at once, or a few more: one look instead of many, at a bounded size.
-MOST_GATHERED = 16
 
 
 class _Probe:
@@ -190,7 +188,7 @@ class _Probe:
         return self.measuring.clean(self.passes.keep_clean(block, instead_of=old))
 
     def _measure(self, block: Block, clean: Clean) -> None:
-        views, settled = self.measuring.views(block, clean, self.plan.bank.views), 0
+        views = self.measuring.views(block, clean, self.plan.bank.views)
         for group in view_groups(len(self.plan.bank), len(block), self.plan.batch_size):
             inputs = self._augmented(views, group)
             draw = self.plan.bank.views[group.start].label
@@ -200,9 +198,9 @@ class _Probe:
                 sink = self.measuring.sink(views, segments)
                 self.passes.run(block, cut, sink, draw=draw, num_rows=len(group) * len(segments[0]))
                 self.measuring.write()
-            if group.stop - settled >= MOST_GATHERED or group.stop == len(self.plan.bank):
+            if self.measuring.has_enough:
                 self.measuring.finish(views)
-                settled = group.stop
+        self.measuring.finish(views)
 
     def _augmented(self, views: Views, group: range) -> Any:
         """The inputs of a block under several views, behind each other."""

@@ -25,9 +25,12 @@ from kornia_lightning_probe.metrics import (
     Site,
     mask_non_finite,
     readouts_of,
+    split_by_views,
 )
 from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment
+
+MOST_GATHERED_BYTES = 16 * 2**20
 
 Clean = dict[str, list[CleanBlock]]
 # By layer what a metric has measured there, and which rows had finite clean activations.
@@ -99,6 +102,7 @@ class Measuring:
         self._scratch = Scratch()
         self._rows: dict[_Where, _Rows] = {}
         self._gathered: dict[tuple[str, int], list[tuple[Segment, Tensor]]] = {}
+        self._gathered_bytes = 0
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
         """Give every metric its tables, once the sites are known."""
@@ -121,7 +125,7 @@ class Measuring:
         for site in sites:
             used = [readout for readout in readouts if readout.metrics and readout.site.index == site.index]
             if used:
-                self.readouts[site.name] = used
+                self.readouts[site.name] = [part for readout in used for part in split_by_views(readout)]
 
     def centre_on(self, blocks: Iterable[Clean]) -> None:
         """Take mean and between-image distance from these blocks, for all that follow; one block is held at a time."""
@@ -146,16 +150,14 @@ class Measuring:
         clean: Clean = {}
         for name, readouts in self.readouts.items():
             if name in activations:
-                centres = self._centres.get(name, [])
-                clean[name] = [
-                    CleanBlock(
-                        readout.take(activations[name]),
-                        centre=centres[number] if centres else None,
-                        owned=True,
-                        scratch=self._scratch,
-                    )
-                    for number, readout in enumerate(readouts)
-                ]
+                centres = self._centres.get(name) or [None] * len(readouts)
+                # Readouts of one site differ in who wants them only.
+                entries: dict[Site, CleanBlock] = {}
+                for readout, centre in zip(readouts, centres, strict=True):
+                    if readout.site not in entries:
+                        taken = readout.take(activations[name])
+                        entries[readout.site] = CleanBlock(taken, centre=centre, owned=True, scratch=self._scratch)
+                clean[name] = [entries[readout.site] for readout in readouts]
         mask_non_finite(entry for entries in clean.values() for entry in entries)
         return clean
 
@@ -184,10 +186,16 @@ class Measuring:
                     taken = reading.readout.take(piece)
                     if reading.readout.whole:
                         self._gathered.setdefault(reading.key, []).append((segment, taken))
+                        self._gathered_bytes += taken.nbytes
                     else:
                         _feed(reading, taken, common, rows)
 
         return measure
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so much was gathered that it should be measured before the next view."""
+        return self._gathered_bytes >= MOST_GATHERED_BYTES
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
@@ -197,6 +205,7 @@ class Measuring:
             rows = torch.cat([taken for _, taken in parts])
             _feed(views.readings[name][number], rows, *self._told(views, whole, len(numbers)))
         self._gathered.clear()
+        self._gathered_bytes = 0
         self.write()
 
     def write(self) -> None:
@@ -222,6 +231,7 @@ class Measuring:
         """What metrics are told of every layer of a forward pass, and where its rows are kept until they are written."""
         rows, block, first = segment.rows, views.block, segment.view
         alone = num_views == 1
+        labels = None if block.labels is None else block.labels[rows]
         matrix, through = (found[first] if alone else None for found in (views.matrices, views.through))
         ids = (block.ids.start + rows.start, block.ids.start + rows.stop)
         common = {
@@ -230,7 +240,7 @@ class Measuring:
             "view_index": first,
             "num_views": num_views,
             "view": views.views[first] if alone else None,
-            "labels": None if block.labels is None else block.labels[rows],
+            "labels": None if labels is None else labels.repeat(num_views, *[1] * (labels.ndim - 1)),
             "matrix": None if matrix is None else matrix[rows],
             "through": None if through is None else through[rows],
             "image_size": tuple(block.images[0].shape[-2:]),

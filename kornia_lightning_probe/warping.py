@@ -334,7 +334,7 @@ def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:
         >>> masked_squared_norm(torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]]))
         tensor([25.], dtype=torch.float64)
     """
-    return squared_norm(maps.mul_(mask.unsqueeze(1)))
+    return squared_norm(maps.mul_(mask.unsqueeze(1).to(maps.dtype)))
 
 
 def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:

@@ -437,3 +437,15 @@ def test_measures_that_were_not_asked_for_are_not_there():
     assert ready.layers == prepared(metric_of("cosine"), 4).layers == (LAYER,)
     result = run(cnn(), images_of(4), views(), metrics=("cosine", "flip_rate"))
     assert set(result.metrics) == {"cosine", "flip_rate"}
+
+
+def test_an_in_place_operation_behind_a_layer_changes_no_measure_of_it():
+    # A layer's output is what it returns, whatever the next one does to it.
+    def result(*, inplace):
+        weights = torch.Generator().manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.ReLU(inplace=inplace), nn.Linear(32, 5)).eval()
+        for parameter in net.parameters():
+            parameter.data.normal_(generator=weights)
+        return probe_model(net, images_of(40, size=8), random_bank(), layers=["1", "3"])
+
+    same(result(inplace=True), result(inplace=False))

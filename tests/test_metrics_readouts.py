@@ -95,6 +95,17 @@ def test_only_sequences_have_class_tokens_and_only_maps_have_channels_last():
     assert not is_channels_last((7, 7, 7, 3))
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (10, 4), (9, 4), (3, 8, 8), (8, 8, 3)])
+def test_what_outlives_the_forward_pass_has_memory_of_its_own(shape):
+    # An in-place operation that follows would otherwise overwrite it.
+    activation = torch.rand(2, *shape)
+    for readout in readouts_of(Site("layer", 1, shape)):
+        taken = readout.take(activation)
+        before = taken.clone()
+        activation += 1.0
+        assert torch.equal(taken, before) is readout.whole
+
+
 def test_a_readout_begins_without_metrics_of_its_own():
     site = Site("layer", 1, (4,))
     first, second = (Readout(site, torch.clone, whole=False) for _ in range(2))

@@ -22,7 +22,7 @@ from kornia_lightning_probe.metrics.equivariance import (
 from kornia_lightning_probe.metrics.ledger import Ledger
 from kornia_lightning_probe.metrics.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
 from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
-from kornia_lightning_probe.metrics.readouts import Readout, readouts_of
+from kornia_lightning_probe.metrics.readouts import Readout, readouts_of, split_by_views
 from kornia_lightning_probe.metrics.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.segmentation import PixelFlipRate
@@ -63,6 +63,7 @@ __all__ = [
     "mean_with_error",
     "readouts_of",
     "resolve_metrics",
+    "split_by_views",
     "sum_over_ranks",
 ]
 

@@ -176,8 +176,12 @@ class CleanBlock(Memory):
         if self._centre is not None:
             # The reference keeps no variance of single channels.
             return torch.full_like(self.squared_deviation[:1], torch.nan).expand(self.activation.flatten(1).shape[1])
-        centred = (self.activation - self.mean).flatten(1).to(self.squared_deviation)
-        return torch.where(self.valid.unsqueeze(1), centred, 0.0).square().sum(0) / (self.valid.sum() - 1)
+        return torch.where(self.valid.unsqueeze(1), self.centred, 0.0).square().sum(0) / (self.valid.sum() - 1)
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """Of pooled features, ``a_i - m`` as (n, C) float64."""
+        return (self.activation - self.mean).flatten(1).to(self.squared_deviation)
 
     @cached_property
     def squared_length(self) -> Tensor:
@@ -204,7 +208,8 @@ def mask_non_finite(blocks: Iterable[CleanBlock]) -> None:
 
 def _by_device(blocks: Iterable[CleanBlock]) -> dict[torch.device, list[CleanBlock]]:
     grouped: dict[torch.device, list[CleanBlock]] = {}
-    for block in blocks:
+    # Readouts may share one, and masking it again would find nothing and forget what it found before.
+    for block in {id(block): block for block in blocks}.values():
         grouped.setdefault(block.valid.device, []).append(block)
     return grouped
 
@@ -224,7 +229,7 @@ class About(Memory):
         ids: the images' rows in the tables, (start, stop).
         site: the layer, or the pixels, or the output.
         view_index: the view's row in the tables, or the first view's.
-        num_views: how many views' rows stand behind each other in the B; more than one for pooled features only.
+        num_views: how many views' rows stand behind each other in the B; more than one only for metrics that merge views.
         view: the view itself, with its augmentation, level and severity, where it is known.
         labels: the images' integer labels, (B, ...), or None.
         matrix: (B, 3, 3) source-to-destination pixel matrices of the view, on the CPU, or None where it has none.
@@ -328,6 +333,16 @@ class About(Memory):
         """``e_i`` of the B images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
         return self._of_these(self.block.deviation)
 
+    @property
+    def clean_squared_deviation(self) -> Tensor:
+        """``|a_i - m|^2`` of the B images, (B,)."""
+        return self._of_these(self.block.squared_deviation)
+
+    @property
+    def clean_squared_length(self) -> Tensor:
+        """``|a_i|^2`` of the B images, (B,)."""
+        return self._of_these(self.block.squared_length)
+
     def by_view(self, x: Tensor) -> Tensor:
         """The rows of each view apart: from (B, ...) to (views, images, ...)."""
         return x.view(self.num_views, -1, *x.shape[1:])
@@ -339,8 +354,9 @@ class About(Memory):
         Rows that are not finite are zero.
         """
         shift = (self.augmented - self.clean).flatten(1).to(self.block.squared_deviation)
-        finite = self.valid & shift.isfinite().all(1)
-        return self.by_view(torch.where(finite.unsqueeze(1), shift, 0.0)), self.by_view(finite)
+        # A sum is finite where all of its terms are, which were float32.
+        finite = self.valid & shift.sum(1).isfinite()
+        return self.by_view(shift.masked_fill_(~finite.unsqueeze(1), 0.0)), self.by_view(finite)
 
     def _of_these(self, x: Tensor) -> Tensor:
         """Of what is known for the block's n images, that of the B rows."""

@@ -60,6 +60,8 @@ class ProbeMetric(Metric):
         scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
         representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
             spatial or token mean of a whole block at once.
+        merges_views: whether :meth:`measure` may get the rows of several views behind each other, in which case ``about``
+            knows no view and no matrix; it costs less at small layers. So for all that are pooled.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
@@ -73,6 +75,7 @@ class ProbeMetric(Metric):
     full_state_update = False
 
     calibrates: ClassVar[bool] = False
+    merges_views: ClassVar[bool] = False
     needs: ClassVar[str] = ""
     name: str
     statistics: tuple[str, ...]
@@ -326,15 +329,15 @@ class ProbeMetric(Metric):
         )
 
     def _select(self, layers: list[str]) -> slice | list[int]:
-        """The columns of some layers; a slice where they are all of them in order, which is faster to write to."""
-        if layers == list(self.layers):
-            return slice(None)
+        """The columns of some layers; a slice where they stand side by side, which is faster to write to."""
         unknown = [layer for layer in layers if layer not in self.layers]
         if unknown:
             raise ValueError(
                 f"metric {self.name!r} was prepared for the layers {list(self.layers)}, got {unknown[0]!r}"
             )
-        return [self.layers.index(layer) for layer in layers]
+        columns = [self.layers.index(layer) for layer in layers]
+        side_by_side = columns == list(range(columns[0], columns[0] + len(columns)))
+        return slice(columns[0], columns[0] + len(columns)) if side_by_side else columns
 
     def _require_tables(self, action: str) -> None:
         if not self.is_prepared:

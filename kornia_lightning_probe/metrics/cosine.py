@@ -38,11 +38,12 @@ class CentredCosine(ProbeMetric):
 
     name = "cosine"
     statistics = ("before", "after", "distance")
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's three squared distances: :math:`|a-m|^2`, :math:`|b-m|^2` and :math:`|b-a|^2`."""
         return {
-            "before": about.block.squared_deviation[about.rows],
+            "before": about.clean_squared_deviation,
             "after": about.squared_deviation,
             "distance": about.squared_distance,
         }

@@ -86,14 +86,12 @@ class CarriedMap:
     def __init__(self, about: About, grid: GridWarp) -> None:
         self.clean, self.augmented, self.grid = as_map(about.clean), as_map(about.augmented), grid
         self._block, self._rows = about.block, about.rows
+        self._last: tuple[slice, Tensor] | None = None
 
     @cached_property
     def distance(self) -> Tensor:
         """``|mask * (b_i - T'a_i)|^2``, (B,)."""
-        sources = self.grid.sources
-        return self._by_pieces(
-            self.grid.mask, lambda piece: sample(self.clean[piece], sources[piece]).sub_(self.augmented[piece])
-        )
+        return self._by_pieces(self.grid.mask, lambda piece: self._carried(piece) - self.augmented[piece])
 
     @cached_property
     def distance_in_place(self) -> Tensor:
@@ -103,10 +101,10 @@ class CarriedMap:
     @cached_property
     def distance_back(self) -> Tensor:
         """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
-        sources, targets = self.grid.sources, self.grid.targets
+        targets = self.grid.targets
         return self._by_pieces(
             self.grid.mask_back,
-            lambda piece: sample(sample(self.clean[piece], sources[piece]), targets[piece]).sub_(self.clean[piece]),
+            lambda piece: sample(self._carried(piece), targets[piece]).sub_(self.clean[piece]),
         )
 
     @cached_property
@@ -118,6 +116,12 @@ class CarriedMap:
     def deviation_back(self) -> Tensor:
         """``e_i`` over the cells of the mask of the way back, (B,); NaN where there are none."""
         return self._deviation_over(self.grid.mask_back)
+
+    def _carried(self, piece: slice) -> Tensor:
+        """T'a of some images; the last answer is kept, and where a map is one piece that is all there is."""
+        if self._last is None or self._last[0] != piece:
+            self._last = piece, sample(self.clean[piece], self.grid.sources[piece])
+        return self._last[1]
 
     def _by_pieces(self, mask: Tensor, difference: Callable[[slice], Tensor]) -> Tensor:
         # No second copy of the whole activation is held, and a piece is still in the cache when it is read again.

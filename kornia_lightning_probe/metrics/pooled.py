@@ -98,9 +98,9 @@ class SpreadRatio(ProbeMetric):
         """Each image's :math:`e_i` without and with the augmentation."""
         moved, finite = about.movement
         count = finite.sum(1, keepdim=True)
-        centred = moved + torch.where(finite.unsqueeze(2), about.by_view(about.clean) - about.block.mean, 0.0)
-        centred = centred - centred.sum(1, keepdim=True) / count.unsqueeze(2)
-        after = centred.square().sum(2) * count / (count - 1)
+        centred = (moved + about.block.centred[about.rows]).mul_(finite.unsqueeze(2))
+        centred.sub_(centred.sum(1, keepdim=True) / count.unsqueeze(2))
+        after = torch.linalg.vector_norm(centred, dim=2).square() * count / (count - 1)
         known = finite & (count > 1)
         return {"before": about.deviation, "after": torch.where(known, after, torch.nan).flatten()}
 

@@ -18,6 +18,7 @@ class _PredictionMetric(ProbeMetric):
     """A mean over images of one number for each, at class scores (B, classes)."""
 
     statistics = ("value",)
+    merges_views = True
     scope = "output"
     needs_labels = False
     needs = "class scores (B, classes)"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from math import isqrt
+from math import isqrt, prod
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.metrics.about import Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
+
+# An activation of at most so many numbers for each image is kept for the views to come: looking at several views at once
+# then costs less than looking at each.
+SMALL = 2048
 
 
 @dataclass(frozen=True)
@@ -18,8 +23,10 @@ class Readout:
 
     Args:
         site: the layer as these metrics know it.
-        take: from an activation (B, ...) to what is compared, (B, ...).
-        whole: whether metrics get whole blocks, however forward passes were cut; so for small readouts.
+        take: from an activation (B, ...) to what is compared, (B, ...); where ``whole``, in memory of its own, since it
+            outlives the forward pass, in which an in-place operation may follow.
+        whole: whether metrics get whole blocks under several views at once, however forward passes were cut; so for
+            small readouts.
         metrics: the prepared metrics.
     """
 
@@ -39,12 +46,22 @@ def readouts_of(site: Site) -> Iterator[Readout]:
         >>> [(r.site.name, r.site.representation) for r in readouts_of(Site("block", 1, (197, 768)))]
         [('block', 'activation'), ('block:cls', 'pooled'), ('block:patch', 'pooled')]
     """
-    yield Readout(site, _whole, whole=False)
+    yield Readout(site, _as_it_is, whole=False)
     if site.kind == "output":
         return
     for suffix, shape, take in _pooled(site.shape):
         pooled = replace(site, name=site.name + suffix, shape=shape, representation="pooled", source=site.shape)
         yield Readout(pooled, take, whole=True)
+
+
+def split_by_views(readout: Readout) -> list[Readout]:
+    """Apart those metrics of a small activation that can be fed with several views at once, and the others."""
+    together = [metric for metric in readout.metrics if metric.merges_views]
+    if readout.whole or not together or prod(readout.site.shape) > SMALL:
+        return [readout]
+    alone = [metric for metric in readout.metrics if not metric.merges_views]
+    small = replace(readout, take=torch.clone, whole=True, metrics=together)
+    return [small, replace(readout, metrics=alone)] if alone else [small]
 
 
 def is_channels_last(shape: tuple[int, ...]) -> bool:
@@ -68,15 +85,15 @@ def _pooled(shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Callable
         return [("", shape[2:], _channels_last_mean)]
     if len(shape) > 2:
         return [("", shape[:1], _spatial_mean)]
-    return [("", shape, _whole)]
+    return [("", shape, torch.clone)]
 
 
-def _whole(activation: Tensor) -> Tensor:
+def _as_it_is(activation: Tensor) -> Tensor:
     return activation
 
 
 def _column(activation: Tensor) -> Tensor:
-    return activation.unsqueeze(1)
+    return activation.unsqueeze(1).clone()
 
 
 def _spatial_mean(activation: Tensor) -> Tensor:
@@ -92,7 +109,7 @@ def _token_mean(activation: Tensor) -> Tensor:
 
 
 def _class_token(activation: Tensor) -> Tensor:
-    return activation[:, 0]
+    return activation[:, 0].clone()
 
 
 def _patch_mean(activation: Tensor) -> Tensor:

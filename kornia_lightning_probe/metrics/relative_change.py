@@ -30,10 +30,11 @@ class RelativeChange(ProbeMetric):
 
     name = "relative_change"
     statistics = ("change",)
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's relative change."""
-        return {"change": ratio_of_roots(about.squared_distance, about.block.squared_length[about.rows])}
+        return {"change": ratio_of_roots(about.squared_distance, about.clean_squared_length)}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over images and its standard error."""

@@ -9,8 +9,12 @@ from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.influence import mean_influence
-from kornia_lightning_probe.metrics.about import About
+from kornia_lightning_probe.metrics.about import About, CleanBlock
 from kornia_lightning_probe.metrics.base import ProbeMetric
+
+
+# Squared distances that differ by no more roundings of their terms than this are the same.
+_ROUNDING = 4096
 
 
 class RetrievalAUC(ProbeMetric):
@@ -23,7 +27,7 @@ class RetrievalAUC(ProbeMetric):
 
     Example:
         >>> import torch
-        >>> from kornia_lightning_probe.metrics import About
+        >>> from kornia_lightning_probe.metrics import About, CleanBlock
         >>> clean = torch.tensor([[0.0], [1.0], [2.0]])
         >>> metric = RetrievalAUC().prepare(views=["identity"], layers=["embedding"], num_images=3)
         >>> metric.update(clean, clean, About.of(clean, clean, layer="embedding"))
@@ -33,22 +37,23 @@ class RetrievalAUC(ProbeMetric):
 
     name = "retrieval_auc"
     statistics = ("auc",)
+    merges_views = True
     scope = "embedding"
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's share."""
-        # Distances do not change when all is centred, and cdist's differences keep more digits.
-        query, gallery = (
-            (activation - about.block.mean).reshape(len(activation), -1)
-            for activation in (augmented, about.block.activation)
-        )
-        distance = torch.cdist(query, gallery, compute_mode="donot_use_mm_for_euclid_dist")
-        numbers = torch.arange(len(gallery), device=gallery.device)[about.rows].unsqueeze(1)
-        own = distance.gather(1, numbers)
-        others = about.block.valid.expand_as(distance).scatter(1, numbers, False)
-        farther = ((distance > own) & others).sum(1) + 0.5 * ((distance == own) & others).sum(1)
-        share = farther.to(about.block.squared_deviation) / others.sum(1)
-        return {"auc": torch.where(own.squeeze(1).isfinite(), share, torch.nan)}
+        block = about.block
+        gallery, gallery_length = block.remember(("retrieval", "gallery"), lambda: _centred(block.activation, block))
+        query, query_length = _centred(augmented, block)
+        scale = query_length.unsqueeze(1) + gallery_length
+        distance = torch.addmm(scale, query, gallery.T, alpha=-2)
+        numbers = torch.arange(len(gallery), device=gallery.device)[about.rows].repeat(about.num_views).unsqueeze(1)
+        farther = distance - distance.gather(1, numbers)
+        tie = farther.abs() <= _ROUNDING * torch.finfo(scale.dtype).eps * scale
+        others = block.valid.expand_as(distance).scatter(1, numbers, False)
+        score = torch.where(tie, 0.5, (farther > 0).to(scale))
+        share = torch.where(others, score, 0.0).sum(1) / others.sum(1)
+        return {"auc": torch.where(query_length.isfinite(), share, torch.nan)}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over images and its standard error."""
@@ -58,3 +63,9 @@ class RetrievalAUC(ProbeMetric):
     def influence(self, table: Mapping[str, Tensor]) -> Tensor:
         """How far each image moves the value."""
         return mean_influence(table["auc"])
+
+
+def _centred(activation: Tensor, block: CleanBlock) -> tuple[Tensor, Tensor]:
+    """Features about the block's mean, (B, D), and their squared length, (B,): in float64, where products hold."""
+    features = (activation - block.mean).reshape(len(activation), -1).to(block.squared_deviation)
+    return features, features.square().sum(1)
