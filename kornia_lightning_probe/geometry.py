@@ -64,10 +64,10 @@ class MatrixRecorder:
             num_images: B.
 
         Returns:
-            The matrix, (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres, from
-            where a pixel was to where it is now; the identity for a purely photometric chain. None where a step has no
-            matrix. And the matrices after each step but the last, (B, K, 3, 3): where pixels were on the way, and may
-            have left the frame; None where fewer than two steps moved pixels, or a step has no matrix.
+            The matrix, (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres,
+            from where a pixel was to where it is now; the identity for a purely photometric chain. None where a step
+            has no matrix. And the matrices after each step but the last, (B, K, 3, 3): where pixels were on the way,
+            and may have left the frame; None where fewer than two steps moved pixels, or a step has no matrix.
         """
         products = self._products(num_images)
         if products is None:

@@ -264,5 +264,5 @@ def _fingerprint(images: list[Tensor]) -> int:
     digest = hashlib.sha256()
     for image in images:
         digest.update(describe(image).encode())
-        digest.update(image.cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(image.cpu().contiguous().view(torch.uint8).numpy().data)
     return int.from_bytes(digest.digest()[:8], "big") >> (64 - _FINGERPRINT_BITS)

@@ -150,7 +150,7 @@ class Measuring:
         clean: Clean = {}
         for name, readouts in self.readouts.items():
             if name in activations:
-                centres = self._centres.get(name) or [None] * len(readouts)
+                centres: Sequence[Centre | None] = self._centres.get(name) or [None] * len(readouts)
                 # Readouts of one site differ in who wants them only.
                 entries: dict[Site, CleanBlock] = {}
                 for readout, centre in zip(readouts, centres, strict=True):
@@ -228,7 +228,7 @@ class Measuring:
             self._findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
 
     def _told(self, views: Views, segment: Segment, num_views: int = 1) -> tuple[dict[str, Any], _Rows]:
-        """What metrics are told of every layer of a forward pass, and where its rows are kept until they are written."""
+        """What metrics are told of every layer of a pass, and where its rows are kept until they are written."""
         rows, block, first = segment.rows, views.block, segment.view
         alone = num_views == 1
         labels = None if block.labels is None else block.labels[rows]

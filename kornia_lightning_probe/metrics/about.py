@@ -229,7 +229,7 @@ class About(Memory):
         ids: the images' rows in the tables, (start, stop).
         site: the layer, or the pixels, or the output.
         view_index: the view's row in the tables, or the first view's.
-        num_views: how many views' rows stand behind each other in the B; more than one only for metrics that merge views.
+        num_views: how many views' rows stand behind each other in the B; more than one only where metrics merge views.
         view: the view itself, with its augmentation, level and severity, where it is known.
         labels: the images' integer labels, (B, ...), or None.
         matrix: (B, 3, 3) source-to-destination pixel matrices of the view, on the CPU, or None where it has none.

@@ -60,8 +60,8 @@ class ProbeMetric(Metric):
         scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
         representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
             spatial or token mean of a whole block at once.
-        merges_views: whether :meth:`measure` may get the rows of several views behind each other, in which case ``about``
-            knows no view and no matrix; it costs less at small layers. So for all that are pooled.
+        merges_views: whether :meth:`measure` may get the rows of several views behind each other, in which case
+            ``about`` knows no view and no matrix; it costs less at small layers. Those that are pooled always do.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.

@@ -12,8 +12,8 @@ from torch import Tensor
 from kornia_lightning_probe.metrics.about import Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
-# An activation of at most so many numbers for each image is kept for the views to come: looking at several views at once
-# then costs less than looking at each.
+# An activation of at most so many numbers for each image is kept for the views to come: looking at several views at
+# once costs less than looking at each.
 SMALL = 2048
 
 

@@ -12,7 +12,6 @@ from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About, CleanBlock
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
-
 # Squared distances that differ by no more roundings of their terms than this are the same.
 _ROUNDING = 4096
 
