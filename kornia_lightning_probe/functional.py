@@ -65,6 +65,8 @@ def all_finite(x: Tensor) -> bool:
         >>> all_finite(torch.tensor([1.0, torch.nan])), all_finite(torch.tensor([1.0, torch.inf]))
         (False, False)
     """
+    if x.numel() == 0:
+        return True
     # Both are NaN where any entry is.
     low, high = torch.aminmax(x)
     return math.isfinite(low) and math.isfinite(high)

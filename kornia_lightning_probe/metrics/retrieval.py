@@ -26,7 +26,7 @@ class RetrievalAUC(ProbeMetric):
 
     Example:
         >>> import torch
-        >>> from kornia_lightning_probe.metrics import About, CleanBlock
+        >>> from kornia_lightning_probe.metrics import About
         >>> clean = torch.tensor([[0.0], [1.0], [2.0]])
         >>> metric = RetrievalAUC().prepare(views=["identity"], layers=["embedding"], num_images=3)
         >>> metric.update(clean, clean, About.of(clean, clean, layer="embedding"))
