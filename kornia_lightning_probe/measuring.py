@@ -240,7 +240,7 @@ class Measuring:
             "view_index": first,
             "num_views": num_views,
             "view": views.views[first] if alone else None,
-            "labels": None if labels is None else labels.repeat(num_views, *[1] * (labels.ndim - 1)),
+            "labels": labels.repeat(num_views) if labels is not None and labels.ndim == 1 and not alone else labels,
             "matrix": None if matrix is None else matrix[rows],
             "through": None if through is None else through[rows],
             "image_size": tuple(block.images[0].shape[-2:]),

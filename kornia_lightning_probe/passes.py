@@ -271,7 +271,9 @@ def _room(activation: Tensor, count: int, old: Tensor | None) -> Tensor:
         return old[:count]
     if len(activation) == count:
         return torch.empty_like(activation, dtype=like.dtype)
-    return torch.empty((count, *like.shape[1:]), dtype=like.dtype, device=like.device)
+    is_last = activation.ndim == 4 and activation.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    return torch.empty((count, *like.shape[1:]), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
 def ignore(_name: str, _activation: Tensor) -> None:

@@ -449,3 +449,15 @@ def test_an_in_place_operation_behind_a_layer_changes_no_measure_of_it():
         return probe_model(net, images_of(40, size=8), random_bank(), layers=["1", "3"])
 
     same(result(inplace=True), result(inplace=False))
+
+
+def test_a_metric_that_knows_its_view_stands_beside_one_that_merges_them():
+    def degree(clean, augmented):
+        return (augmented - clean).flatten(1).abs().mean(1)
+
+    images, net = images_of(33, size=8), nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
+    both = probe_model(net, images, random_bank(), layers=["1"], metrics=["cosine", degree], batch_size=7)
+    for metric in ("cosine", degree):
+        alone = probe_model(net, images, random_bank(), layers=["1"], metrics=[metric], batch_size=7)
+        name = metric if isinstance(metric, str) else metric.__name__
+        assert torch.equal(both.tensor(name), alone.tensor(name)), name

@@ -2,8 +2,8 @@ import pytest
 import torch
 from activations import normal
 
-from kornia_lightning_probe.metrics import Readout, Site
-from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last, readouts_of
+from kornia_lightning_probe.metrics import CentredCosine, Readout, Site
+from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last, readouts_of, split_by_views
 
 
 def pooled_of(shape):
@@ -111,3 +111,20 @@ def test_a_readout_begins_without_metrics_of_its_own():
     first, second = (Readout(site, torch.clone, whole=False) for _ in range(2))
     first.metrics.append("a metric")
     assert not second.metrics
+
+
+def test_metrics_that_merge_views_are_read_apart_at_small_layers_only():
+    class Turned(CentredCosine):
+        name = "turned"
+
+        def measure(self, clean, augmented, about):
+            return super().measure(clean, augmented, about)
+
+    # A class with a measure of its own may look at about.view, so it is asked about one view at a time.
+    merging, alone = CentredCosine(), Turned()
+    small, large = (
+        split_by_views(Readout(Site("layer", 1, shape), torch.clone, whole=False, metrics=[merging, alone]))
+        for shape in ((2048,), (2049,))
+    )
+    assert [(readout.whole, readout.metrics) for readout in small] == [(True, [merging]), (False, [alone])]
+    assert [(readout.whole, readout.metrics) for readout in large] == [(False, [merging, alone])]

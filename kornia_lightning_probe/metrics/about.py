@@ -231,7 +231,7 @@ class About(Memory):
         view_index: the view's row in the tables, or the first view's.
         num_views: how many views' rows stand behind each other in the B; more than one only where metrics merge views.
         view: the view itself, with its augmentation, level and severity, where it is known.
-        labels: the images' integer labels, (B, ...), or None.
+        labels: the images' integer labels, (B,), or masks, (n, H, W), which aren't repeated for several views; or None.
         matrix: (B, 3, 3) source-to-destination pixel matrices of the view, on the CPU, or None where it has none.
         through: of a chain, the same after each step but the last, (B, K, 3, 3), or None.
         image_size: height and width of the model's input in pixels, or None.

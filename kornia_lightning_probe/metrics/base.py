@@ -61,7 +61,8 @@ class ProbeMetric(Metric):
         representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
             spatial or token mean of a whole block at once.
         merges_views: whether :meth:`measure` may get the rows of several views behind each other, in which case
-            ``about`` knows no view and no matrix; it costs less at small layers. Those that are pooled always do.
+            ``about`` knows no view and no matrix; it costs less at small layers. Those that are pooled always do. Not
+            inherited by a class that has a :meth:`measure` of its own.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
@@ -85,6 +86,11 @@ class ProbeMetric(Metric):
     table: Tensor
     filled: Tensor
     layers: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "measure" in vars(cls) and "merges_views" not in vars(cls):
+            cls.merges_views = False
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dist_sync_fn", sum_over_ranks)

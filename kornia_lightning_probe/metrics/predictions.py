@@ -18,7 +18,6 @@ class _PredictionMetric(ProbeMetric):
     """A mean over images of one number for each, at class scores (B, classes)."""
 
     statistics = ("value",)
-    merges_views = True
     scope = "output"
     needs_labels = False
     needs = "class scores (B, classes)"
@@ -52,6 +51,7 @@ class FlipRate(_PredictionMetric):
     """
 
     name = "flip_rate"
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """1 where the class changes."""
@@ -74,6 +74,7 @@ class JensenShannon(_PredictionMetric):
     """
 
     name = "js_divergence"
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's divergence."""
@@ -98,6 +99,7 @@ class Accuracy(_PredictionMetric):
     """
 
     name = "accuracy"
+    merges_views = True
     needs_labels = True
     needs = "class scores and integer labels, one for each image"
 
@@ -123,6 +125,7 @@ class AccuracyDrop(_PredictionMetric):
     """
 
     name = "accuracy_drop"
+    merges_views = True
     needs_labels = True
     needs = "class scores and integer labels, one for each image"
 

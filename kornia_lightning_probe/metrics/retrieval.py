@@ -65,6 +65,6 @@ class RetrievalAUC(ProbeMetric):
 
 
 def _centred(activation: Tensor, block: CleanBlock) -> tuple[Tensor, Tensor]:
-    """Features about the block's mean, (B, D), and their squared length, (B,): in float64, where products hold."""
+    """Features about the block's mean, (B, D), and their squared length, (B,): in float64 (float32 on MPS)."""
     features = (activation - block.mean).reshape(len(activation), -1).to(block.squared_deviation)
     return features, features.square().sum(1)
