@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -224,12 +225,33 @@ class AugmentationBank:
         entries = (images,) if isinstance(images, Tensor) else tuple(images)
         device = next((entry.device for entry in entries if isinstance(entry, Tensor)), None)
         with isolated_rng(device=device):
-            return self.draw(view, entries, block=block)
+            return self.draw(view, entries, [self.to_unit(entry) for entry in entries], block=block)
 
-    def draw(self, view: View, entries: Sequence[Tensor], *, block: int) -> Augmented:
-        """As `augment`, for a caller that puts the random streams back itself, once for many views."""
+    def to_unit(self, images: Tensor) -> Tensor:
+        """What augmentations see of some images: (B, C, H, W) float32 in [0, 1], in memory of its own.
+
+        Raises:
+            TypeError: for images that aren't floating point.
+            ValueError: for images that aren't (B, C, H, W).
+        """
+        self.pixels.check_layout(images)
+        with _plain_float32(images.device):
+            return self.pixels.to_unit(images)
+
+    def draw(self, view: View, entries: Sequence[Tensor], units: Sequence[Tensor], *, block: int) -> Augmented:
+        """As `augment`, for a caller that applies many views to the same images.
+
+        Args:
+            view: one of the bank's.
+            entries: the images, entry by entry.
+            units: what `to_unit` gives for each; they come back as they were.
+            block: the number of the block that these images are.
+
+        Returns:
+            As `augment`; the random streams are left as the view leaves them.
+        """
         seed = stable_seed(self.seed, view.augmentation, block)
-        done = [self._augment_entry(view, entry, seed) for entry in entries]
+        done = [self._augment_entry(view, *pair, seed) for pair in zip(entries, units, strict=True)]
         return Augmented(
             images=tuple(augmented for augmented, *_ in done),
             changed=any(changed for _, changed, *_ in done),
@@ -238,12 +260,11 @@ class AugmentationBank:
         )
 
     def _augment_entry(
-        self, view: View, images: Tensor, seed: int
+        self, view: View, images: Tensor, unit: Tensor, seed: int
     ) -> tuple[Tensor, bool, Tensor | None, Tensor | None]:
-        self.pixels.check_layout(images)
         with _plain_float32(images.device):
             reseed(seed, device=images.device)
-            unit = self.pixels.to_unit(images)
+            version = unit._version
             # What draws from a generator of its own, or counts, would differ from call to call.
             stateless = is_kornia_chain(view.transform)
             transform = view.transform if stateless else copy.deepcopy(view.transform)
@@ -251,17 +272,31 @@ class AugmentationBank:
                 augmented = _apply(view, transform, unit if stateless else unit.clone())
             _check_result(view, augmented, unit)
             augmented = augmented.detach().to(unit)
+            if augmented.untyped_storage().data_ptr() == unit.untyped_storage().data_ptr():
+                augmented = augmented.clone()
+            if unit._version != version:
+                unit.copy_(self.pixels.to_unit(images))
             changed = augmented.shape != unit.shape or _differ(augmented[:1], unit[:1]) or _differ(augmented, unit)
             images_again = self.pixels.from_unit(augmented, dtype=images.dtype)
             return images_again, changed, *recorder.matrices(len(images))
 
 
 def _differ(images: Tensor, others: Tensor) -> bool:
-    return not bool(((images - others).abs() <= _NOTICEABLE).all())
+    # NaN differs.
+    return not float(torch.dist(images, others, p=math.inf)) <= _NOTICEABLE
 
 
 @contextmanager
 def _plain_float32(device: torch.device) -> Iterator[None]:
+    if not (
+        torch.is_grad_enabled()
+        or torch.is_inference_mode_enabled()
+        or torch.is_autocast_enabled(device.type)
+        or torch.get_default_dtype() != torch.float32
+    ):
+        # As for every view of a probe; entering all this takes as long as drawing some of them.
+        yield
+        return
     with ExitStack() as stack:
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         stack.enter_context(torch.inference_mode(False))

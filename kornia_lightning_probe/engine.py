@@ -87,7 +87,7 @@ class _Probe:
         self.findings = Findings()
         self.measuring = Measuring(plan.metrics, self.findings, default_set=plan.default_set)
         # How often each view changed a pixel, had no matrix, and moved pixels.
-        self.seen = torch.zeros(3, len(plan.bank))
+        self.seen = [[0, 0, 0] for _ in plan.bank]
         self.calibrates = any(metric.calibrates for metric in plan.metrics)
         deal, world = plan.images.deal, plan.world
         self.counts = [
@@ -188,9 +188,11 @@ class _Probe:
         return self.measuring.clean(self.passes.keep_clean(block, instead_of=old))
 
     def _measure(self, block: Block, clean: Clean) -> None:
-        views = self.measuring.views(block, clean, self.plan.bank.views)
-        for group in view_groups(len(self.plan.bank), len(block), self.plan.batch_size):
-            inputs = self._augmented(views, group)
+        groups = view_groups(len(self.plan.bank), len(block), self.plan.batch_size)
+        views = self.measuring.views(block, clean, self.plan.bank.views, at_once=len(groups[0]))
+        units = [self.plan.bank.to_unit(entry) for entry in block.images]
+        for group in groups:
+            inputs = self._augmented(views, group, units)
             draw = self.plan.bank.views[group.start].label
             for rows in slices(len(block), self.plan.batch_size):
                 segments = [Segment(view, rows) for view in group]
@@ -198,23 +200,24 @@ class _Probe:
                 sink = self.measuring.sink(views, segments)
                 self.passes.run(block, cut, sink, draw=draw, num_rows=len(group) * len(segments[0]))
                 self.measuring.write()
-            if self.measuring.has_enough:
+            if views.gathered.is_full:
                 self.measuring.finish(views)
         self.measuring.finish(views)
 
-    def _augmented(self, views: Views, group: range) -> Any:
+    def _augmented(self, views: Views, group: range, units: Sequence[Tensor]) -> Any:
         """The inputs of a block under several views, behind each other."""
         inputs = []
         for index in group:
             view, block = views.views[index], views.block
-            augmented = self.plan.bank.draw(view, block.images, block=block.index)
+            augmented = self.plan.bank.draw(view, block.images, units, block=block.index)
             for before, after in zip(block.images, augmented.images, strict=True):
                 if before.shape != after.shape:
                     raise ValueError(
                         f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
                         "activations can only be compared at one size: put a Resize back behind it"
                     )
-            self.seen[:, index] += torch.tensor([augmented.changed, augmented.matrix is None, _moves(augmented.matrix)])
+            for number, fact in enumerate((augmented.changed, augmented.matrix is None, _moves(augmented.matrix))):
+                self.seen[index][number] += fact
             views.matrices[index], views.through[index] = augmented.matrix, augmented.through
             inputs.append(block.with_images(augmented.images))
         return join_rows(inputs)
@@ -231,11 +234,11 @@ class _Probe:
         images = self.plan.images
         tables = [table for metric in self.measuring.metrics.values() for table in (metric.table, metric.filled)]
         sums = self.plan.world.sum_together(
-            [*tables, self.seen, images.fingerprints], device=self.device, dtype=accumulation_dtype(self.device)
+            [*tables, torch.tensor(self.seen), images.fingerprints], device=self.device, dtype=accumulation_dtype(self.device)
         )
         for table, total in zip(tables, sums, strict=False):
             table.copy_(total)
-        self.seen = sums[-2].cpu()
+        self.seen = sums[-2].tolist()
         self.findings.facts |= {
             "num_images": images.num_images,
             "num_blocks": images.num_blocks,
@@ -252,16 +255,16 @@ class _Probe:
 
     def _result(self, epoch: int, step: int) -> ProbeResult:
         self.measuring.note_ledger(self.plan.images.image_ids)
-        bank, (changed, without_matrix, geometric) = self.plan.bank, (self.seen > 0).tolist()
-        self.findings.unchanged([view.label for view, seen in zip(bank, changed, strict=True) if not seen])
-        no_matrix = [view.label for view, seen in zip(bank, without_matrix, strict=True) if seen]
+        seen = list(zip(self.plan.bank, self.seen, strict=True))
+        self.findings.unchanged([view.label for view, (changed, _, _) in seen if not changed])
+        no_matrix = [view.label for view, (_, without, _) in seen if without]
         self.findings.facts["views_without_matrix"] = no_matrix
         tables = self.measuring.tables()
         return ProbeResult(
             layers=[name for name in self.measuring.readouts if name not in (INPUT, OUTPUT)],
             views=[
-                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, moves)
-                for view, moves in zip(bank, geometric, strict=True)
+                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, moved > 0)
+                for view, (_, _, moved) in seen
             ],
             tables=tables,
             epoch=epoch,
@@ -272,4 +275,4 @@ class _Probe:
 
 def _moves(matrix: Tensor | None) -> bool:
     """Whether some image's pixels are moved."""
-    return matrix is not None and not bool(((matrix - torch.eye(3)).abs() <= _STILL).all())
+    return matrix is not None and not float((matrix - torch.eye(3)).abs().max()) <= _STILL

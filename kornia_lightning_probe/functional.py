@@ -10,6 +10,8 @@ from torch import Tensor
 
 # A float32 norm over more terms than this loses digits; longer rows are summed in pieces of it, the pieces in float64.
 _PIECE = 4096
+# What torch calls a loss that isn't added up.
+_ELEMENTWISE = 0
 # Elements of a temporary that is written and read back at once: 4 MB of float32.
 _CACHED = 2**20
 
@@ -82,7 +84,8 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
 
     Args:
         x: features, (B, ...).
-        y: features, (B, ...), or a single (1, ...) row such as a mean.
+        y: features, (B, ...); or fewer rows, (n, ...) with B a multiple of n, which every n rows of ``x`` are compared
+            with, such as a single mean.
         out: a buffer of some rows of ``x``'s shape and dtype; differences are written into it, as many rows at a time.
 
     Returns:
@@ -93,16 +96,26 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
         tensor([9.], dtype=torch.float64)
     """
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        return squared_norm(x - y)
+        return squared_norm((_by_groups(x, y) - y).view_as(x))
     buffer = torch.empty_like(piece_of(x)) if out is None else out
-    size = buffer.shape[0]
-    if size >= x.shape[0]:
-        return squared_norm(torch.sub(x, y, out=buffer if size == x.shape[0] else buffer[: x.shape[0]]))
-    pieces = [
-        squared_norm(torch.sub(part, y if len(y) == 1 else y[start : start + size], out=buffer[: len(part)]))
-        for start, part in zip(range(0, len(x), size), torch.split(x, size), strict=True)
-    ]
-    return torch.cat(pieces)
+    size, rows = buffer.shape[0], x.shape[0]
+    if size >= rows:
+        buffer = buffer if size == rows else buffer[:rows]
+        # Subtracts and squares in one go.
+        torch.ops.aten.mse_loss.out(_by_groups(x, y), y, _ELEMENTWISE, out=_by_groups(buffer, y))
+        # Torch adds up in a tree, so that float32 loses no digits to the length of a row.
+        scalars = buffer.sum(tuple(range(1, buffer.ndim))) if buffer.ndim > 1 else buffer
+        return scalars.to(accumulation_dtype(x.device))
+    if 1 < y.shape[0] < rows:
+        return torch.cat([squared_distance(group, y, out=buffer[: len(y)]) for group in torch.split(x, len(y))])
+    parts = torch.split(x, size)
+    others = [y] * len(parts) if len(y) == 1 else torch.split(y, size)
+    return torch.cat([squared_distance(part, other, out=buffer) for part, other in zip(parts, others, strict=True)])
+
+
+def _by_groups(x: Tensor, y: Tensor) -> Tensor:
+    """The rows of ``x`` in groups of as many as ``y`` has, so that the two can be subtracted."""
+    return x if y.shape[0] in (1, x.shape[0]) else x.unflatten(0, (-1, y.shape[0]))
 
 
 def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> Tensor:

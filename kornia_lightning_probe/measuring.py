@@ -12,6 +12,7 @@ from torch import Tensor
 from kornia_lightning_probe.bank import View
 from kornia_lightning_probe.findings import Findings
 from kornia_lightning_probe.functional import upcast
+from kornia_lightning_probe.gathering import MOST_GATHERED_BYTES, Gathered
 from kornia_lightning_probe.images import Block
 from kornia_lightning_probe.metrics import (
     About,
@@ -29,8 +30,6 @@ from kornia_lightning_probe.metrics import (
 )
 from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment
-
-MOST_GATHERED_BYTES = 16 * 2**20
 
 Clean = dict[str, list[CleanBlock]]
 # By layer what a metric has measured there, and which rows had finite clean activations.
@@ -66,6 +65,7 @@ class Views:
         block: the clean block, on the model's device.
         readings: by layer, how it is read.
         views: the bank's views.
+        gathered: what is kept of small readouts until several views are measured at once.
         matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
         through: by the number of a view, the matrices on the way of a chain, or None.
     """
@@ -73,6 +73,7 @@ class Views:
     block: Block
     readings: Mapping[str, Sequence[Reading]]
     views: Sequence[View]
+    gathered: Gathered
     matrices: dict[int, Tensor | None] = field(default_factory=dict)
     through: dict[int, Tensor | None] = field(default_factory=dict)
 
@@ -101,8 +102,7 @@ class Measuring:
         self._centres: dict[str, list[Centre]] = {}
         self._scratch = Scratch()
         self._rows: dict[_Where, _Rows] = {}
-        self._gathered: dict[tuple[str, int], list[tuple[Segment, Tensor]]] = {}
-        self._gathered_bytes = 0
+        self._rooms: dict[tuple[str, int], Scratch] = {}
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
         """Give every metric its tables, once the sites are known."""
@@ -161,8 +161,8 @@ class Measuring:
         mask_non_finite(entry for entries in clean.values() for entry in entries)
         return clean
 
-    def views(self, block: Block, clean: Clean, views: Sequence[View]) -> Views:
-        """A block that is to be seen under some views, and who wants to see what of it."""
+    def views(self, block: Block, clean: Clean, views: Sequence[View], *, at_once: int = 1) -> Views:
+        """A block that is to be seen under some views, so many in one pass, and who wants to see what of it."""
         ids = (block.ids.start, block.ids.stop)
         readings = {
             name: [
@@ -171,7 +171,14 @@ class Measuring:
             ]
             for name, entries in clean.items()
         }
-        return Views(block, readings, views)
+        small = {reading.key: reading for layer in readings.values() for reading in layer if reading.readout.whole}
+        room = sum(reading.clean.activation.nbytes for reading in small.values())
+        together = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, room)) + at_once - 1)
+        slots = {
+            key: self._rooms.setdefault(key, Scratch()).rows(together, reading.clean.activation)
+            for key, reading in small.items()
+        }
+        return Views(block, readings, views, Gathered(slots, together - at_once + 1))
 
     def sink(self, views: Views, segments: Sequence[Segment]) -> Callable[[str, Tensor], None]:
         """What measures a forward pass whose rows are those of ``segments`` behind each other, layer by layer."""
@@ -183,29 +190,20 @@ class Measuring:
             pieces = torch.split(wide, lengths) if len(lengths) > 1 else (wide,)
             for (segment, common, rows), piece in zip(parts, pieces, strict=True):
                 for reading in views.readings[name]:
-                    taken = reading.readout.take(piece)
                     if reading.readout.whole:
-                        self._gathered.setdefault(reading.key, []).append((segment, taken))
-                        self._gathered_bytes += taken.nbytes
+                        reading.readout.put(piece, views.gathered.slot(reading.key, segment))
                     else:
-                        _feed(reading, taken, common, rows)
+                        _feed(reading, reading.readout.take(piece), common, rows)
 
         return measure
 
-    @property
-    def has_enough(self) -> bool:
-        """Whether so much was gathered that it should be measured before the next view."""
-        return self._gathered_bytes >= MOST_GATHERED_BYTES
-
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
-        for (name, number), parts in self._gathered.items():
-            numbers = [segment.view for segment, _ in parts if segment.rows.start == 0]
-            whole = Segment(numbers[0], slice(0, len(views.block)))
-            rows = torch.cat([taken for _, taken in parts])
-            _feed(views.readings[name][number], rows, *self._told(views, whole, len(numbers)))
-        self._gathered.clear()
-        self._gathered_bytes = 0
+        for (name, number), first, rows in views.gathered.emptied():
+            reading = views.readings[name][number]
+            whole = Segment(first, slice(0, len(views.block)))
+            told = self._told(views, whole, len(rows))
+            _feed(reading, reading.readout.settle(rows).flatten(0, 1), *told)
         self.write()
 
     def write(self) -> None:
@@ -259,9 +257,8 @@ class Measuring:
 
 def _feed(reading: Reading, augmented: Tensor, common: Mapping[str, Any], rows: _Rows) -> None:
     about = About.sharing(common, augmented=augmented, block=reading.clean, site=reading.readout.site)
-    clean = about.clean
     for metric in reading.metrics:
-        values = metric.measure(clean, augmented, about)
+        values = metric.measure(about.clean_rows if metric.merges_views else about.clean, augmented, about)
         if values:
             measured, valid = rows.setdefault(metric.name, ({}, []))
             measured[about.layer] = values

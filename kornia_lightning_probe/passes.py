@@ -152,7 +152,8 @@ class Passes:
                 draw=draw,
                 num_rows=rows.stop - rows.start,
             )
-            self._ends_in_output = _is_output(self._last, output)
+            if self._known is None:
+                self._ends_in_output, self._last = _is_output(self._last, output), None
 
     def keep_clean(self, block: Block, *, instead_of: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Copies of a block's clean activations by name, in order of execution; half precision as float32.
@@ -233,9 +234,10 @@ class Passes:
 
     def _take(self, name: str, activation: Tensor) -> None:
         if name not in (INPUT, OUTPUT):
-            # Held until the next, so that its memory can't become the output's.
-            self._last = activation
             self._dtypes.add(activation.dtype)
+            if self._known is None:
+                # Held until the next, so that its memory can't become the output's.
+                self._last = activation
         # The forward's precision is not that of what is measured.
         kind = activation.device.type
         if torch.is_autocast_enabled(kind) or torch.get_default_dtype() != torch.float32:

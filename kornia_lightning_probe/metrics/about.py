@@ -88,14 +88,20 @@ class Scratch:
         self._views: dict[Hashable, Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:
-        """A tensor of ``x``'s shape, dtype and device with arbitrary content, overwritten by the next call."""
-        key = (x.shape, x.dtype, x.device)
+        """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
+        key = (x.shape, x.stride(), x.dtype, x.device)
         if key not in self._views:
             if self._buffer.dtype != x.dtype or self._buffer.device != x.device or self._buffer.numel() < x.numel():
                 self._views.clear()
                 self._buffer = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-            self._views[key] = self._buffer[: x.numel()].view(x.shape)
+            # Of the same layout, since walking through two of different ones takes several times as long.
+            strides = torch.empty_like(x, device="meta").stride()
+            self._views[key] = self._buffer[: x.numel()].as_strided(x.shape, strides)
         return self._views[key]
+
+    def rows(self, number: int, x: Tensor) -> Tensor:
+        """So many tensors such as ``x`` in a row, (number, ...), with arbitrary content."""
+        return self.like(x.unsqueeze(0).expand(number, *x.shape))
 
 
 class Memory:
@@ -321,7 +327,12 @@ class About(Memory):
     @property
     def clean(self) -> Tensor:
         """The clean activations of these B images, (B, ...); zeros where they were not finite."""
-        return self._of_these(self.block.activation)
+        return self.each_view(self.clean_rows)
+
+    @property
+    def clean_rows(self) -> Tensor:
+        """The clean activations that the rows of each view go with, (n, ...); :attr:`clean` where there is one view."""
+        return self._rows_of(self.block.activation)
 
     @property
     def valid(self) -> Tensor:
@@ -353,23 +364,29 @@ class About(Memory):
 
         Rows that are not finite are zero.
         """
-        shift = (self.augmented - self.clean).flatten(1).to(self.block.squared_deviation)
+        shift = (self.by_view(self.augmented) - self.clean_rows).flatten(2).to(self.block.squared_deviation)
         # A sum is finite where all of its terms are, which were float32.
-        finite = self.valid & shift.sum(1).isfinite()
-        return self.by_view(shift.masked_fill_(~finite.unsqueeze(1), 0.0)), self.by_view(finite)
+        finite = self._rows_of(self.block.valid) & shift.sum(2).isfinite()
+        return shift.masked_fill_(~finite.unsqueeze(2), 0.0), finite
+
+    def each_view(self, x: Tensor) -> Tensor:
+        """From one row for each image, (n, ...), to one for each image and view, (B, ...)."""
+        return x if self.num_views == 1 else x.repeat(self.num_views, *[1] * (x.ndim - 1))
 
     def _of_these(self, x: Tensor) -> Tensor:
-        """Of what is known for the block's n images, that of the B rows."""
-        # A tensor's len() goes through Python, its shape does not; this runs for every layer and view.
-        rows = x if self.rows.stop - self.rows.start == x.shape[0] else x[self.rows]
+        """Of scalars that are known for the block's n images, those of the B rows."""
         if self.num_views == 1:
-            return rows
-        return self.remember(("each view", id(x)), lambda: rows.repeat(self.num_views, *[1] * (x.ndim - 1)))
+            return self._rows_of(x)
+        return self.remember(("each view", id(x)), lambda: self.each_view(self._rows_of(x)))
+
+    def _rows_of(self, x: Tensor) -> Tensor:
+        # A tensor's len() goes through Python, its shape does not; this runs for every layer and view.
+        return x if self.rows.stop - self.rows.start == x.shape[0] else x[self.rows]
 
     @cached_property
     def squared_distance(self) -> Tensor:
         """``d_i = |b_i - a_i|^2``, (B,)."""
-        return squared_distance(self.augmented, self.clean, out=self.scratch.like(piece_of(self.augmented)))
+        return squared_distance(self.augmented, self.clean_rows, out=self.scratch.like(piece_of(self.augmented)))
 
     @cached_property
     def squared_deviation(self) -> Tensor:

@@ -61,8 +61,9 @@ class ProbeMetric(Metric):
         representation: what of an activation it gets: "activation", all of it in batches of any size, or "pooled", the
             spatial or token mean of a whole block at once.
         merges_views: whether :meth:`measure` may get the rows of several views behind each other, in which case
-            ``about`` knows no view and no matrix; it costs less at small layers. Those that are pooled always do. Not
-            inherited by a class that has a :meth:`measure` of its own.
+            ``about`` knows no view and no matrix, and ``clean`` is what each view's rows go with, (n, ...); it costs
+            less at small layers. Those that are pooled get several views anyway, with ``clean`` repeated for each where
+            this is off. Not inherited by a class that has a :meth:`measure` of its own.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.

@@ -35,6 +35,7 @@ class ChannelDominance(ProbeMetric):
     name = "channel_dominance"
     statistics = ("share",)
     representation = "pooled"
+    merges_views = True
 
     def applies_to(self, site: Site) -> bool:
         """Layers of at least 16 channels."""
@@ -84,6 +85,7 @@ class MedianSensitivity(ProbeMetric):
     name = "sensitivity_median"
     statistics = ("median",)
     representation = "pooled"
+    merges_views = True
 
     def applies_to(self, site: Site) -> bool:
         """Layers of at least 16 channels."""

@@ -59,6 +59,7 @@ class Spread(ProbeMetric):
     name = "spread"
     statistics = ("deviation",)
     representation = "pooled"
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's :math:`e_i`."""
@@ -93,6 +94,7 @@ class SpreadRatio(ProbeMetric):
     name = "spread_ratio"
     statistics = ("before", "after")
     representation = "pooled"
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's :math:`e_i` without and with the augmentation."""
@@ -134,6 +136,7 @@ class SharedShift(ProbeMetric):
     name = "shared_shift"
     statistics = ("shared", "total")
     representation = "pooled"
+    merges_views = True
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's mean product with the movement of the block's other images, and its squared movement."""

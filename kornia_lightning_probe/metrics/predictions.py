@@ -53,9 +53,9 @@ class FlipRate(_PredictionMetric):
     name = "flip_rate"
     merges_views = True
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """1 where the class changes."""
-        return {"value": _known(augmented, clean.argmax(1) != augmented.argmax(1))}
+        return {"value": _known(augmented, about.each_view(clean.argmax(1)) != augmented.argmax(1))}
 
 
 class JensenShannon(_PredictionMetric):
@@ -80,7 +80,7 @@ class JensenShannon(_PredictionMetric):
         """Each image's divergence."""
         if about.block.remember(("predictions", "probabilities"), lambda: are_probabilities(about.block.activation)):
             clean, augmented = log_probabilities(clean), log_probabilities(augmented)
-        return {"value": jensen_shannon(clean, augmented)}
+        return {"value": jensen_shannon(about.each_view(clean), augmented)}
 
 
 class Accuracy(_PredictionMetric):
@@ -132,7 +132,8 @@ class AccuracyDrop(_PredictionMetric):
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """1 where only the clean prediction is right, -1 where only the other one is."""
         labels = _labels(about)
-        drop = (clean.argmax(1) == labels).to(torch.float32) - (augmented.argmax(1) == labels).to(torch.float32)
+        before, after = (scores.argmax(1) == labels for scores in (about.each_view(clean), augmented))
+        drop = before.to(torch.float32) - after.to(torch.float32)
         return {"value": _among_classes(labels, augmented, _known(augmented, drop))}
 
 
