@@ -234,7 +234,9 @@ class _Probe:
         images = self.plan.images
         tables = [table for metric in self.measuring.metrics.values() for table in (metric.table, metric.filled)]
         sums = self.plan.world.sum_together(
-            [*tables, torch.tensor(self.seen), images.fingerprints], device=self.device, dtype=accumulation_dtype(self.device)
+            [*tables, torch.tensor(self.seen), images.fingerprints],
+            device=self.device,
+            dtype=accumulation_dtype(self.device),
         )
         for table, total in zip(tables, sums, strict=False):
             table.copy_(total)

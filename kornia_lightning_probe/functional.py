@@ -12,6 +12,8 @@ from torch import Tensor
 _PIECE = 4096
 # What torch calls a loss that isn't added up.
 _ELEMENTWISE = 0
+# By the number of axes, all but the first.
+_FEATURES = {ndim: tuple(range(1, ndim)) for ndim in range(26)}
 # Elements of a temporary that is written and read back at once: 4 MB of float32.
 _CACHED = 2**20
 
@@ -86,7 +88,7 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
         x: features, (B, ...).
         y: features, (B, ...); or fewer rows, (n, ...) with B a multiple of n, which every n rows of ``x`` are compared
             with, such as a single mean.
-        out: a buffer of some rows of ``x``'s shape and dtype; differences are written into it, as many rows at a time.
+        out: a buffer of some rows of ``x``'s shape and dtype, which are overwritten; as many rows are done at a time.
 
     Returns:
         (B,) float64 (float32 on MPS), in [0, inf).
@@ -96,26 +98,51 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
         tensor([9.], dtype=torch.float64)
     """
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        return squared_norm((_by_groups(x, y) - y).view_as(x))
+        return squared_norm(x - y if len(y) in (1, len(x)) else (_groups(x, len(y)) - y).flatten(0, 1))
     buffer = torch.empty_like(piece_of(x)) if out is None else out
-    size, rows = buffer.shape[0], x.shape[0]
+    scalars = x.new_empty(x.shape[:1])
+    write_squared_distance(x, y, buffer=buffer, out=scalars)
+    return scalars.to(accumulation_dtype(x.device))
+
+
+def write_squared_distance(x: Tensor, y: Tensor, *, buffer: Tensor, out: Tensor) -> None:
+    """:func:`squared_distance` without a graph, into memory that is there already.
+
+    Args:
+        x: features, (B, ...).
+        y: features, (B, ...) or (n, ...).
+        buffer: some rows of ``x``'s shape and dtype, which are overwritten.
+        out: (B,), of ``x``'s dtype.
+
+    Example:
+        >>> x, out = torch.tensor([[1.0, 2.0], [4.0, 5.0]]), torch.zeros(2)
+        >>> write_squared_distance(x, torch.tensor([[1.0, 5.0]]), buffer=torch.empty(1, 2), out=out)
+        >>> out
+        tensor([9., 9.])
+    """
+    rows, size, others = x.shape[0], buffer.shape[0], y.shape[0]
     if size >= rows:
-        buffer = buffer if size == rows else buffer[:rows]
+        room = buffer if size == rows else buffer[:rows]
         # Subtracts and squares in one go.
-        torch.ops.aten.mse_loss.out(_by_groups(x, y), y, _ELEMENTWISE, out=_by_groups(buffer, y))
-        # Torch adds up in a tree, so that float32 loses no digits to the length of a row.
-        scalars = buffer.sum(tuple(range(1, buffer.ndim))) if buffer.ndim > 1 else buffer
-        return scalars.to(accumulation_dtype(x.device))
-    if 1 < y.shape[0] < rows:
-        return torch.cat([squared_distance(group, y, out=buffer[: len(y)]) for group in torch.split(x, len(y))])
-    parts = torch.split(x, size)
-    others = [y] * len(parts) if len(y) == 1 else torch.split(y, size)
-    return torch.cat([squared_distance(part, other, out=buffer) for part, other in zip(parts, others, strict=True)])
+        if others in (1, rows):
+            torch.ops.aten.mse_loss.out(x, y, _ELEMENTWISE, out=room)
+        else:
+            torch.ops.aten.mse_loss.out(_groups(x, others), y, _ELEMENTWISE, out=_groups(room, others))
+        if x.ndim > 1:
+            # Torch adds up in a tree, so that float32 loses no digits to the length of a row.
+            torch.sum(room, _FEATURES[x.ndim], out=out)
+        else:
+            out.copy_(room)
+        return
+    step = others if 1 < others < rows else size
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        write_squared_distance(x[part], y[part] if others == rows else y, buffer=buffer, out=out[part])
 
 
-def _by_groups(x: Tensor, y: Tensor) -> Tensor:
-    """The rows of ``x`` in groups of as many as ``y`` has, so that the two can be subtracted."""
-    return x if y.shape[0] in (1, x.shape[0]) else x.unflatten(0, (-1, y.shape[0]))
+def _groups(x: Tensor, size: int) -> Tensor:
+    grouped: Tensor = x.unflatten(0, (-1, size))  # type: ignore[no-untyped-call] # torch doesn't say
+    return grouped
 
 
 def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> Tensor:

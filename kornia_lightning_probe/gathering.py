@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -18,23 +18,26 @@ class Gathered:
     """Slots for what is kept of one block, one for each of the views that are measured at once.
 
     Args:
-        memory: by key, (views, n, ...) with arbitrary content.
+        memory: by key, one or more tensors (views, n, ...) with arbitrary content.
         enough: of so many views it is full.
 
     Example:
         >>> import torch
-        >>> gathered = Gathered({("fc", 0): torch.empty(2, 3, 1)}, enough=2)
+        >>> gathered = Gathered({("fc", 0): (torch.empty(2, 3, 1),)}, enough=2)
         >>> for view in (0, 1):
-        ...     _ = gathered.slot(("fc", 0), Segment(view, slice(0, 3))).fill_(view)
+        ...     (slot,) = gathered.slots(("fc", 0), Segment(view, slice(0, 3)))
+        ...     _ = slot.fill_(view)
         >>> gathered.is_full
         True
-        >>> [(key, view, rows.flatten().tolist()) for key, view, rows in gathered.emptied()]
+        >>> [(key, view, rows.flatten().tolist()) for key, view, (rows,) in gathered.emptied()]
         [(('fc', 0), 0, [0.0, 0.0, 0.0, 1.0, 1.0, 1.0])]
     """
 
-    def __init__(self, memory: Mapping[_Key, Tensor], enough: int) -> None:
+    def __init__(self, memory: Mapping[_Key, tuple[Tensor, ...]], enough: int) -> None:
         self._memory = memory
-        self._slots = {key: slots.unbind() for key, slots in memory.items()}
+        self._slots = {
+            key: list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) for key, tensors in memory.items()
+        }
         self._enough = enough
         # By key and slot, how many of its rows are there.
         self._filled: dict[_Key, dict[int, int]] = {}
@@ -45,27 +48,27 @@ class Gathered:
         """Whether what is there should be measured before the next forward pass."""
         return self._stop - self._first >= self._enough
 
-    def slot(self, key: _Key, segment: Segment) -> Tensor:
-        """Where the rows of a segment are to be written, (rows, ...)."""
+    def slots(self, key: _Key, segment: Segment) -> Sequence[Tensor]:
+        """Where the rows of a segment are to be written, (rows, ...) each."""
         number, rows = segment.view - self._first, segment.rows
         self._stop = max(self._stop, segment.view + 1)
         filled = self._filled.setdefault(key, {})
         filled[number] = filled.get(number, 0) + len(segment)
-        slot = self._slots[key][number]
-        return slot if rows.stop - rows.start == slot.shape[0] else slot[rows]
+        slots = self._slots[key][number]
+        return slots if rows.stop - rows.start == slots[0].shape[0] else [slot[rows] for slot in slots]
 
-    def emptied(self) -> Iterator[tuple[_Key, int, Tensor]]:
-        """All that is there: by key the first of some views in a row, and their rows, (views, n, ...).
+    def emptied(self) -> Iterator[tuple[_Key, int, list[Tensor]]]:
+        """All that is there: by key the first of some views in a row, and their rows, (views, n, ...) each.
 
         What did not come whole, as of a layer that runs on some images only, is left out. The next view gets the first
         slot again.
         """
         for key, filled in self._filled.items():
-            slots = self._memory[key]
-            whole = [number for number in sorted(filled) if filled[number] == slots.shape[1]]
+            tensors = self._memory[key]
+            whole = [number for number in sorted(filled) if filled[number] == tensors[0].shape[1]]
             starts = [number for number in whole if number - 1 not in whole]
             stops = [number + 1 for number in whole if number + 1 not in whole]
             for start, stop in zip(starts, stops, strict=True):
-                yield key, self._first + start, slots[start:stop]
+                yield key, self._first + start, [tensor[start:stop] for tensor in tensors]
         self._filled.clear()
         self._first = self._stop

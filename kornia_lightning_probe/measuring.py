@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,6 +57,21 @@ class Reading:
     clean: CleanBlock
     metrics: list[ProbeMetric]
 
+    @cached_property
+    def kept(self) -> list[Tensor]:
+        """Tensors such as those in which an activation's remains wait for those of other views; none if it does not."""
+        if self.readout.distances:
+            return [self.clean.activation.flatten(1)[:, 0]] * len(self.readout.distances)
+        return [self.clean.activation] if self.readout.whole else []
+
+    def keep(self, activation: Tensor, rows: slice, slots: Sequence[Tensor]) -> None:
+        """Write these remains, of some of the block's rows."""
+        if self.readout.distances:
+            for name, slot in zip(self.readout.distances, slots, strict=True):
+                self.clean.write_distance(name, activation, rows, out=slot)
+        else:
+            self.readout.put(activation, slots[0])
+
 
 @dataclass
 class Views:
@@ -102,7 +118,7 @@ class Measuring:
         self._centres: dict[str, list[Centre]] = {}
         self._scratch = Scratch()
         self._rows: dict[_Where, _Rows] = {}
-        self._rooms: dict[tuple[str, int], Scratch] = {}
+        self._rooms: dict[tuple[tuple[str, int], int], Scratch] = {}
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
         """Give every metric its tables, once the sites are known."""
@@ -171,12 +187,16 @@ class Measuring:
             ]
             for name, entries in clean.items()
         }
-        small = {reading.key: reading for layer in readings.values() for reading in layer if reading.readout.whole}
-        room = sum(reading.clean.activation.nbytes for reading in small.values())
+        kept = {reading.key: reading.kept for layer in readings.values() for reading in layer}
+        room = sum(tensor.nbytes for tensors in kept.values() for tensor in tensors)
         together = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, room)) + at_once - 1)
         slots = {
-            key: self._rooms.setdefault(key, Scratch()).rows(together, reading.clean.activation)
-            for key, reading in small.items()
+            key: tuple(
+                self._rooms.setdefault((key, number), Scratch()).rows(together, tensor)
+                for number, tensor in enumerate(tensors)
+            )
+            for key, tensors in kept.items()
+            if tensors
         }
         return Views(block, readings, views, Gathered(slots, together - at_once + 1))
 
@@ -190,8 +210,8 @@ class Measuring:
             pieces = torch.split(wide, lengths) if len(lengths) > 1 else (wide,)
             for (segment, common, rows), piece in zip(parts, pieces, strict=True):
                 for reading in views.readings[name]:
-                    if reading.readout.whole:
-                        reading.readout.put(piece, views.gathered.slot(reading.key, segment))
+                    if reading.kept:
+                        reading.keep(piece, segment.rows, views.gathered.slots(reading.key, segment))
                     else:
                         _feed(reading, reading.readout.take(piece), common, rows)
 
@@ -199,11 +219,16 @@ class Measuring:
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
-        for (name, number), first, rows in views.gathered.emptied():
+        for (name, number), first, kept in views.gathered.emptied():
             reading = views.readings[name][number]
             whole = Segment(first, slice(0, len(views.block)))
-            told = self._told(views, whole, len(rows))
-            _feed(reading, reading.readout.settle(rows).flatten(0, 1), *told)
+            common, rows = self._told(views, whole, len(kept[0]))
+            if reading.readout.distances:
+                known = [distance.flatten().to(reading.clean.squared_deviation) for distance in kept]
+                common |= zip(reading.readout.distances, known, strict=True)
+                _feed(reading, kept[0].new_empty(0), common, rows)
+            else:
+                _feed(reading, reading.readout.settle(kept[0]).flatten(0, 1), common, rows)
         self.write()
 
     def write(self) -> None:

@@ -113,7 +113,7 @@ def test_a_readout_begins_without_metrics_of_its_own():
     assert not second.metrics
 
 
-def test_metrics_that_merge_views_are_read_apart_at_small_layers_only():
+def test_metrics_that_take_several_views_are_read_apart_from_the_others():
     class Turned(CentredCosine):
         name = "turned"
 
@@ -127,4 +127,9 @@ def test_metrics_that_merge_views_are_read_apart_at_small_layers_only():
         for shape in ((2048,), (2049,))
     )
     assert [(readout.whole, readout.metrics) for readout in small] == [(True, [merging]), (False, [alone])]
-    assert [(readout.whole, readout.metrics) for readout in large] == [(False, [merging, alone])]
+    # At large ones nothing is kept but the distances that the first one asks for.
+    assert [(readout.distances, readout.metrics) for readout in large] == [
+        (("squared_distance", "squared_deviation"), [merging]),
+        ((), [alone]),
+    ]
+    assert not any(readout.whole for readout in large)

@@ -10,7 +10,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import block_mean, piece_of, squared_distance, squared_norm, upcast
+from kornia_lightning_probe.functional import (
+    block_mean,
+    piece_of,
+    squared_distance,
+    squared_norm,
+    upcast,
+    write_squared_distance,
+)
 
 _T = TypeVar("_T")
 
@@ -154,6 +161,21 @@ class CleanBlock(Memory):
             self.activation, self.mean, out=self.scratch.like(piece_of(self.activation))
         )
         self.valid = self.squared_deviation.isfinite()
+
+    def write_distance(self, name: str, augmented: Tensor, rows: slice, *, out: Tensor) -> None:
+        """Write what About calls ``name`` for augmented activations, inside of a forward pass.
+
+        Args:
+            name: "squared_distance" or "squared_deviation".
+            augmented: (B, ...), float32 or float64.
+            rows: which of the block's n rows the B are.
+            out: (B,), of the dtype of ``augmented``.
+        """
+        if name == "squared_deviation":
+            other = self.mean
+        else:
+            other = self.activation if len(augmented) == len(self.activation) else self.activation[rows]
+        write_squared_distance(augmented, other, buffer=self.scratch.like(piece_of(augmented)), out=out)
 
     def mask_non_finite(self) -> None:
         """Leave out images with a non-finite activation: zero here, not in the mean, their deviation NaN.

@@ -64,6 +64,10 @@ class ProbeMetric(Metric):
             ``about`` knows no view and no matrix, and ``clean`` is what each view's rows go with, (n, ...); it costs
             less at small layers. Those that are pooled get several views anyway, with ``clean`` repeated for each where
             this is off. Not inherited by a class that has a :meth:`measure` of its own.
+        distances: where this names everything that :meth:`measure` reads of augmented activations, which can be
+            "squared_distance" and "squared_deviation" of ``about``, then these are computed in the forward passes, and
+            :meth:`measure` gets them for several views at once, as with ``merges_views``, which must be on, and an
+            empty ``augmented``.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
@@ -78,6 +82,7 @@ class ProbeMetric(Metric):
 
     calibrates: ClassVar[bool] = False
     merges_views: ClassVar[bool] = False
+    distances: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str] = ""
     name: str
     statistics: tuple[str, ...]
@@ -91,7 +96,7 @@ class ProbeMetric(Metric):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "measure" in vars(cls) and "merges_views" not in vars(cls):
-            cls.merges_views = False
+            cls.merges_views, cls.distances = False, ()
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dist_sync_fn", sum_over_ranks)

@@ -39,6 +39,7 @@ class CentredCosine(ProbeMetric):
     name = "cosine"
     statistics = ("before", "after", "distance")
     merges_views = True
+    distances = ("squared_distance", "squared_deviation")
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's three squared distances: :math:`|a-m|^2`, :math:`|b-m|^2` and :math:`|b-a|^2`."""

@@ -21,6 +21,7 @@ class Ledger(ProbeMetric):
     name = "ledger (the engine's own)"
     statistics = ("distance", "deviation")
     merges_views = True
+    distances = ("squared_distance",)
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's distance, finite only where both activations are, and its deviation from the mean."""

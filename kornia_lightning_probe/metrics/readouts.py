@@ -28,6 +28,8 @@ class Readout:
             small readouts.
         over: the axes of that part that are averaged over.
         cells: the number of entries along these axes.
+        distances: all that is kept of the activation, by the names that About has for it; so for metrics that need no
+            more, at activations that are too large to be kept.
         metrics: the prepared metrics.
     """
 
@@ -36,6 +38,7 @@ class Readout:
     whole: bool
     over: tuple[int, ...] = ()
     cells: int = 1
+    distances: tuple[str, ...] = ()
     metrics: list[ProbeMetric] = field(default_factory=list)
 
     def take(self, activation: Tensor) -> Tensor:
@@ -82,13 +85,21 @@ def readouts_of(site: Site) -> Iterator[Readout]:
 
 
 def split_by_views(readout: Readout) -> list[Readout]:
-    """Apart those metrics of a small activation that can be fed with several views at once, and the others."""
-    together = [metric for metric in readout.metrics if metric.merges_views]
-    if readout.whole or not together or prod(readout.site.shape) > SMALL:
+    """Apart those metrics of an activation that can be fed with several views at once, and the others."""
+    if readout.whole:
         return [readout]
-    alone = [metric for metric in readout.metrics if not metric.merges_views]
-    small = replace(readout, whole=True, metrics=together)
-    return [small, replace(readout, metrics=alone)] if alone else [small]
+    is_small = prod(readout.site.shape) <= SMALL
+    # By hand, since a torchmetrics.Metric answers == with another metric.
+    together: list[ProbeMetric] = []
+    alone: list[ProbeMetric] = []
+    for metric in readout.metrics:
+        (together if (metric.merges_views if is_small else metric.distances) else alone).append(metric)
+    names = () if is_small else tuple(dict.fromkeys(name for metric in together for name in metric.distances))
+    parts = (
+        replace(readout, whole=is_small, distances=names, metrics=together),
+        replace(readout, metrics=alone),
+    )
+    return [part for part in parts if part.metrics]
 
 
 def is_channels_last(shape: tuple[int, ...]) -> bool:
@@ -102,7 +113,7 @@ def has_class_token(shape: tuple[int, ...]) -> bool:
 
 
 def _pooled(shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Callable[[Tensor], Tensor], tuple[int, ...]]]:
-    """Of each pooled readout: what its name ends in, its shape, the part of an activation and the axes that it takes."""
+    """Of each pooled readout: the end of its name, its shape, the part of an activation, and the axes that it takes."""
     if not shape:
         return [("", (1,), _column, ())]
     if has_class_token(shape):

@@ -31,6 +31,7 @@ class RelativeChange(ProbeMetric):
     name = "relative_change"
     statistics = ("change",)
     merges_views = True
+    distances = ("squared_distance",)
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's relative change."""
