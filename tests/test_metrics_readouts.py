@@ -3,7 +3,13 @@ import torch
 from activations import normal
 
 from kornia_lightning_probe.metrics import CentredCosine, Readout, Site
-from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last, readouts_of, split_by_views
+from kornia_lightning_probe.metrics.readouts import (
+    SMALL,
+    has_class_token,
+    is_channels_last,
+    readouts_of,
+    split_by_views,
+)
 
 
 def pooled_of(shape):
@@ -124,7 +130,7 @@ def test_metrics_that_take_several_views_are_read_apart_from_the_others():
     merging, alone = CentredCosine(), Turned()
     small, large = (
         split_by_views(Readout(Site("layer", 1, shape), torch.clone, whole=False, metrics=[merging, alone]))
-        for shape in ((2048,), (2049,))
+        for shape in ((SMALL,), (SMALL + 1,))
     )
     assert [(readout.whole, readout.metrics) for readout in small] == [(True, [merging]), (False, [alone])]
     # At large ones nothing is kept but the distances that the first one asks for.

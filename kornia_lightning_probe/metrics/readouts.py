@@ -13,8 +13,8 @@ from kornia_lightning_probe.metrics.about import Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
 # An activation of at most so many numbers for each image is kept for the views to come: looking at several views at
-# once costs less than looking at each.
-SMALL = 2048
+# once costs less than looking at each, up to a size at which what is kept no longer fits into a processor's cache.
+SMALL = 1024
 
 
 @dataclass(frozen=True)
