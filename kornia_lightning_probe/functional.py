@@ -105,6 +105,12 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
     return scalars.to(accumulation_dtype(x.device))
 
 
+def squared_difference(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
+    """Elementwise ``(x - y) ** 2`` in one go, into memory that is there already; as wide as both together."""
+    squared: Tensor = torch.ops.aten.mse_loss.out(x, y, _ELEMENTWISE, out=out)
+    return squared
+
+
 def write_squared_distance(x: Tensor, y: Tensor, *, buffer: Tensor, out: Tensor) -> None:
     """:func:`squared_distance` without a graph, into memory that is there already.
 
@@ -123,11 +129,10 @@ def write_squared_distance(x: Tensor, y: Tensor, *, buffer: Tensor, out: Tensor)
     rows, size, others = x.shape[0], buffer.shape[0], y.shape[0]
     if size >= rows:
         room = buffer if size == rows else buffer[:rows]
-        # Subtracts and squares in one go.
         if others in (1, rows):
-            torch.ops.aten.mse_loss.out(x, y, _ELEMENTWISE, out=room)
+            squared_difference(x, y, out=room)
         else:
-            torch.ops.aten.mse_loss.out(_groups(x, others), y, _ELEMENTWISE, out=_groups(room, others))
+            squared_difference(_groups(x, others), y, out=_groups(room, others))
         if x.ndim > 1:
             # Torch adds up in a tree, so that float32 loses no digits to the length of a row.
             torch.sum(room, _FEATURES[x.ndim], out=out)

@@ -180,13 +180,12 @@ class Measuring:
     def views(self, block: Block, clean: Clean, views: Sequence[View], *, at_once: int = 1) -> Views:
         """A block that is to be seen under some views, so many in one pass, and who wants to see what of it."""
         ids = (block.ids.start, block.ids.stop)
-        readings = {
-            name: [
-                Reading((name, number), readout, entry, [metric for metric in readout.metrics if metric.wants(ids)])
-                for number, (readout, entry) in enumerate(zip(self.readouts[name], entries, strict=True))
-            ]
-            for name, entries in clean.items()
-        }
+        readings: dict[str, list[Reading]] = {name: [] for name in clean}
+        for name, entries in clean.items():
+            for number, (readout, entry) in enumerate(zip(self.readouts[name], entries, strict=True)):
+                metrics = [metric for metric in readout.metrics if metric.wants(ids)]
+                if metrics:
+                    readings[name].append(Reading((name, number), readout, entry, metrics))
         kept = {reading.key: reading.kept for layer in readings.values() for reading in layer}
         room = sum(tensor.nbytes for tensors in kept.values() for tensor in tensors)
         together = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, room)) + at_once - 1)
@@ -219,8 +218,9 @@ class Measuring:
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
-        for (name, number), first, kept in views.gathered.emptied():
-            reading = views.readings[name][number]
+        readings = {reading.key: reading for layer in views.readings.values() for reading in layer}
+        for key, first, kept in views.gathered.emptied():
+            reading = readings[key]
             whole = Segment(first, slice(0, len(views.block)))
             common, rows = self._told(views, whole, len(kept[0]))
             if reading.readout.distances:

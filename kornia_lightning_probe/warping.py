@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from kornia_lightning_probe.functional import squared_norm
+from kornia_lightning_probe.functional import accumulation_dtype, all_finite, squared_difference, squared_norm
 
 Phase = Literal["half-pixel", "corner"]
 Size = tuple[int, int]
@@ -320,21 +320,25 @@ class GridWarp:
         return known
 
 
-def masked_squared_norm(maps: Tensor, mask: Tensor) -> Tensor:
-    """Squared norm of each map over the cells of a mask, accumulated in float64; writes to the maps.
+def masked_squared_distance(maps: Tensor, others: Tensor, mask: Tensor, *, buffer: Tensor) -> Tensor:
+    """Squared distance of each pair of maps over the cells of a mask, summed over cells in float64.
 
     Args:
-        maps: (B, C, H, W), multiplied by the mask in place, so that a NaN outside of it still tells.
-        mask: (B, H, W) bool.
+        maps: (B, C, H, W).
+        others: (B, C, H, W), or (1, C, H, W).
+        mask: (B, H, W) bool; a NaN outside of it still tells.
+        buffer: of the shape and dtype of ``maps``; is overwritten.
 
     Returns:
         (B,) float64 (float32 on MPS), in [0, inf).
 
     Example:
-        >>> masked_squared_norm(torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]]))
+        >>> maps, mask = torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]])
+        >>> masked_squared_distance(maps, torch.zeros(1, 2, 1, 2), mask, buffer=torch.empty_like(maps))
         tensor([25.], dtype=torch.float64)
     """
-    return squared_norm(maps.mul_(mask.unsqueeze(1).to(maps.dtype)))
+    energy = squared_difference(maps, others, out=buffer).sum(1)
+    return (energy * mask).flatten(1).sum(1, dtype=accumulation_dtype(maps.device))
 
 
 def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
@@ -364,10 +368,14 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
         >>> calibrated_phase(image[..., ::2, ::2], image.flip(-1)[..., ::2, ::2], (16, 16))  # every second pixel
         'corner'
     """
-    known = (clean.flatten(1).isfinite() & flipped.flatten(1).isfinite()).all(1)
-    if not bool(known.any()):
+    if clean.shape[-2:] == image_size:
         return "half-pixel"
-    before, after = (_smoothed_energy(maps[known]) for maps in (clean, flipped))
+    before, after = (_smoothed_energy(maps) for maps in (clean, flipped))
+    if not (all_finite(before) and all_finite(after)):
+        known = (clean.flatten(1).isfinite() & flipped.flatten(1).isfinite()).all(1)
+        if not bool(known.any()):
+            return "half-pixel"
+        before, after = (_smoothed_energy(maps[known]) for maps in (clean, flipped))
     mirror = torch.tensor([[-1.0, 0.0, image_size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     half, corner = (_mirror_error(before, after, mirror, image_size, phase) for phase in ("half-pixel", "corner"))
     return "corner" if bool(corner < _MARGIN * half) else "half-pixel"
@@ -375,7 +383,7 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
 
 def _smoothed_energy(maps: Tensor) -> Tensor:
     centre = maps.mean(0 if len(maps) > 1 else (2, 3), keepdim=True)
-    energy = (maps - centre).square().sum(1, keepdim=True)
+    energy = squared_difference(maps, centre, out=torch.empty_like(maps)).sum(1, keepdim=True)
     # Two means over 2 x 2 cells are (1, 2, 1) / 4 along both axes.
     return F.avg_pool2d(F.avg_pool2d(F.pad(energy, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
 

@@ -14,7 +14,7 @@ from kornia_lightning_probe.warping import (
     grid_to_image,
     inside,
     inverse,
-    masked_squared_norm,
+    masked_squared_distance,
     moves,
     sample,
     stride_of,
@@ -187,7 +187,8 @@ def test_rounding_moves_nothing_and_a_small_perspective_does():
 def test_a_map_that_is_not_finite_anywhere_has_no_masked_norm():
     maps = torch.ones(3, 2, 2, 2)
     maps[1, 0, 0, 1], maps[2, 0, 0, 1] = torch.inf, torch.nan
-    norms = masked_squared_norm(maps, torch.tensor([[[True, False], [True, False]]]).repeat(3, 1, 1))
+    mask = torch.tensor([[[True, False], [True, False]]]).repeat(3, 1, 1)
+    norms = masked_squared_distance(maps, torch.zeros(1, 2, 2, 2), mask, buffer=torch.empty_like(maps))
     assert norms[0] == 4.0
     assert norms[1:].isnan().all()
 

@@ -21,7 +21,7 @@ from kornia_lightning_probe.warping import (
     Phase,
     Size,
     calibrated_phase,
-    masked_squared_norm,
+    masked_squared_distance,
     sample,
 )
 
@@ -85,26 +85,25 @@ class CarriedMap:
 
     def __init__(self, about: About, grid: GridWarp) -> None:
         self.clean, self.augmented, self.grid = as_map(about.clean), as_map(about.augmented), grid
-        self._block, self._rows = about.block, about.rows
+        self._block, self._rows, self._scratch = about.block, about.rows, about.scratch
         self._last: tuple[slice, Tensor] | None = None
 
     @cached_property
     def distance(self) -> Tensor:
         """``|mask * (b_i - T'a_i)|^2``, (B,)."""
-        return self._by_pieces(self.grid.mask, lambda piece: self._carried(piece) - self.augmented[piece])
+        return self._by_pieces(self.grid.mask, self._carried, self.augmented)
 
     @cached_property
     def distance_in_place(self) -> Tensor:
         """``|mask * (b_i - a_i)|^2``, (B,)."""
-        return self._by_pieces(self.grid.mask, lambda piece: self.augmented[piece] - self.clean[piece])
+        return self._by_pieces(self.grid.mask, self.augmented.__getitem__, self.clean)
 
     @cached_property
     def distance_back(self) -> Tensor:
         """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
         targets = self.grid.targets
         return self._by_pieces(
-            self.grid.mask_back,
-            lambda piece: sample(self._carried(piece), targets[piece]).sub_(self.clean[piece]),
+            self.grid.mask_back, lambda piece: sample(self._carried(piece), targets[piece]), self.clean
         )
 
     @cached_property
@@ -123,11 +122,14 @@ class CarriedMap:
             self._last = piece, sample(self.clean[piece], self.grid.sources[piece])
         return self._last[1]
 
-    def _by_pieces(self, mask: Tensor, difference: Callable[[slice], Tensor]) -> Tensor:
+    def _by_pieces(self, mask: Tensor, maps: Callable[[slice], Tensor], others: Tensor) -> Tensor:
+        def distance(piece: slice) -> Tensor:
+            other = others[piece]
+            return masked_squared_distance(maps(piece), other, mask[piece], buffer=self._scratch.like(other))
+
         # No second copy of the whole activation is held, and a piece is still in the cache when it is read again.
         step = len(piece_of(self.clean))
-        pieces = [slice(start, start + step) for start in range(0, len(self.clean), step)]
-        return torch.cat([masked_squared_norm(difference(piece), mask[piece]) for piece in pieces])
+        return torch.cat([distance(slice(start, start + step)) for start in range(0, len(self.clean), step)])
 
     def _deviation_over(self, mask: Tensor) -> Tensor:
         energy, factor = self._block.remember(("equivariance", "energy"), lambda: _energy(self._block))
