@@ -173,14 +173,13 @@ def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> T
     return spread * (count / (count - 1)) if count > 1 else torch.full_like(spread, torch.nan)
 
 
-def block_mean(activation: Tensor, *, out: Tensor | None = None) -> Tensor:
+def block_mean(activation: Tensor) -> Tensor:
     """The mean over a block's images, taken of the differences to the first one.
 
     So it is exact where all images are the same, and loses no digits to a mean that is large beside the spread.
 
     Args:
         activation: (n, ...).
-        out: a buffer of its shape and dtype that the differences are written into.
 
     Returns:
         (1, ...), of the activation's dtype.
@@ -190,7 +189,26 @@ def block_mean(activation: Tensor, *, out: Tensor | None = None) -> Tensor:
         True
     """
     first = activation[:1]
-    return torch.sub(activation, first, out=out).mean(0, keepdim=True).add_(first)
+    return (activation - first).mean(0, keepdim=True).add_(first)
+
+
+def block_mean_and_distance(activation: Tensor, *, buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`block_mean` and each image's squared distance from it, with one read of the activation.
+
+    Args:
+        activation: (n, ...).
+        buffer: of its shape and dtype; is overwritten.
+
+    Returns:
+        The mean, (1, ...), and the distances, (n,) float64 (float32 on MPS).
+
+    Example:
+        >>> block_mean_and_distance(torch.tensor([[0.0], [2.0]]), buffer=torch.empty(2, 1))
+        (tensor([[1.]]), tensor([1., 1.], dtype=torch.float64))
+    """
+    first = activation[:1]
+    shift = torch.sub(activation, first, out=buffer).mean(0, keepdim=True)
+    return first + shift, squared_distance(buffer, shift, out=buffer)
 
 
 def mean_with_error(values: Tensor) -> Estimate:

@@ -33,8 +33,8 @@ from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment
 
 Clean = dict[str, list[CleanBlock]]
-# By layer what a metric has measured there, and which rows had finite clean activations.
-_Measured = tuple[dict[str, Mapping[str, Tensor]], list[Tensor]]
+# By layer what a metric has measured there, and which rows had finite clean activations; None: all of them.
+_Measured = tuple[dict[str, Mapping[str, Tensor]], list[Tensor | None]]
 # Views and images as (start, stop), and by a metric's name what it has measured of them. Not by the metric itself: a
 # torchmetrics.Metric hashes all of its states.
 _Rows = dict[str, _Measured]
@@ -235,7 +235,11 @@ class Measuring:
         """Write what has been measured since the last time, each metric and view in one go."""
         for (views, ids), rows in self._rows.items():
             for name, (measured, valid) in rows.items():
-                self.metrics[name].write(measured, views, ids, torch.stack(valid))
+                masks = [mask for mask in valid if mask is not None]
+                if masks:
+                    everything = torch.ones_like(masks[0])
+                    masks = [everything if mask is None else mask for mask in valid]
+                self.metrics[name].write(measured, views, ids, torch.stack(masks) if masks else None)
         self._rows.clear()
 
     def tables(self) -> dict[str, MetricTable]:
@@ -287,4 +291,4 @@ def _feed(reading: Reading, augmented: Tensor, common: Mapping[str, Any], rows: 
         if values:
             measured, valid = rows.setdefault(metric.name, ({}, []))
             measured[about.layer] = values
-            valid.append(about.valid)
+            valid.append(None if reading.clean.num_valid == reading.clean.valid.shape[0] else about.valid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.functional import (
     block_mean,
+    block_mean_and_distance,
     piece_of,
     squared_distance,
     squared_norm,
@@ -142,6 +144,7 @@ class CleanBlock(Memory):
         mean: (1, ...), the block's or the reference's.
         squared_deviation: ``|a_i - m|^2``, (n,).
         valid: which images have finite activations, (n,) bool; see :meth:`mask_non_finite`.
+        num_valid: how many, as far as :meth:`mask_non_finite` was asked; n before that.
     """
 
     def __init__(
@@ -156,11 +159,9 @@ class CleanBlock(Memory):
         self.activation = wide if owned or wide is not activation else activation.clone()
         self.scratch = Scratch() if scratch is None else scratch
         self._centre = centre
-        self.mean = self._mean_of(self.activation)
-        self.squared_deviation = squared_distance(
-            self.activation, self.mean, out=self.scratch.like(piece_of(self.activation))
-        )
+        self.mean, self.squared_deviation = self._centred_on_mean(self.activation)
         self.valid = self.squared_deviation.isfinite()
+        self.num_valid = self.activation.shape[0]
 
     def write_distance(self, name: str, augmented: Tensor, rows: slice, *, out: Tensor) -> None:
         """Write what About calls ``name`` for augmented activations, inside of a forward pass.
@@ -183,10 +184,13 @@ class CleanBlock(Memory):
         One such image makes the block's mean non-finite and with it every ``valid``; this finds the one.
         """
         self.valid = self.activation.reshape(len(self.activation), -1).isfinite().all(1)
+        self.num_valid = int(self.valid.sum())
+        if self.num_valid == self.valid.shape[0]:
+            return
         # A new tensor: a pooled readout of a vector shares this one.
         self.activation = self.activation.masked_fill(~self.valid.view(-1, *[1] * (self.activation.ndim - 1)), 0.0)
-        if self.valid.any():
-            self.mean = self._mean_of(self.activation[self.valid])
+        if self.num_valid:
+            self.mean, _ = self._centred_on_mean(self.activation[self.valid])
         self.squared_deviation = self._masked(squared_distance(self.activation, self.mean))
 
     @cached_property
@@ -194,9 +198,8 @@ class CleanBlock(Memory):
         """``e_i = n/(n-1) |a_i - m|^2``, (n,), or the reference's mean of it; NaN for a single image."""
         if self._centre is not None:
             return self._masked(self._centre.deviation.expand(self.valid.shape))
-        # Whole numbers would be divided in the default dtype, which is half precision inside of some forward passes.
-        count = self.valid.sum().to(self.squared_deviation)
-        return self.squared_deviation * torch.where(count > 1, count / (count - 1), torch.nan)
+        count = self.num_valid
+        return self.squared_deviation * (count / (count - 1) if count > 1 else math.nan)
 
     @cached_property
     def channel_variance(self) -> Tensor:
@@ -204,7 +207,10 @@ class CleanBlock(Memory):
         if self._centre is not None:
             # The reference keeps no variance of single channels.
             return torch.full_like(self.squared_deviation[:1], torch.nan).expand(self.activation.flatten(1).shape[1])
-        return torch.where(self.valid.unsqueeze(1), self.centred, 0.0).square().sum(0) / (self.valid.sum() - 1)
+        centred = self.centred
+        if self.num_valid < len(centred):
+            centred = torch.where(self.valid.unsqueeze(1), centred, 0.0)
+        return centred.square().sum(0) / float(self.num_valid - 1)
 
     @cached_property
     def centred(self) -> Tensor:
@@ -216,14 +222,15 @@ class CleanBlock(Memory):
         """``|a_i|^2``, (n,)."""
         return self._masked(squared_norm(self.activation))
 
-    def _mean_of(self, activation: Tensor) -> Tensor:
-        if self._centre is not None:
-            return self._centre.mean
-        fits = piece_of(activation) is activation and not activation.requires_grad
-        return block_mean(activation, out=self.scratch.like(activation) if fits else None)
+    def _centred_on_mean(self, activation: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean, or the reference's, and each image's squared distance from it."""
+        if self._centre is None and piece_of(activation) is activation and not activation.requires_grad:
+            return block_mean_and_distance(activation, buffer=self.scratch.like(activation))
+        mean = block_mean(activation) if self._centre is None else self._centre.mean
+        return mean, squared_distance(activation, mean, out=self.scratch.like(piece_of(activation)))
 
     def _masked(self, scalars: Tensor) -> Tensor:
-        return torch.where(self.valid, scalars, torch.nan)
+        return scalars if self.num_valid == scalars.shape[0] else torch.where(self.valid, scalars, torch.nan)
 
 
 def mask_non_finite(blocks: Iterable[CleanBlock]) -> None:
@@ -381,15 +388,17 @@ class About(Memory):
         return x.view(self.num_views, -1, *x.shape[1:])
 
     @cached_property
-    def movement(self) -> tuple[Tensor, Tensor]:
-        """Of pooled features, ``b - a`` as (views, images, C) float64, and which are finite, (views, images).
+    def movement(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of pooled features, ``b - a`` as (views, images, C) float64, which are finite, and their squared lengths.
 
-        Rows that are not finite are zero.
+        The last two are (views, images). Rows that are not finite are zero, and their lengths NaN.
         """
         shift = (self.by_view(self.augmented) - self.clean_rows).flatten(2).to(self.block.squared_deviation)
-        # A sum is finite where all of its terms are, which were float32.
-        finite = self._rows_of(self.block.valid) & shift.sum(2).isfinite()
-        return shift.masked_fill_(~finite.unsqueeze(2), 0.0), finite
+        squared_length = torch.linalg.vector_norm(shift, dim=2).square()
+        # A squared length is finite where all of its terms are, which were float32.
+        finite = self._rows_of(self.block.valid) & squared_length.isfinite()
+        shift.masked_fill_(~finite.unsqueeze(2), 0.0)
+        return shift, finite, torch.where(finite, squared_length, torch.nan)
 
     def each_view(self, x: Tensor) -> Tensor:
         """From one row for each image, (n, ...), to one for each image and view, (B, ...)."""
@@ -408,6 +417,8 @@ class About(Memory):
     @cached_property
     def squared_distance(self) -> Tensor:
         """``d_i = |b_i - a_i|^2``, (B,)."""
+        if self.site.representation == "pooled":
+            return self.movement[2].flatten()
         return squared_distance(self.augmented, self.clean_rows, out=self.scratch.like(piece_of(self.augmented)))
 
     @cached_property

@@ -235,7 +235,7 @@ class ProbeMetric(Metric):
         measured: Mapping[str, Mapping[str, Tensor]],
         views: tuple[int, int],
         ids: tuple[int, int],
-        valid: Tensor,
+        valid: Tensor | None,
     ) -> None:
         """Write what :meth:`measure` has returned for several layers in one go.
 
@@ -243,7 +243,7 @@ class ProbeMetric(Metric):
             measured: by layer; a layer whose mapping is empty stays unfilled.
             views: the views' rows in the tables, (start, stop); those of one view stand before those of the next.
             ids: the images' rows, (start, stop).
-            valid: which rows had finite clean activations, (B,), or (layer, B) where layers differ.
+            valid: which rows had finite clean activations, (B,), or (layer, B) where layers differ; None: all of them.
 
         Raises:
             ValueError: where statistics or shapes are not those declared, or a layer is not in the tables.
@@ -262,7 +262,8 @@ class ProbeMetric(Metric):
         flat = [value for values in measured.values() for value in self._checked(values, count)]
         # NaN marks a cell that was measured and has no value.
         rows = torch.stack(flat).to(self.table).view(len(measured), len(self.statistics), count)
-        rows = torch.where(valid.view(-1, 1, count), rows, torch.nan)
+        if valid is not None:
+            rows = torch.where(valid.view(-1, 1, count), rows, torch.nan)
         by_view = rows.view(len(measured), len(self.statistics), views[1] - views[0], ids[1] - ids[0])
         self.table[:, *where] = by_view.permute(1, 2, 0, 3)
         self.filled[where] += 1

@@ -93,7 +93,7 @@ class MedianSensitivity(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's median, for each of its images."""
-        moved, finite = about.movement
+        moved, finite, _ = about.movement
         change = moved.square().sum(1) / finite.sum(1, keepdim=True)
         median = _median(ratio_of_roots(change, 2 * _variance(about)))
         return {"median": torch.where(finite, median.unsqueeze(1), torch.nan).flatten()}

@@ -98,7 +98,7 @@ class SpreadRatio(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's :math:`e_i` without and with the augmentation."""
-        moved, finite = about.movement
+        moved, finite, _ = about.movement
         count = finite.sum(1, keepdim=True)
         centred = (moved + about.block.centred[about.rows]).mul_(finite.unsqueeze(2))
         centred.sub_(centred.sum(1, keepdim=True) / count.unsqueeze(2))
@@ -140,12 +140,12 @@ class SharedShift(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's mean product with the movement of the block's other images, and its squared movement."""
-        moved, finite = about.movement
-        count, total = finite.sum(1, keepdim=True), moved.square().sum(2)
+        moved, finite, total = about.movement
+        count = finite.sum(1, keepdim=True)
         others = ((moved * moved.sum(1, keepdim=True)).sum(2) - total) / (count - 1)
         return {
-            "shared": torch.where(finite & (count > 1), others, torch.nan).flatten(),
-            "total": torch.where(finite, total, torch.nan).flatten(),
+            "shared": torch.where(count > 1, others, torch.nan).flatten(),
+            "total": total.flatten(),
         }
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
