@@ -117,6 +117,30 @@ def test_the_users_objects_are_neither_moved_nor_changed():
     assert {(module.device, module.dtype) for module in chain.children()} == {(torch.device("cpu"), torch.float32)}
 
 
+class _Blacken(K.IntensityAugmentationBase2D):
+    """Writes into what it gets, as no class of Kornia's does."""
+
+    def apply_transform(self, input, params, flags, transform=None):  # noqa: A002 - Kornia's name
+        input[:, :, 0] = 0.0
+        return input[:, :, :]
+
+
+def test_an_augmentation_that_writes_into_its_images_spoils_no_other_view():
+    images = _images() * 0.5 + 0.25
+    bank = AugmentationBank({"black": _Blacken(p=1.0), "still": nn.Identity(), "flip": K.RandomHorizontalFlip(p=1.0)})
+    unit = bank.to_unit(images)
+    drawn = [bank.draw(view, [images], [unit], block=0) for view in bank]
+    assert torch.equal(unit, images)
+    assert [one.changed for one in drawn] == [True, False, True]
+    black, still, flipped = (one.images[0] for one in drawn)
+    assert not black[:, :, 0].any()
+    assert torch.equal(black[:, :, 1:], images[:, :, 1:])
+    assert torch.equal(flipped, images.flip(3))
+    # Nor does a model that writes into its input.
+    still.zero_()
+    assert torch.equal(unit, images)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_streams_dtype_and_modes_come_back_also_after_an_exception(fails):
     def draw(images: torch.Tensor) -> torch.Tensor:

@@ -178,6 +178,62 @@ def test_a_layer_that_runs_on_later_images_only_is_left_out_with_the_reason():
     assert set(result.table("sensitivity").num_images[:, 1].tolist()) == {20}
 
 
+class Dimmed(nn.Module):
+    """Its layer `bright` runs on bright images only; small or large is a matter of their size."""
+
+    def __init__(self):
+        super().__init__()
+        self.bright, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        features = self.bright(x) if x.mean() > 0.4 else torch.zeros(len(x), 4, 1, 1)
+        return self.head(features.mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [8, 24])
+@pytest.mark.parametrize("batch_size", [3, 10])
+def test_a_layer_that_runs_under_some_views_only_has_values_under_these(size, batch_size):
+    images = images_of(10, size=size)
+    net, options = Dimmed(), {"layers": ["bright", "head"], "metrics": BOTH, "batch_size": batch_size}
+    views = {"turn": mirrored, "halve": halved, "still": unchanged}
+    result = run(net, images, AugmentationBank(views), **options)
+    alone = run(net, images, AugmentationBank({"turn": mirrored}), **options)
+    for name, layer in (("sensitivity", "bright"), ("spread", "bright"), ("sensitivity", "head")):
+        table = result.table(name)
+        column = table.layers.index(layer)
+        assert table.num_images[:, column].tolist() == ([10, 10, 10] if layer == "head" else [10, 0, 10])
+        assert torch.equal(table.value[0, column], alone.table(name).value[0, column])
+
+
+@pytest.mark.parametrize("batch_size", [5, 16, 40, 64])
+@pytest.mark.parametrize("reference", [None, 7])
+def test_distances_taken_in_the_passes_are_those_of_whole_activations(batch_size, reference):
+    class Plain(LayerSensitivity):
+        name = "plain"
+
+        def measure(self, clean, augmented, about):
+            distance = (augmented.double() - clean.double()).square().flatten(1).sum(1)
+            return {"distance": distance, "deviation": about.deviation}
+
+    class PlainPooled(Plain):
+        name, representation = "plain_pooled", "pooled"
+
+    # 16 and 17 images a block, layers of 3 to 3456 numbers.
+    kept, plain = ["sensitivity", "sensitivity_pooled"], [Plain(), PlainPooled()]
+    net, images = InPlace(), images_of(33, size=24)
+    options = {
+        "batch_size": batch_size,
+        "reference": None if reference is None else ProbeImages(images_of(reference, size=24, seed=1)),
+    }
+    result = run(net, images, random_bank(), metrics=[*kept, *plain], **options)
+    for mine, theirs in zip(kept, ("plain", "plain_pooled"), strict=True):
+        left = result.table(mine)
+        right = result.table(theirs)
+        columns = [right.layers.index(layer) for layer in left.layers]
+        torch.testing.assert_close(left.value, right.value[:, columns], rtol=1e-6, atol=0)
+        torch.testing.assert_close(left.std_error, right.std_error[:, columns], rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("layers", "embedding"),
     [(["block1", "block2", "head"], "block2"), (["block1", "block2"], "block2"), (["head"], "head")],

@@ -9,6 +9,7 @@ from kornia_lightning_probe.functional import (
     accumulation_dtype,
     between_image_deviation,
     block_mean,
+    block_mean_and_distance,
     mean_with_error,
     piece_of,
     ratio_of_roots,
@@ -18,6 +19,7 @@ from kornia_lightning_probe.functional import (
     squared_distance,
     squared_norm,
     upcast,
+    write_squared_distance,
 )
 
 NAN = math.nan
@@ -31,6 +33,51 @@ def close(actual, expected, **tolerances):
 
 
 # Squared norms and distances.
+
+
+@pytest.mark.parametrize("width", [1, 2, 4095, 4097, 100_000, 1_000_003])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_distance_keeps_its_digits_at_any_width(width, rows):
+    c = torch.tensor(0.1)
+    # Equal terms are the worst case, as below.
+    found = squared_distance(c.expand(rows, width), torch.zeros(rows, width))
+    close(found, [width * c.double().square().item()] * rows, rtol=FLOAT32, atol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 12])
+@pytest.mark.parametrize("count", [1, 4, 12])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_fewer_rows_are_compared_with_each_group_of_as_many(size, count, layout):
+    # Integers, so that no sum rounds.
+    x = torch.arange(12.0 * 8).remainder(11).view(12, 2, 2, 2)
+    y = torch.arange(8.0 * count).remainder(7).view(count, 2, 2, 2)
+    expected = [(x[row] - y[row % count]).square().sum().item() for row in range(12)]
+    out = torch.full((12,), NAN)
+    x, y = x.contiguous(memory_format=layout), y.contiguous(memory_format=layout)
+    write_squared_distance(x, y, buffer=torch.empty_like(x[:size]), out=out)
+    assert out.tolist() == expected
+    assert squared_distance(x, y, out=torch.empty(size, 2, 2, 2)).tolist() == expected
+
+
+def test_vectors_of_scalars_have_distances_too():
+    assert squared_distance(torch.tensor([1.0, 4.0]), torch.tensor([3.0])).tolist() == [4.0, 1.0]
+
+
+def test_grouped_distances_have_a_gradient():
+    x = torch.tensor([[1.0], [4.0], [6.0], [8.0]], requires_grad=True)
+    squared_distance(x, torch.tensor([[0.0], [1.0]])).sum().backward()
+    assert x.grad.flatten().tolist() == [2.0, 6.0, 12.0, 14.0]
+
+
+def test_mean_and_distance_in_one_read_are_the_two_apart():
+    # The mean of whole numbers is 3 in each column, far from the first row.
+    x = torch.tensor([[1.0, 9.0], [3.0, 0.0], [5.0, 0.0]]) + 2.0**20
+    mean, distance = block_mean_and_distance(x, buffer=torch.empty_like(x))
+    assert (mean - 2.0**20).tolist() == [[3.0, 3.0]]
+    assert distance.tolist() == [40.0, 9.0, 13.0]
+    assert torch.equal(mean, block_mean(x))
+    same = torch.full((31, 5), 0.1)
+    assert not block_mean_and_distance(same, buffer=torch.empty_like(same))[1].any()
 
 
 @pytest.mark.parametrize("width", [1, 2, 4095, 4096, 4097, 8192, 100_000])
