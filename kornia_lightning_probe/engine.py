@@ -200,6 +200,7 @@ class _Probe:
                 sink = self.measuring.sink(views, segments)
                 self.passes.run(block, cut, sink, draw=draw, num_rows=len(group) * len(segments[0]))
                 self.measuring.write()
+            views.gathered.advance(group.stop)
             if views.gathered.is_full:
                 self.measuring.finish(views)
         self.measuring.finish(views)

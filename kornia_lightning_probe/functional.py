@@ -12,8 +12,6 @@ from torch import Tensor
 _PIECE = 4096
 # What torch calls a loss that isn't added up.
 _ELEMENTWISE = 0
-# By the number of axes, all but the first.
-_FEATURES = {ndim: tuple(range(1, ndim)) for ndim in range(26)}
 # Elements of a temporary that is written and read back at once: 4 MB of float32.
 _CACHED = 2**20
 
@@ -106,7 +104,11 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
 
 
 def squared_difference(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
-    """Elementwise ``(x - y) ** 2`` in one go, into memory that is there already; as wide as both together."""
+    """Elementwise ``(x - y) ** 2`` in one go, without a graph, into memory of ``x``'s shape that is there already."""
+    # MPS takes nothing but equal shapes.
+    y = y if y.shape == x.shape else y.expand_as(x)
+    if torch.is_grad_enabled():
+        x, y = x.detach(), y.detach()
     squared: Tensor = torch.ops.aten.mse_loss.out(x, y, _ELEMENTWISE, out=out)
     return squared
 
@@ -135,7 +137,7 @@ def write_squared_distance(x: Tensor, y: Tensor, *, buffer: Tensor, out: Tensor)
             squared_difference(_groups(x, others), y, out=_groups(room, others))
         if x.ndim > 1:
             # Torch adds up in a tree, so that float32 loses no digits to the length of a row.
-            torch.sum(room, _FEATURES[x.ndim], out=out)
+            torch.sum(room, tuple(range(1, x.ndim)), out=out)
         else:
             out.copy_(room)
         return

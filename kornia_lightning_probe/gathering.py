@@ -1,4 +1,4 @@
-"""Keeps what is small of several views, so that metrics look at all of them at once and not at each."""
+"""Keeps small readouts and distances of several views, so that metrics look at all of them at once, not at each."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Gathered:
         >>> for view in (0, 1):
         ...     (slot,) = gathered.slots(("fc", 0), Segment(view, slice(0, 3)))
         ...     _ = slot.fill_(view)
+        >>> gathered.advance(2)
         >>> gathered.is_full
         True
         >>> [(key, view, rows.flatten().tolist()) for key, view, (rows,) in gathered.emptied()]
@@ -48,10 +49,13 @@ class Gathered:
         """Whether what is there should be measured before the next forward pass."""
         return self._stop - self._first >= self._enough
 
+    def advance(self, stop: int) -> None:
+        """Say that all views before number ``stop`` have been seen."""
+        self._stop = stop
+
     def slots(self, key: _Key, segment: Segment) -> Sequence[Tensor]:
         """Where the rows of a segment are to be written, (rows, ...) each."""
         number, rows = segment.view - self._first, segment.rows
-        self._stop = max(self._stop, segment.view + 1)
         filled = self._filled.setdefault(key, {})
         filled[number] = filled.get(number, 0) + len(segment)
         slots = self._slots[key][number]

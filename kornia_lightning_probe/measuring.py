@@ -58,14 +58,25 @@ class Reading:
     metrics: list[ProbeMetric]
 
     @cached_property
-    def kept(self) -> list[Tensor]:
-        """Tensors such as those in which an activation's remains wait for those of other views; none if it does not."""
+    def templates(self) -> list[Tensor]:
+        """Tensors such as those in which what is kept waits for that of other views; none where nothing is kept."""
+        clean = self.clean.activation
         if self.readout.distances:
-            return [self.clean.activation.flatten(1)[:, 0]] * len(self.readout.distances)
-        return [self.clean.activation] if self.readout.whole else []
+            return [clean.new_empty(clean.shape[:1])] * len(self.readout.distances)
+        return [clean] if self.readout.whole else []
 
     def keep(self, activation: Tensor, rows: slice, slots: Sequence[Tensor]) -> None:
-        """Write these remains, of some of the block's rows."""
+        """Write what is kept of some of the block's rows.
+
+        Raises:
+            ValueError: where an image's activation has not the shape that it had on the clean images.
+        """
+        site = self.readout.site
+        if activation.shape[1:] != (site.shape if site.source is None else site.source):
+            raise ValueError(
+                f"layer {site.name!r} gave {tuple(activation.shape[1:])} for each image under a view, and "
+                f"{site.source or site.shape} without; activations can only be compared at one size: leave it out"
+            )
         if self.readout.distances:
             for name, slot in zip(self.readout.distances, slots, strict=True):
                 self.clean.write_distance(name, activation, rows, out=slot)
@@ -81,7 +92,7 @@ class Views:
         block: the clean block, on the model's device.
         readings: by layer, how it is read.
         views: the bank's views.
-        gathered: what is kept of small readouts until several views are measured at once.
+        gathered: small readouts and distances, kept until several views are measured at once.
         matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
         through: by the number of a view, the matrices on the way of a chain, or None.
     """
@@ -186,15 +197,15 @@ class Measuring:
                 metrics = [metric for metric in readout.metrics if metric.wants(ids)]
                 if metrics:
                     readings[name].append(Reading((name, number), readout, entry, metrics))
-        kept = {reading.key: reading.kept for layer in readings.values() for reading in layer}
-        room = sum(tensor.nbytes for tensors in kept.values() for tensor in tensors)
+        templates = {reading.key: reading.templates for layer in readings.values() for reading in layer}
+        room = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
         together = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, room)) + at_once - 1)
         slots = {
             key: tuple(
                 self._rooms.setdefault((key, number), Scratch()).rows(together, tensor)
                 for number, tensor in enumerate(tensors)
             )
-            for key, tensors in kept.items()
+            for key, tensors in templates.items()
             if tensors
         }
         return Views(block, readings, views, Gathered(slots, together - at_once + 1))
@@ -209,7 +220,7 @@ class Measuring:
             pieces = torch.split(wide, lengths) if len(lengths) > 1 else (wide,)
             for (segment, common, rows), piece in zip(parts, pieces, strict=True):
                 for reading in views.readings[name]:
-                    if reading.kept:
+                    if reading.templates:
                         reading.keep(piece, segment.rows, views.gathered.slots(reading.key, segment))
                     else:
                         _feed(reading, reading.readout.take(piece), common, rows)

@@ -205,6 +205,22 @@ def test_a_layer_that_runs_under_some_views_only_has_values_under_these(size, ba
         assert torch.equal(table.value[0, column], alone.table(name).value[0, column])
 
 
+@pytest.mark.parametrize("metrics", [["sensitivity"], ["spread"]])
+def test_a_layer_whose_size_depends_on_the_view_is_an_error(metrics):
+    class Cropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.crop = nn.Identity()
+
+        def forward(self, x):
+            return self.crop(x if x.mean() > 0.4 else x[..., ::2, ::2]).mean((1, 2, 3))
+
+    with pytest.raises(
+        ValueError, match=r"'crop' gave \(3, 6, 6\) for each image under a view, and \(3, 12, 12\) with"
+    ):
+        run(Cropping(), IMAGES, plain_bank(), layers=["crop"], metrics=metrics)
+
+
 @pytest.mark.parametrize("batch_size", [5, 16, 40, 64])
 @pytest.mark.parametrize("reference", [None, 7])
 def test_distances_taken_in_the_passes_are_those_of_whole_activations(batch_size, reference):

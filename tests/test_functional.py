@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from activations import normal, pair
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_lightning_probe.functional import (
     Estimate,
@@ -57,6 +58,23 @@ def test_fewer_rows_are_compared_with_each_group_of_as_many(size, count, layout)
     write_squared_distance(x, y, buffer=torch.empty_like(x[:size]), out=out)
     assert out.tolist() == expected
     assert squared_distance(x, y, out=torch.empty(size, 2, 2, 2)).tolist() == expected
+
+
+class EqualShapes(TorchDispatchMode):
+    """Refuses losses of unequal shapes, as MPS does."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.mse_loss.out:
+            assert args[0].shape == args[1].shape == kwargs["out"].shape
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_device_has_to_broadcast():
+    x, y = torch.tensor([[1.0], [4.0], [6.0], [8.0]]), torch.tensor([[0.0], [1.0]])
+    with EqualShapes():
+        assert squared_distance(x, y).tolist() == [1.0, 9.0, 36.0, 49.0]
+        assert squared_distance(x, y[:1]).tolist() == [1.0, 16.0, 36.0, 64.0]
+        assert block_mean_and_distance(y, buffer=torch.empty(2, 1))[1].tolist() == [0.25, 0.25]
 
 
 def test_vectors_of_scalars_have_distances_too():

@@ -12,9 +12,10 @@ def gathered(num_views=3, num_rows=4, *, enough=3, tensors=1):
     return Gathered({KEY: memory}, enough)
 
 
-def write(room, view, start=0, stop=4, *, value=None):
+def write(room, view, start=0, stop=4):
     for slot in room.slots(KEY, Segment(view, slice(start, stop))):
-        slot.copy_(torch.arange(float(start), stop).unsqueeze(1) + (10 * view if value is None else value))
+        slot.copy_(torch.arange(float(start), stop).unsqueeze(1) + 10 * view)
+    room.advance(view + 1)
 
 
 def emptied(room):
@@ -55,3 +56,11 @@ def test_a_key_has_as_many_slots_as_tensors(tensors):
     room = gathered(tensors=tensors)
     write(room, 0)
     assert emptied(room) == [(0, [[0, 1, 2, 3]] * tensors)]
+
+
+def test_views_that_left_nothing_have_slots_too():
+    room = gathered(2, enough=2)
+    room.advance(1)
+    write(room, 1)
+    assert room.is_full
+    assert emptied(room) == [(1, [[10, 11, 12, 13]])]

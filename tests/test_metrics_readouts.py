@@ -139,3 +139,24 @@ def test_metrics_that_take_several_views_are_read_apart_from_the_others():
         ((), [alone]),
     ]
     assert not any(readout.whole for readout in large)
+
+
+def test_a_measure_of_ones_own_inherits_no_promise_about_what_it_needs():
+    class Own(CentredCosine):
+        merges_views = True
+
+        def measure(self, clean, augmented, about):
+            return super().measure(clean, augmented, about)
+
+    class Renamed(CentredCosine):
+        name = "renamed"
+
+    assert (Own.merges_views, Own.distances) == (True, ())
+    assert Renamed.distances == CentredCosine.distances == ("squared_distance", "squared_deviation")
+    with pytest.raises(TypeError, match="several views at once and must say merges_views = True"):
+
+        class Alone(CentredCosine):
+            distances = ("squared_distance",)
+
+            def measure(self, clean, augmented, about):
+                return super().measure(clean, augmented, about)

@@ -187,7 +187,7 @@ class CleanBlock(Memory):
         self.num_valid = int(self.valid.sum())
         if self.num_valid == self.valid.shape[0]:
             return
-        # A new tensor: a pooled readout of a vector shares this one.
+        # A new tensor, since this one is the model's own or what a later block is written into.
         self.activation = self.activation.masked_fill(~self.valid.view(-1, *[1] * (self.activation.ndim - 1)), 0.0)
         if self.num_valid:
             self.mean, _ = self._centred_on_mean(self.activation[self.valid])
@@ -258,7 +258,8 @@ class About(Memory):
     :meth:`remember`.
 
     Args:
-        augmented: the augmented activations, (B, ...), float32 or float64.
+        augmented: the augmented activations, (B, ...), float32 or float64; empty for metrics that need ``distances``
+            only.
         block: the clean activations of the whole block of n images that these B belong to.
         rows: which of the block's n rows the B are.
         ids: the images' rows in the tables, (start, stop).

@@ -67,7 +67,7 @@ class ProbeMetric(Metric):
         distances: where this names everything that :meth:`measure` reads of augmented activations, which can be
             "squared_distance" and "squared_deviation" of ``about``, then these are computed in the forward passes, and
             :meth:`measure` gets them for several views at once, as with ``merges_views``, which must be on, and an
-            empty ``augmented``.
+            empty ``augmented``. Not inherited either.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
@@ -95,8 +95,15 @@ class ProbeMetric(Metric):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "measure" in vars(cls) and "merges_views" not in vars(cls):
-            cls.merges_views, cls.distances = False, ()
+        own = vars(cls)
+        if "measure" in own:
+            cls.merges_views = own.get("merges_views", False)
+            cls.distances = own.get("distances", ())
+        if cls.distances and not cls.merges_views:
+            raise TypeError(
+                f"{cls.__name__} says what its measure needs of activations by distances={cls.distances}, so it gets "
+                "several views at once and must say merges_views = True"
+            )
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dist_sync_fn", sum_over_ranks)
@@ -107,8 +114,9 @@ class ProbeMetric(Metric):
         """What this metric takes from each image of a batch.
 
         Args:
-            clean: clean activations, (B, ...), float32 or float64.
-            augmented: augmented activations, same shape and dtype.
+            clean: clean activations, (B, ...), float32 or float64; of one view's images, (n, ...) with B a multiple of
+                n, where :attr:`merges_views` is on.
+            augmented: augmented activations, (B, ...), same dtype; empty where :attr:`distances` are all it needs.
             about: what else is known: distances already computed, the block's mean, labels, matrices.
 
         Returns:
@@ -210,7 +218,7 @@ class ProbeMetric(Metric):
         """Measure a batch and write its images' rows.
 
         Args:
-            clean: clean activations, (B, ...).
+            clean: clean activations, (B, ...), or those of one view's images where ``about`` is of several views.
             augmented: augmented activations, (B, ...).
             about: says which images, layer and view these are; see :meth:`About.of`.
 

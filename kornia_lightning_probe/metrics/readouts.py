@@ -24,8 +24,8 @@ class Readout:
     Args:
         site: the layer as these metrics know it.
         pick: from an activation (B, ...) to the part of it that is read, a view.
-        whole: whether metrics get whole blocks under several views at once, however forward passes were cut; so for
-            small readouts.
+        whole: whether the part is kept, and metrics get whole blocks under several views at once, however forward
+            passes were cut; so for small readouts.
         over: the axes of that part that are averaged over.
         cells: the number of entries along these axes.
         distances: all that is kept of the activation, by the names that About has for it; so for metrics that need no
@@ -80,7 +80,7 @@ def readouts_of(site: Site) -> Iterator[Readout]:
         return
     for suffix, shape, pick, over in _pooled(site.shape):
         pooled = replace(site, name=site.name + suffix, shape=shape, representation="pooled", source=site.shape)
-        cells = prod(pick(torch.empty(1, *site.shape, device="meta")).shape) // prod(shape)
+        cells = prod(pick(torch.empty(1, *site.shape, device="meta")).shape) // max(1, prod(shape))
         yield Readout(pooled, pick, whole=True, over=over, cells=cells)
 
 
