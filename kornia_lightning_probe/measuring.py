@@ -198,17 +198,19 @@ class Measuring:
                 if metrics:
                     readings[name].append(Reading((name, number), readout, entry, metrics))
         templates = {reading.key: reading.templates for layer in readings.values() for reading in layer}
-        room = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
-        together = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, room)) + at_once - 1)
+        view_bytes = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
+        enough = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, view_bytes)))
+        # The pass that fills them up may bring more than the last one.
+        num_slots = enough + at_once - 1
         slots = {
             key: tuple(
-                self._rooms.setdefault((key, number), Scratch()).rows(together, tensor)
+                self._rooms.setdefault((key, number), Scratch()).rows(num_slots, tensor)
                 for number, tensor in enumerate(tensors)
             )
             for key, tensors in templates.items()
             if tensors
         }
-        return Views(block, readings, views, Gathered(slots, together - at_once + 1))
+        return Views(block, readings, views, Gathered(slots, enough))
 
     def sink(self, views: Views, segments: Sequence[Segment]) -> Callable[[str, Tensor], None]:
         """What measures a forward pass whose rows are those of ``segments`` behind each other, layer by layer."""
