@@ -247,7 +247,7 @@ def test_distances_taken_in_the_passes_are_those_of_whole_activations(batch_size
         right = result.table(theirs)
         columns = [right.layers.index(layer) for layer in left.layers]
         torch.testing.assert_close(left.value, right.value[:, columns], rtol=1e-6, atol=0)
-        torch.testing.assert_close(left.std_error, right.std_error[:, columns], rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(left.std_error, right.std_error[:, columns], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from activations import LAYER, estimate, measured, normal, pair, prepared
 
 from kornia_lightning_probe.metrics import About, Centre, CleanBlock, LayerSensitivity, RelativeChange, Scratch, Site
-from kornia_lightning_probe.metrics.about import MeanOfBlocks, mask_non_finite
+from kornia_lightning_probe.metrics.clean import MeanOfBlocks, mask_non_finite
 
 NAN = math.nan
 SITE = Site(LAYER, 1, (1,))

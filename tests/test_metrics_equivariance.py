@@ -9,7 +9,7 @@ from torch import nn
 
 from kornia_lightning_probe import AugmentationBank
 from kornia_lightning_probe.functional import between_image_deviation, sensitivity
-from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, Site
+from kornia_lightning_probe.metrics import About, Centre, CleanBlock, Site
 from kornia_lightning_probe.metrics.equivariance import (
     EquivarianceError,
     GeometricMetric,

@@ -6,7 +6,7 @@ from activations import assert_same, estimate, measured, normal, pair, prepared
 
 from kornia_lightning_probe.functional import between_image_deviation, sensitivity, squared_distance
 from kornia_lightning_probe.metrics import About, CleanBlock, LayerSensitivity, Site
-from kornia_lightning_probe.metrics.about import MeanOfBlocks, mask_non_finite
+from kornia_lightning_probe.metrics.clean import MeanOfBlocks, mask_non_finite
 
 METRIC = LayerSensitivity()
 LAYER = Site("layer", 1, (6,))

@@ -9,9 +9,10 @@ from typing import cast
 from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error
-from kornia_lightning_probe.metrics.about import About, Centre, CleanBlock, MeanOfBlocks, Scratch, Site, mask_non_finite
-from kornia_lightning_probe.metrics.base import FunctionMetric, ProbeMetric, sum_over_ranks
+from kornia_lightning_probe.metrics.about import About, Site
+from kornia_lightning_probe.metrics.base import ProbeMetric, sum_over_ranks
 from kornia_lightning_probe.metrics.channels import ChannelDominance, MedianSensitivity
+from kornia_lightning_probe.metrics.clean import Centre, CleanBlock, MeanOfBlocks, Scratch, mask_non_finite
 from kornia_lightning_probe.metrics.cosine import CentredCosine
 from kornia_lightning_probe.metrics.equivariance import (
     EquivarianceError,
@@ -19,6 +20,7 @@ from kornia_lightning_probe.metrics.equivariance import (
     InterpolationFloor,
     InvarianceError,
 )
+from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.ledger import Ledger
 from kornia_lightning_probe.metrics.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
 from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon

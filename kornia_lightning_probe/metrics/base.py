@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,8 +11,7 @@ import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
-from kornia_lightning_probe.functional import Estimate, accumulation_dtype, mean_with_error
-from kornia_lightning_probe.influence import mean_influence
+from kornia_lightning_probe.functional import Estimate, accumulation_dtype
 from kornia_lightning_probe.metrics.about import About, Site
 
 
@@ -366,43 +365,6 @@ class ProbeMetric(Metric):
                 f"{action}() on {type(self).__name__}, which has no tables yet: call "
                 "metric = metric.prepare(views, layers, num_images) first; the probes do so themselves"
             )
-
-
-class FunctionMetric(ProbeMetric):
-    """A plain function of (clean, augmented) as a metric: its mean over images.
-
-    Args:
-        function: takes two tensors (B, ...) and returns one scalar per image, (B,).
-        name: default: the function's name.
-
-    Raises:
-        TypeError: where the function has no name and none is given.
-    """
-
-    statistics = ("value",)
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        chosen = name or getattr(function, "__name__", "")
-        if not chosen or chosen == "<lambda>":
-            raise TypeError(
-                f"a metric needs a name: FunctionMetric({function!r}, name=...), from kornia_lightning_probe.metrics"
-            )
-        self.name = chosen
-        self.function = function
-
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """The function's value of each image."""
-        return {"value": self.function(clean, augmented)}
-
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean over images and its standard error."""
-        estimate = mean_with_error(table["value"])
-        return estimate.value, estimate.std_error
-
-    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
-        """How far each image moves the value."""
-        return mean_influence(table["value"])
 
 
 def _some(numbers: Sequence[int], most: int = 8) -> str:

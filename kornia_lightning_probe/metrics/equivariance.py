@@ -13,8 +13,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from kornia_lightning_probe.functional import piece_of, sensitivity, upcast
 from kornia_lightning_probe.influence import sensitivity_influence
-from kornia_lightning_probe.metrics.about import About, CleanBlock, Site
+from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.clean import CleanBlock
 from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last
 from kornia_lightning_probe.warping import (
     GridWarp,

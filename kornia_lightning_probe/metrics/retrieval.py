@@ -9,8 +9,9 @@ from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.influence import mean_influence
-from kornia_lightning_probe.metrics.about import About, CleanBlock
+from kornia_lightning_probe.metrics.about import About
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.clean import CleanBlock
 
 # Squared distances that differ by no more roundings of their terms than this are the same.
 _ROUNDING = 4096
