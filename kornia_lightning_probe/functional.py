@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# A float32 norm over more terms than this loses digits; longer rows are summed in pieces of it, the pieces in float64.
+# A float32 norm over more terms than this loses digits; longer rows are cut into pieces, which are added in float64.
 _PIECE = 4096
+# A width that can't be cut into pieces of one length, at least this, has a rest.
+_SHORT_PIECE = 512
 # What torch calls a loss that isn't added up.
 _ELEMENTWISE = 0
 # Elements of a temporary that is written and read back at once: 4 MB of float32.
@@ -48,16 +51,12 @@ def squared_norm(x: Tensor) -> Tensor:
         tensor([25.,  4.], dtype=torch.float64)
     """
     rows = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
-    width, wide = rows.shape[1], accumulation_dtype(x.device)
-    if width <= _PIECE or rows.dtype == torch.float64:
-        total: Tensor = torch.linalg.vector_norm(rows, dim=1).to(wide)
-        return total.square()
-    if width % _PIECE == 0:
-        norms = torch.linalg.vector_norm(rows.view(x.shape[0], -1, _PIECE), dim=2)
-        total = torch.linalg.vector_norm(norms, dim=1, dtype=wide)
-        return total.square()
-    whole = width // _PIECE * _PIECE
-    return squared_norm(rows[:, :whole].contiguous()) + squared_norm(rows[:, whole:])
+    return sum_of_squares(torch.cat([torch.linalg.vector_norm(piece, dim=2) for piece in _pieces(rows)], 1))
+
+
+def sum_of_squares(norms: Tensor) -> Tensor:
+    """From the norms of a row's pieces, (..., pieces), to the row's squared norm, (...) float64 (float32 on MPS)."""
+    return norms.to(accumulation_dtype(norms.device)).square().sum(-1)
 
 
 def all_finite(x: Tensor) -> bool:
@@ -79,14 +78,64 @@ def piece_of(x: Tensor) -> Tensor:
     return x if x.numel() <= _CACHED else x[: max(1, _CACHED * len(x) // x.numel())]
 
 
-def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
+class Room:
+    """Memory for the differences between some rows and others, to be written, added up, and overwritten.
+
+    Args:
+        like: rows such as those to come, (n, ...); their memory is theirs alone, and is written to.
+
+    Attributes:
+        rows: that memory, (n, ...).
+        num_pieces: of how many norms a row's squared norm is made.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        count, width = like.shape[0], math.prod(like.shape[1:])
+        # An image must lie in one run, whatever the order of its axes, to be cut into pieces.
+        is_dense = count < 2 or (like.stride(0) == width and like[0].numel() == _extent(like[0]))
+        self.rows = like if is_dense else torch.empty_like(like, memory_format=torch.contiguous_format)
+        self._pieces = _pieces(self.rows.as_strided((count, width), (width, 1)))
+        self.num_pieces = sum(piece.shape[1] for piece in self._pieces)
+
+    def write_norms(self, x: Tensor, y: Tensor, *, out: Tensor) -> None:
+        """Write the norms of all pieces of ``x - y``, without a graph; :func:`sum_of_squares` makes distances of them.
+
+        Args:
+            x: (B, ...), of the shape, dtype and device of this room's rows, but for their number.
+            y: (B, ...); or fewer rows, (m, ...) with B a multiple of m.
+            out: (B, num_pieces), of the same dtype.
+        """
+        count, size, others = x.shape[0], self.rows.shape[0], y.shape[0]
+        if count <= size:
+            self._subtract(x, y, self.rows if count == size else self.rows[:count])
+            start = 0
+            for piece in self._pieces:
+                stop = start + piece.shape[1]
+                into = out if stop - start == out.shape[1] else out[:, start:stop]
+                torch.linalg.vector_norm(piece if count == size else piece[:count], dim=2, out=into)
+                start = stop
+            return
+        step = others if 1 < others < count else size
+        for first in range(0, count, step):
+            part = slice(first, first + step)
+            self.write_norms(x[part], y[part] if others == count else y, out=out[part])
+
+    @staticmethod
+    def _subtract(x: Tensor, y: Tensor, into: Tensor) -> None:
+        if y.shape[0] in (1, x.shape[0]):
+            torch.sub(x, y, out=into)
+        else:
+            torch.sub(_groups(x, y.shape[0]), y, out=_groups(into, y.shape[0]))
+
+
+def squared_distance(x: Tensor, y: Tensor, *, room: Room | None = None) -> Tensor:
     r"""Squared distance of each pair of rows, :math:`|x_i - y_i|^2`: subtracted first, then squared.
 
     Args:
         x: features, (B, ...).
         y: features, (B, ...); or fewer rows, (n, ...) with B a multiple of n, which every n rows of ``x`` are compared
             with, such as a single mean.
-        out: a buffer of some rows of ``x``'s shape and dtype, which are overwritten; as many rows are done at a time.
+        room: memory for some rows such as those of ``x``; as many rows are done at a time.
 
     Returns:
         (B,) float64 (float32 on MPS), in [0, inf).
@@ -97,10 +146,10 @@ def squared_distance(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tens
     """
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return squared_norm(x - y if len(y) in (1, len(x)) else (_groups(x, len(y)) - y).flatten(0, 1))
-    buffer = torch.empty_like(piece_of(x)) if out is None else out
-    scalars = x.new_empty(x.shape[:1])
-    write_squared_distance(x, y, buffer=buffer, out=scalars)
-    return scalars.to(accumulation_dtype(x.device))
+    room = Room(torch.empty_like(piece_of(x))) if room is None else room
+    norms = x.new_empty(x.shape[0], room.num_pieces)
+    room.write_norms(x, y, out=norms)
+    return sum_of_squares(norms)
 
 
 def squared_difference(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
@@ -113,43 +162,33 @@ def squared_difference(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
     return squared
 
 
-def write_squared_distance(x: Tensor, y: Tensor, *, buffer: Tensor, out: Tensor) -> None:
-    """:func:`squared_distance` without a graph, into memory that is there already.
-
-    Args:
-        x: features, (B, ...).
-        y: features, (B, ...) or (n, ...).
-        buffer: some rows of ``x``'s shape and dtype, which are overwritten.
-        out: (B,), of ``x``'s dtype.
-
-    Example:
-        >>> x, out = torch.tensor([[1.0, 2.0], [4.0, 5.0]]), torch.zeros(2)
-        >>> write_squared_distance(x, torch.tensor([[1.0, 5.0]]), buffer=torch.empty(1, 2), out=out)
-        >>> out
-        tensor([9., 9.])
-    """
-    rows, size, others = x.shape[0], buffer.shape[0], y.shape[0]
-    if size >= rows:
-        room = buffer if size == rows else buffer[:rows]
-        if others in (1, rows):
-            squared_difference(x, y, out=room)
-        else:
-            squared_difference(_groups(x, others), y, out=_groups(room, others))
-        if x.ndim > 1:
-            # Torch adds up in a tree, so that float32 loses no digits to the length of a row.
-            torch.sum(room, tuple(range(1, x.ndim)), out=out)
-        else:
-            out.copy_(room)
-        return
-    step = others if 1 < others < rows else size
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        write_squared_distance(x[part], y[part] if others == rows else y, buffer=buffer, out=out[part])
-
-
 def _groups(x: Tensor, size: int) -> Tensor:
     grouped: Tensor = x.unflatten(0, (-1, size))  # type: ignore[no-untyped-call] # torch doesn't say
     return grouped
+
+
+def _pieces(rows: Tensor) -> list[Tensor]:
+    """All entries of rows (n, width), as (n, pieces, length) where lengths differ between the tensors only."""
+    count, width = rows.shape
+    length = _piece_length(width)
+    whole = width // length * length
+    if whole == width:
+        return [rows.view(count, -1, length)]
+    return [rows[:, :whole].view(count, -1, length), rows[:, whole:].unsqueeze(1)]
+
+
+@lru_cache(maxsize=1024)
+def _piece_length(width: int) -> int:
+    """Such that pieces are of one length where that is possible without making them short."""
+    if width <= _PIECE:
+        return max(1, width)
+    even = next(length for length in range(_PIECE, 0, -1) if width % length == 0)
+    return even if even >= _SHORT_PIECE else _PIECE
+
+
+def _extent(x: Tensor) -> int:
+    """How many entries of memory a tensor spans."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
 
 
 def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -194,23 +233,24 @@ def block_mean(activation: Tensor) -> Tensor:
     return (activation - first).mean(0, keepdim=True).add_(first)
 
 
-def block_mean_and_distance(activation: Tensor, *, buffer: Tensor) -> tuple[Tensor, Tensor]:
+def block_mean_and_distance(activation: Tensor, *, room: Room) -> tuple[Tensor, Tensor]:
     """:func:`block_mean` and each image's squared distance from it, with one read of the activation.
 
     Args:
         activation: (n, ...).
-        buffer: of its shape and dtype; is overwritten.
+        room: memory for as many rows.
 
     Returns:
         The mean, (1, ...), and the distances, (n,) float64 (float32 on MPS).
 
     Example:
-        >>> block_mean_and_distance(torch.tensor([[0.0], [2.0]]), buffer=torch.empty(2, 1))
+        >>> block_mean_and_distance(torch.tensor([[0.0], [2.0]]), room=Room(torch.empty(2, 1)))
         (tensor([[1.]]), tensor([1., 1.], dtype=torch.float64))
     """
     first = activation[:1]
-    shift = torch.sub(activation, first, out=buffer).mean(0, keepdim=True)
-    return first + shift, squared_distance(buffer, shift, out=buffer)
+    moved = room.rows[: len(activation)]
+    shift = torch.sub(activation, first, out=moved).mean(0, keepdim=True)
+    return first + shift, squared_distance(moved, shift, room=room)
 
 
 def mean_with_error(values: Tensor) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank import View
 from kornia_lightning_probe.findings import Findings
-from kornia_lightning_probe.functional import upcast
+from kornia_lightning_probe.functional import sum_of_squares, upcast
 from kornia_lightning_probe.gathering import MOST_GATHERED_BYTES, Gathered
 from kornia_lightning_probe.images import Block
 from kornia_lightning_probe.metrics import (
@@ -21,16 +21,21 @@ from kornia_lightning_probe.metrics import (
     CleanBlock,
     Ledger,
     MeanOfBlocks,
+    Movements,
     ProbeMetric,
     Readout,
     Scratch,
     Site,
+    Temporaries,
     mask_non_finite,
     readouts_of,
     split_by_views,
 )
 from kornia_lightning_probe.result import MetricTable
-from kornia_lightning_probe.schedule import Segment
+from kornia_lightning_probe.schedule import Segment, slices
+
+# Of so many numbers movements are computed together.
+_MOST_TOGETHER = 2**17
 
 Clean = dict[str, list[CleanBlock]]
 # By layer what a metric has measured there, and which rows had finite clean activations; None: all of them.
@@ -62,7 +67,7 @@ class Reading:
         """Tensors such as those in which what is kept waits for that of other views; none where nothing is kept."""
         clean = self.clean.activation
         if self.readout.distances:
-            return [clean.new_empty(clean.shape[:1])] * len(self.readout.distances)
+            return [clean.new_empty(len(clean), self.clean.room.num_pieces)] * len(self.readout.distances)
         return [clean] if self.readout.whole else []
 
     def keep(self, activation: Tensor, rows: slice, slots: Sequence[Tensor]) -> None:
@@ -79,7 +84,7 @@ class Reading:
             )
         if self.readout.distances:
             for name, slot in zip(self.readout.distances, slots, strict=True):
-                self.clean.write_distance(name, activation, rows, out=slot)
+                self.clean.write_norms(name, activation, rows, out=slot)
         else:
             self.readout.put(activation, slots[0])
 
@@ -127,7 +132,7 @@ class Measuring:
         self._ledger = next((metric for metric in ledgers if metric.representation == "activation"), Ledger())
         self._findings = findings
         self._centres: dict[str, list[Centre]] = {}
-        self._scratch = Scratch()
+        self._temporaries = Temporaries()
         self._rows: dict[_Where, _Rows] = {}
         self._rooms: dict[tuple[tuple[str, int], int], Scratch] = {}
 
@@ -183,7 +188,9 @@ class Measuring:
                 for readout, centre in zip(readouts, centres, strict=True):
                     if readout.site not in entries:
                         taken = readout.take(activations[name])
-                        entries[readout.site] = CleanBlock(taken, centre=centre, owned=True, scratch=self._scratch)
+                        entries[readout.site] = CleanBlock(
+                            taken, centre=centre, owned=True, temporaries=self._temporaries
+                        )
                 clean[name] = [entries[readout.site] for readout in readouts]
         mask_non_finite(entry for entries in clean.values() for entry in entries)
         return clean
@@ -232,16 +239,20 @@ class Measuring:
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
         readings = {reading.key: reading for layer in views.readings.values() for reading in layer}
-        for key, first, kept in views.gathered.emptied():
-            reading = readings[key]
+        gathered = [(readings[key], first, kept) for key, first, kept in views.gathered.emptied()]
+        for reading, _, kept in gathered:
+            reading.readout.settle(kept[0])
+        movements = _movements_together(gathered)
+        for reading, first, kept in gathered:
             whole = Segment(first, slice(0, len(views.block)))
             common, rows = self._told(views, whole, len(kept[0]))
+            augmented = kept[0].flatten(0, 1)
             if reading.readout.distances:
-                known = [distance.flatten().to(reading.clean.squared_deviation) for distance in kept]
+                known = [sum_of_squares(norms).flatten() for norms in kept]
                 common |= zip(reading.readout.distances, known, strict=True)
-                _feed(reading, kept[0].new_empty(0), common, rows)
-            else:
-                _feed(reading, reading.readout.settle(kept[0]).flatten(0, 1), common, rows)
+                augmented = augmented.new_empty(0)
+            common["movements"] = movements.get((reading.key, first))
+            _feed(reading, augmented, common, rows)
         self.write()
 
     def write(self) -> None:
@@ -284,7 +295,7 @@ class Measuring:
             "matrix": None if matrix is None else matrix[rows],
             "through": None if through is None else through[rows],
             "image_size": tuple(block.images[0].shape[-2:]),
-            "scratch": self._scratch,
+            "temporaries": self._temporaries,
         }
         return common, self._rows.setdefault(((first, first + num_views), ids), {})
 
@@ -295,6 +306,23 @@ class Measuring:
         return MetricTable(
             metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
         )
+
+
+def _movements_together(
+    gathered: Iterable[tuple[Reading, int, Sequence[Tensor]]],
+) -> dict[tuple[tuple[str, int], int], tuple[Movements, int]]:
+    """By a pooled reading's key and first view, the movements of the layers of its width, and its place among them."""
+    alike: dict[Hashable, list[tuple[Reading, int, Tensor]]] = {}
+    for reading, first, (pooled, *_) in gathered:
+        if reading.readout.site.representation == "pooled":
+            alike.setdefault((pooled.shape, pooled.dtype, pooled.device), []).append((reading, first, pooled))
+    found = {}
+    for layers in alike.values():
+        # Their temporaries should stay in a processor's cache.
+        for part in slices(len(layers), max(1, _MOST_TOGETHER // max(1, layers[0][2].numel()))):
+            movements = Movements([reading.clean for reading, *_ in layers[part]], [rows for *_, rows in layers[part]])
+            found |= {(reading.key, first): (movements, n) for n, (reading, first, _) in enumerate(layers[part])}
+    return found
 
 
 def _feed(reading: Reading, augmented: Tensor, common: Mapping[str, Any], rows: _Rows) -> None:

@@ -12,7 +12,7 @@ from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric, sum_over_ranks
 from kornia_lightning_probe.metrics.channels import ChannelDominance, MedianSensitivity
-from kornia_lightning_probe.metrics.clean import Centre, CleanBlock, MeanOfBlocks, Scratch, mask_non_finite
+from kornia_lightning_probe.metrics.clean import Centre, CleanBlock, MeanOfBlocks, Scratch, Temporaries, mask_non_finite
 from kornia_lightning_probe.metrics.cosine import CentredCosine
 from kornia_lightning_probe.metrics.equivariance import (
     EquivarianceError,
@@ -22,6 +22,7 @@ from kornia_lightning_probe.metrics.equivariance import (
 )
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.ledger import Ledger
+from kornia_lightning_probe.metrics.movement import Movements
 from kornia_lightning_probe.metrics.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
 from kornia_lightning_probe.metrics.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
 from kornia_lightning_probe.metrics.readouts import Readout, readouts_of, split_by_views
@@ -50,6 +51,7 @@ __all__ = [
     "MeanOfBlocks",
     "MedianSensitivity",
     "MetricLike",
+    "Movements",
     "PixelFlipRate",
     "PooledSensitivity",
     "ProbeMetric",
@@ -61,6 +63,7 @@ __all__ = [
     "Site",
     "Spread",
     "SpreadRatio",
+    "Temporaries",
     "mask_non_finite",
     "mean_with_error",
     "readouts_of",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import piece_of, squared_distance, upcast
-from kornia_lightning_probe.metrics.clean import CleanBlock, Memory, Scratch, mask_non_finite
+from kornia_lightning_probe.functional import squared_distance, upcast
+from kornia_lightning_probe.metrics.clean import CleanBlock, Memory, Temporaries, mask_non_finite
+from kornia_lightning_probe.metrics.movement import Movement, Movements
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class About(Memory):
         matrix: (B, 3, 3) source-to-destination pixel matrices of the view, on the CPU, or None where it has none.
         through: of a chain, the same after each step but the last, (B, K, 3, 3), or None.
         image_size: height and width of the model's input in pixels, or None.
+        temporaries: memory for temporaries.
+        movements: of pooled features, the movements of several layers, and which of these this is; None: its own alone.
     """
 
     augmented: Tensor
@@ -75,7 +77,8 @@ class About(Memory):
     matrix: Tensor | None = None
     through: Tensor | None = None
     image_size: tuple[int, int] | None = None
-    scratch: Scratch = field(default_factory=Scratch, repr=False)
+    temporaries: Temporaries = field(default_factory=Temporaries, repr=False)
+    movements: tuple[Movements, int] | None = None
 
     @classmethod
     def of(
@@ -129,14 +132,14 @@ class About(Memory):
         )
 
     @classmethod
-    def sharing(cls, common: Mapping[str, Any], *, augmented: Tensor, block: CleanBlock, site: Site) -> About:
+    def sharing(cls, common: Mapping[str, Any], **own: Any) -> About:
         """The record for one layer, where the fields in ``common`` are those of all layers of a forward pass.
 
         A frozen dataclass sets its fields one by one through ``object.__setattr__``; this runs for every layer and view
         and takes them all at once.
         """
         about = object.__new__(cls)
-        about.__dict__.update(common, augmented=augmented, block=block, site=site)
+        about.__dict__.update(common, **own)
         return about
 
     @property
@@ -179,17 +182,10 @@ class About(Memory):
         return x.view(self.num_views, -1, *x.shape[1:])
 
     @cached_property
-    def movement(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of pooled features, ``b - a`` as (views, images, C) float64, which are finite, and their squared lengths.
-
-        The last two are (views, images). Rows that are not finite are zero, and their lengths NaN.
-        """
-        shift = (self.by_view(self.augmented) - self.clean_rows).flatten(2).to(self.block.squared_deviation)
-        squared_length = torch.linalg.vector_norm(shift, dim=2).square()
-        # A squared length is finite where all of its terms are, which were float32.
-        finite = self._rows_of(self.block.valid) & squared_length.isfinite()
-        shift.masked_fill_(~finite.unsqueeze(2), 0.0)
-        return shift, finite, torch.where(finite, squared_length, torch.nan)
+    def movement(self) -> Movement:
+        """Of pooled features, how they move."""
+        movements, layer = self.movements or (Movements([self.block], [self.by_view(self.augmented)]), 0)
+        return movements[layer]
 
     def each_view(self, x: Tensor) -> Tensor:
         """From one row for each image, (n, ...), to one for each image and view, (B, ...)."""
@@ -209,10 +205,10 @@ class About(Memory):
     def squared_distance(self) -> Tensor:
         """``d_i = |b_i - a_i|^2``, (B,)."""
         if self.site.representation == "pooled":
-            return self.movement[2].flatten()
-        return squared_distance(self.augmented, self.clean_rows, out=self.scratch.like(piece_of(self.augmented)))
+            return self.movement.squared_length.flatten()
+        return squared_distance(self.augmented, self.clean_rows, room=self.temporaries.room(self.augmented))
 
     @cached_property
     def squared_deviation(self) -> Tensor:
         """``g_i = |b_i - m|^2``, (B,)."""
-        return squared_distance(self.augmented, self.block.mean, out=self.scratch.like(piece_of(self.augmented)))
+        return squared_distance(self.augmented, self.block.mean, room=self.temporaries.room(self.augmented))

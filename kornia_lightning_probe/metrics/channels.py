@@ -43,8 +43,8 @@ class ChannelDominance(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's share, for each of its images."""
-        variance = _variance(about)
-        share = torch.where(variance.sum() > 0, variance.max() / variance.sum(), torch.nan)
+        variance = about.block.channel_variance
+        share = variance.max() / variance.sum()
         return {"share": share.expand(len(about.augmented))}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -93,10 +93,8 @@ class MedianSensitivity(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's median, for each of its images."""
-        moved, finite, _ = about.movement
-        change = moved.square().sum(1) / finite.sum(1, keepdim=True)
-        median = _median(ratio_of_roots(change, 2 * _variance(about)))
-        return {"median": torch.where(finite, median.unsqueeze(1), torch.nan).flatten()}
+        median = _median(ratio_of_roots(about.movement.change, 2 * about.block.channel_variance))
+        return {"median": median.unsqueeze(1).where(about.movement.squared_length.isfinite(), torch.nan).flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over the blocks, weighted by their images."""
@@ -106,12 +104,6 @@ class MedianSensitivity(ProbeMetric):
 
 def _has_channels(site: Site) -> bool:
     return site.kind == "layer" and site.shape[-1:] >= (FEW,)
-
-
-def _variance(about: About) -> Tensor:
-    # One image beside a reference would divide by zero images, and all channels would seem to stand still.
-    variance = about.block.channel_variance
-    return torch.where(variance.isfinite(), variance, torch.nan)
 
 
 def _median(values: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import (
+    Room,
     block_mean,
     block_mean_and_distance,
     piece_of,
     squared_distance,
     squared_norm,
     upcast,
-    write_squared_distance,
 )
 
 _T = TypeVar("_T")
@@ -64,7 +64,7 @@ class MeanOfBlocks:
 
 
 class Scratch:
-    """One buffer that is used again for every temporary of an activation's size."""
+    """One buffer that is used again for every temporary of a kind."""
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0)
@@ -85,6 +85,28 @@ class Scratch:
     def rows(self, number: int, x: Tensor) -> Tensor:
         """So many tensors such as ``x`` in a row, (number, ...), with arbitrary content."""
         return self.like(x.unsqueeze(0).expand(number, *x.shape))
+
+
+class Temporaries:
+    """Memory for temporaries of an activation's size: a buffer for each shape of an image's activation.
+
+    One for all would be smaller, and slower: what a core writes now is what another one has in its cache, since their
+    shares begin elsewhere in every shape.
+    """
+
+    def __init__(self) -> None:
+        self._scratches: dict[Hashable, Scratch] = {}
+
+    def like(self, x: Tensor) -> Tensor:
+        """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
+        kind = (x.shape[1:], x.dtype, x.device)
+        if kind not in self._scratches:
+            self._scratches[kind] = Scratch()
+        return self._scratches[kind].like(x)
+
+    def room(self, x: Tensor) -> Room:
+        """Memory for differences of some of ``x``'s rows."""
+        return Room(self.like(piece_of(x)))
 
 
 class Memory:
@@ -111,7 +133,7 @@ class CleanBlock(Memory):
         activation: (n, ...), copied unless ``owned``.
         centre: mean and deviation from reference images, instead of the block's own.
         owned: whether the tensor may be kept and written to.
-        scratch: a buffer for temporaries.
+        temporaries: memory that other blocks and layers use as well.
 
     Attributes:
         activation: (n, ...), float32 or float64.
@@ -127,30 +149,35 @@ class CleanBlock(Memory):
         *,
         centre: Centre | None = None,
         owned: bool = False,
-        scratch: Scratch | None = None,
+        temporaries: Temporaries | None = None,
     ) -> None:
         wide = upcast(activation)
         self.activation = wide if owned or wide is not activation else activation.clone()
-        self.scratch = Scratch() if scratch is None else scratch
+        self._temporaries = Temporaries() if temporaries is None else temporaries
         self._centre = centre
         self.mean, self.squared_deviation = self._centred_on_mean(self.activation)
         self.valid = self.squared_deviation.isfinite()
         self.num_valid = self.activation.shape[0]
 
-    def write_distance(self, name: str, augmented: Tensor, rows: slice, *, out: Tensor) -> None:
-        """Write what About calls ``name`` for augmented activations, inside of a forward pass.
+    @cached_property
+    def room(self) -> Room:
+        """Memory for differences to these activations."""
+        return self._temporaries.room(self.activation)
+
+    def write_norms(self, name: str, augmented: Tensor, rows: slice, *, out: Tensor) -> None:
+        """Write the norms that make what About calls ``name`` for augmented activations, inside of a forward pass.
 
         Args:
             name: "squared_distance" or "squared_deviation".
             augmented: (B, ...), float32 or float64.
             rows: which of the block's n rows the B are.
-            out: (B,), of the dtype of ``augmented``.
+            out: (B, pieces), of the dtype of ``augmented``; see :meth:`Room.write_norms`.
         """
         if name == "squared_deviation":
             other = self.mean
         else:
-            other = self.activation if len(augmented) == len(self.activation) else self.activation[rows]
-        write_squared_distance(augmented, other, buffer=self.scratch.like(piece_of(augmented)), out=out)
+            other = self.activation if augmented.shape[0] == self.activation.shape[0] else self.activation[rows]
+        self.room.write_norms(augmented, other, out=out)
 
     def mask_non_finite(self) -> None:
         """Leave out images with a non-finite activation: zero here, not in the mean, their deviation NaN.
@@ -184,12 +211,13 @@ class CleanBlock(Memory):
         centred = self.centred
         if self.num_valid < len(centred):
             centred = torch.where(self.valid.unsqueeze(1), centred, 0.0)
-        return centred.square().sum(0) / float(self.num_valid - 1)
+        # Of a single image beside zero images, all channels would seem to stand still.
+        return centred.square().sum(0).to(self.squared_deviation) / (self.num_valid - 1 if self.num_valid > 1 else math.nan)
 
     @cached_property
     def centred(self) -> Tensor:
-        """Of pooled features, ``a_i - m`` as (n, C) float64."""
-        return (self.activation - self.mean).flatten(1).to(self.squared_deviation)
+        """Of pooled features, ``a_i - m`` as (n, C)."""
+        return (self.activation - self.mean).flatten(1)
 
     @cached_property
     def squared_length(self) -> Tensor:
@@ -199,9 +227,9 @@ class CleanBlock(Memory):
     def _centred_on_mean(self, activation: Tensor) -> tuple[Tensor, Tensor]:
         """The mean, or the reference's, and each image's squared distance from it."""
         if self._centre is None and piece_of(activation) is activation and not activation.requires_grad:
-            return block_mean_and_distance(activation, buffer=self.scratch.like(activation))
+            return block_mean_and_distance(activation, room=self._temporaries.room(activation))
         mean = block_mean(activation) if self._centre is None else self._centre.mean
-        return mean, squared_distance(activation, mean, out=self.scratch.like(piece_of(activation)))
+        return mean, squared_distance(activation, mean, room=self._temporaries.room(activation))
 
     def _masked(self, scalars: Tensor) -> Tensor:
         return scalars if self.num_valid == scalars.shape[0] else torch.where(self.valid, scalars, torch.nan)

@@ -86,7 +86,7 @@ class CarriedMap:
 
     def __init__(self, about: About, grid: GridWarp) -> None:
         self.clean, self.augmented, self.grid = as_map(about.clean), as_map(about.augmented), grid
-        self._block, self._rows, self._scratch = about.block, about.rows, about.scratch
+        self._block, self._rows, self._temporaries = about.block, about.rows, about.temporaries
         self._last: tuple[slice, Tensor] | None = None
 
     @cached_property
@@ -126,7 +126,7 @@ class CarriedMap:
     def _by_pieces(self, mask: Tensor, maps: Callable[[slice], Tensor], others: Tensor) -> Tensor:
         def distance(piece: slice) -> Tensor:
             other = others[piece]
-            return masked_squared_distance(maps(piece), other, mask[piece], buffer=self._scratch.like(other))
+            return masked_squared_distance(maps(piece), other, mask[piece], buffer=self._temporaries.like(other))
 
         # No second copy of the whole activation is held, and a piece is still in the cache when it is read again.
         step = len(piece_of(self.clean))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional import mean_with_error, root_of_mean, sensitivity, shared_part
@@ -98,13 +97,7 @@ class SpreadRatio(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's :math:`e_i` without and with the augmentation."""
-        moved, finite, _ = about.movement
-        count = finite.sum(1, keepdim=True)
-        centred = (moved + about.block.centred[about.rows]).mul_(finite.unsqueeze(2))
-        centred.sub_(centred.sum(1, keepdim=True) / count.unsqueeze(2))
-        after = torch.linalg.vector_norm(centred, dim=2).square() * count / (count - 1)
-        known = finite & (count > 1)
-        return {"before": about.deviation, "after": torch.where(known, after, torch.nan).flatten()}
+        return {"before": about.deviation, "after": about.movement.deviation.flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The root of the ratio of means: sensitivity's form without its factor of two."""
@@ -140,13 +133,7 @@ class SharedShift(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's mean product with the movement of the block's other images, and its squared movement."""
-        moved, finite, total = about.movement
-        count = finite.sum(1, keepdim=True)
-        others = ((moved * moved.sum(1, keepdim=True)).sum(2) - total) / (count - 1)
-        return {
-            "shared": torch.where(count > 1, others, torch.nan).flatten(),
-            "total": total.flatten(),
-        }
+        return {"shared": about.movement.shared.flatten(), "total": about.movement.squared_length.flatten()}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The ratio of means and its standard error."""

@@ -60,9 +60,10 @@ class Readout:
         else:
             out.copy_(part)
 
-    def settle(self, rows: Tensor) -> Tensor:
-        """Make what :meth:`put` has written, under one view or many, into what :meth:`take` gives."""
-        return rows.div_(self.cells) if self.over else rows
+    def settle(self, rows: Tensor) -> None:
+        """Make what :meth:`put` has written, under one view or many, into what :meth:`take` gives, in place."""
+        if self.over:
+            rows.div_(self.cells)
 
 
 def readouts_of(site: Site) -> Iterator[Readout]:
