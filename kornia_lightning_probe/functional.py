@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 # A float32 norm over more terms than this loses digits; longer rows are cut into pieces, which are added in float64.
-_PIECE = 4096
+_PIECE = 1024
 # A width that can't be cut into pieces of one length, at least this, has a rest.
-_SHORT_PIECE = 512
+_SHORT_PIECE = 256
 # What torch calls a loss that isn't added up.
 _ELEMENTWISE = 0
 # Elements of a temporary that is written and read back at once: 4 MB of float32.
@@ -56,7 +55,8 @@ def squared_norm(x: Tensor) -> Tensor:
 
 def sum_of_squares(norms: Tensor) -> Tensor:
     """From the norms of a row's pieces, (..., pieces), to the row's squared norm, (...) float64 (float32 on MPS)."""
-    return norms.to(accumulation_dtype(norms.device)).square().sum(-1)
+    total: Tensor = torch.linalg.vector_norm(norms, dim=-1, dtype=accumulation_dtype(norms.device))
+    return total.square()
 
 
 def all_finite(x: Tensor) -> bool:
@@ -106,26 +106,22 @@ class Room:
             out: (B, num_pieces), of the same dtype.
         """
         count, size, others = x.shape[0], self.rows.shape[0], y.shape[0]
-        if count <= size:
-            self._subtract(x, y, self.rows if count == size else self.rows[:count])
-            start = 0
-            for piece in self._pieces:
-                stop = start + piece.shape[1]
-                into = out if stop - start == out.shape[1] else out[:, start:stop]
-                torch.linalg.vector_norm(piece if count == size else piece[:count], dim=2, out=into)
-                start = stop
+        if count > size:
+            step = others if 1 < others < count else size
+            for first in range(0, count, step):
+                part = slice(first, first + step)
+                self.write_norms(x[part], y[part] if others == count else y, out=out[part])
             return
-        step = others if 1 < others < count else size
-        for first in range(0, count, step):
-            part = slice(first, first + step)
-            self.write_norms(x[part], y[part] if others == count else y, out=out[part])
-
-    @staticmethod
-    def _subtract(x: Tensor, y: Tensor, into: Tensor) -> None:
-        if y.shape[0] in (1, x.shape[0]):
+        into, pieces = self.rows, self._pieces
+        if count < size:
+            into, pieces = into[:count], [piece[:count] for piece in pieces]
+        if others in (1, count):
             torch.sub(x, y, out=into)
         else:
-            torch.sub(_groups(x, y.shape[0]), y, out=_groups(into, y.shape[0]))
+            torch.sub(_groups(x, others), y, out=_groups(into, others))
+        norms = (out,) if len(pieces) == 1 else torch.split(out, [piece.shape[1] for piece in pieces], 1)
+        for piece, slot in zip(pieces, norms, strict=True):
+            torch.linalg.vector_norm(piece, dim=2, out=slot)
 
 
 def squared_distance(x: Tensor, y: Tensor, *, room: Room | None = None) -> Tensor:
@@ -173,17 +169,17 @@ def _pieces(rows: Tensor) -> list[Tensor]:
     length = _piece_length(width)
     whole = width // length * length
     if whole == width:
-        return [rows.view(count, -1, length)]
-    return [rows[:, :whole].view(count, -1, length), rows[:, whole:].unsqueeze(1)]
+        number = max(1, width // length)
+        return [rows.view(count, number, width // number)]
+    return [rows[:, :whole].view(count, whole // length, length), rows[:, whole:].unsqueeze(1)]
 
 
-@lru_cache(maxsize=1024)
 def _piece_length(width: int) -> int:
-    """Such that pieces are of one length where that is possible without making them short."""
+    """Such that all pieces are of one length where that does not make them short."""
     if width <= _PIECE:
         return max(1, width)
-    even = next(length for length in range(_PIECE, 0, -1) if width % length == 0)
-    return even if even >= _SHORT_PIECE else _PIECE
+    counts = range(-(-width // _PIECE), width // _SHORT_PIECE + 1)
+    return next((width // count for count in counts if width % count == 0), _PIECE)
 
 
 def _extent(x: Tensor) -> int:

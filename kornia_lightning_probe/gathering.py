@@ -18,7 +18,7 @@ class Gathered:
     """Slots for what is kept of one block, one for each of the views that are measured at once.
 
     Args:
-        memory: by key, one or more tensors (views, n, ...) with arbitrary content.
+        memory: by a layer's name and a number, one or more tensors (views, n, ...) with arbitrary content.
         enough: of so many views it is full.
 
     Example:
@@ -27,6 +27,7 @@ class Gathered:
         >>> for view in (0, 1):
         ...     (slot,) = gathered.slots(("fc", 0), Segment(view, slice(0, 3)))
         ...     _ = slot.fill_(view)
+        ...     gathered.came("fc", Segment(view, slice(0, 3)))
         >>> gathered.advance(2)
         >>> gathered.is_full
         True
@@ -40,8 +41,8 @@ class Gathered:
             key: list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) for key, tensors in memory.items()
         }
         self._enough = enough
-        # By key and slot, how many of its rows are there.
-        self._filled: dict[_Key, dict[int, int]] = {}
+        # By layer and number of a slot, how many of its rows are there.
+        self._filled: dict[str, dict[int, int]] = {}
         self._first = self._stop = 0
 
     @property
@@ -56,10 +57,14 @@ class Gathered:
     def slots(self, key: _Key, segment: Segment) -> Sequence[Tensor]:
         """Where the rows of a segment are to be written, (rows, ...) each."""
         number, rows = segment.view - self._first, segment.rows
-        filled = self._filled.setdefault(key, {})
-        filled[number] = filled.get(number, 0) + len(segment)
         slots = self._slots[key][number]
-        return slots if rows.stop - rows.start == slots[0].shape[0] else [slot[rows] for slot in slots]
+        return slots if len(segment) == slots[0].shape[0] else [slot[rows] for slot in slots]
+
+    def came(self, layer: str, segment: Segment) -> None:
+        """Say that a layer's slots of a segment are written."""
+        filled = self._filled.setdefault(layer, {})
+        number = segment.view - self._first
+        filled[number] = filled.get(number, 0) + len(segment)
 
     def emptied(self) -> Iterator[tuple[_Key, int, list[Tensor]]]:
         """All that is there: by key the first of some views in a row, and their rows, (views, n, ...) each.
@@ -67,8 +72,8 @@ class Gathered:
         What did not come whole, as of a layer that runs on some images only, is left out. The next view gets the first
         slot again.
         """
-        for key, filled in self._filled.items():
-            tensors = self._memory[key]
+        for key, tensors in self._memory.items():
+            filled = self._filled.get(key[0], {})
             whole = [number for number in sorted(filled) if filled[number] == tensors[0].shape[1]]
             starts = [number for number in whole if number - 1 not in whole]
             stops = [number + 1 for number in whole if number + 1 not in whole]

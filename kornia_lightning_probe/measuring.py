@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -70,23 +70,12 @@ class Reading:
             return [clean.new_empty(len(clean), self.clean.room.num_pieces)] * len(self.readout.distances)
         return [clean] if self.readout.whole else []
 
-    def keep(self, activation: Tensor, rows: slice, slots: Sequence[Tensor]) -> None:
-        """Write what is kept of some of the block's rows.
-
-        Raises:
-            ValueError: where an image's activation has not the shape that it had on the clean images.
-        """
-        site = self.readout.site
-        if activation.shape[1:] != (site.shape if site.source is None else site.source):
-            raise ValueError(
-                f"layer {site.name!r} gave {tuple(activation.shape[1:])} for each image under a view, and "
-                f"{site.source or site.shape} without; activations can only be compared at one size: leave it out"
-            )
-        if self.readout.distances:
-            for name, slot in zip(self.readout.distances, slots, strict=True):
-                self.clean.write_norms(name, activation, rows, out=slot)
-        else:
-            self.readout.put(activation, slots[0])
+    def keep(self, rows: slice, slots: Sequence[Tensor]) -> Iterator[Callable[[Tensor], None]]:
+        """What writes that which is kept of some of the block's rows, given their activation."""
+        if not self.readout.distances:
+            yield partial(self.readout.put, out=slots[0])
+        for name, slot in zip(self.readout.distances, slots, strict=False):
+            yield partial(self.clean.room.write_norms, y=self.clean.other(name, rows), out=slot)
 
 
 @dataclass
@@ -128,6 +117,7 @@ class Measuring:
         self.metrics: dict[str, ProbeMetric] = {}
         self.readouts: dict[str, list[Readout]] = {}
         self._given = metrics
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._default_set = default_set
         self._ledger = next((metric for metric in ledgers if metric.representation == "activation"), Ledger())
         self._findings = findings
@@ -138,6 +128,7 @@ class Measuring:
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
         """Give every metric its tables, once the sites are known."""
+        self._shapes = {site.name: site.shape for site in sites}
         readouts = [readout for site in sites for readout in readouts_of(site)]
         extra = [] if any(metric is self._ledger for metric in self._given) else [self._ledger]
         for metric in (*self._given, *extra):
@@ -222,19 +213,34 @@ class Measuring:
     def sink(self, views: Views, segments: Sequence[Segment]) -> Callable[[str, Tensor], None]:
         """What measures a forward pass whose rows are those of ``segments`` behind each other, layer by layer."""
         lengths = [len(segment) for segment in segments]
-        parts = [(segment, *self._told(views, segment)) for segment in segments]
+        # In a hook all memory is cold, so that little should be left to do there.
+        steps = {name: [list(self._steps(views, segment, name)) for segment in segments] for name in views.readings}
 
         def measure(name: str, activation: Tensor) -> None:
+            if activation.shape[1:] != self._shapes[name]:
+                raise ValueError(
+                    f"layer {name!r} gave {tuple(activation.shape[1:])} for each image under a view, and "
+                    f"{self._shapes[name]} without; activations can only be compared at one size: leave it out"
+                )
             wide = upcast(activation)
             pieces = torch.split(wide, lengths) if len(lengths) > 1 else (wide,)
-            for (segment, common, rows), piece in zip(parts, pieces, strict=True):
-                for reading in views.readings[name]:
-                    if reading.templates:
-                        reading.keep(piece, segment.rows, views.gathered.slots(reading.key, segment))
-                    else:
-                        _feed(reading, reading.readout.take(piece), common, rows)
+            for segment, piece, takers in zip(segments, pieces, steps[name], strict=True):
+                for take in takers:
+                    take(piece)
+                views.gathered.came(name, segment)
 
         return measure
+
+    def _steps(self, views: Views, segment: Segment, name: str) -> Iterator[Callable[[Tensor], None]]:
+        """What is done with a layer's activation of a segment, one after the other."""
+        for reading in views.readings[name]:
+            if reading.templates:
+                yield from reading.keep(segment.rows, views.gathered.slots(reading.key, segment))
+            else:
+                yield partial(self._measure_alone, reading, views, segment)
+
+    def _measure_alone(self, reading: Reading, views: Views, segment: Segment, activation: Tensor) -> None:
+        _feed(reading, reading.readout.take(activation), *self._told(views, segment))
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
@@ -316,7 +322,7 @@ def _movements_together(
     for reading, first, (pooled, *_) in gathered:
         if reading.readout.site.representation == "pooled":
             alike.setdefault((pooled.shape, pooled.dtype, pooled.device), []).append((reading, first, pooled))
-    found = {}
+    found: dict[tuple[tuple[str, int], int], tuple[Movements, int]] = {}
     for layers in alike.values():
         # Their temporaries should stay in a processor's cache.
         for part in slices(len(layers), max(1, _MOST_TOGETHER // max(1, layers[0][2].numel()))):

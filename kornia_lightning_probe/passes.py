@@ -227,17 +227,15 @@ class Passes:
             self._findings.leave_out(
                 name, f"its first axis has {activation.shape[0]} entries where {self._expected} images went in"
             )
-        elif self._known is not None and name not in self._known:
+            return
+        if self._known is None:
+            # Held until the next, so that its memory can't become the output's.
+            self._last = self._last if name in (INPUT, OUTPUT) else activation
+        elif name not in self._known:
             self._findings.leave_out(name, "it ran on some images only, and not on the first block")
-        else:
-            self._take(name, activation)
-
-    def _take(self, name: str, activation: Tensor) -> None:
+            return
         if name not in (INPUT, OUTPUT):
             self._dtypes.add(activation.dtype)
-            if self._known is None:
-                # Held until the next, so that its memory can't become the output's.
-                self._last = activation
         # The forward's precision is not that of what is measured.
         kind = activation.device.type
         if torch.is_autocast_enabled(kind) or torch.get_default_dtype() != torch.float32:

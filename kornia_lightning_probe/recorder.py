@@ -113,13 +113,13 @@ class ActivationRecorder:
         name = layer if count == 1 else f"{layer}.call{count}"
         entries = ((name, output),) if isinstance(output, Tensor) else named_entries(name, output)
         for entry_name, entry in entries:
-            reason = _unfit(entry)
-            if reason or not isinstance(entry, Tensor):
-                self.left_out[entry_name] = reason
+            activation = _activation(entry)
+            if isinstance(activation, str):
+                self.left_out[entry_name] = activation
             elif self._receive is not None:
-                self._receive(entry_name, _plain(entry))
+                self._receive(entry_name, activation)
             else:
-                self.activations[entry_name] = _plain(entry).clone()
+                self.activations[entry_name] = activation.clone()
 
 
 def _register(name: str, module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:
@@ -153,22 +153,15 @@ def _children(output: object) -> list[tuple[Any, object]]:
     return [(key, child) for key, child in pairs if child is not None]
 
 
-def _unfit(entry: object) -> str:
-    """Says why `entry` can't be an activation; an empty text says that it can."""
+def _activation(entry: object) -> Tensor | str:
+    """An output's entry as a real, padded tensor without a graph, or a text that says why it is no activation."""
     if not isinstance(entry, Tensor):
         return f"no tensor in the output ({type(entry).__name__})"
-    if not (entry.is_floating_point() or entry.is_complex()):
-        return f"integer tensor ({str(entry.dtype).removeprefix('torch.')})"
-    if entry.ndim == 0:
-        return "scalar tensor (no axis of images)"
-    return ""
-
-
-def _plain(activation: Tensor) -> Tensor:
-    activation = activation.detach()
-    if activation.is_nested:
-        padded: Tensor = torch.nested.to_padded_tensor(activation, 0.0)
-        return padded
+    activation: Tensor = entry.detach() if entry.requires_grad else entry
     if activation.is_complex():
-        return torch.view_as_real(activation.resolve_conj())
-    return activation
+        activation = torch.view_as_real(activation.resolve_conj())
+    elif not activation.is_floating_point():
+        return f"integer tensor ({str(entry.dtype).removeprefix('torch.')})"
+    if activation.is_nested:
+        activation = torch.nested.to_padded_tensor(activation, 0.0)
+    return activation if activation.ndim else "scalar tensor (no axis of images)"

@@ -13,8 +13,10 @@ def gathered(num_views=3, num_rows=4, *, enough=3, tensors=1):
 
 
 def write(room, view, start=0, stop=4):
-    for slot in room.slots(KEY, Segment(view, slice(start, stop))):
+    segment = Segment(view, slice(start, stop))
+    for slot in room.slots(KEY, segment):
         slot.copy_(torch.arange(float(start), stop).unsqueeze(1) + 10 * view)
+    room.came(KEY[0], segment)
     room.advance(view + 1)
 
 
@@ -36,6 +38,15 @@ def test_what_did_not_come_whole_is_left_out_and_splits_the_views():
     write(room, 1, 0, 2)
     write(room, 3)
     assert emptied(room) == [(0, [[0, 1, 2, 3]]), (3, [[30, 31, 32, 33]])]
+
+
+def test_slots_that_nothing_was_written_to_are_left_out():
+    # As of a layer that does not run under the second view.
+    room = gathered(2, enough=2)
+    write(room, 0)
+    assert [slot.shape for slot in room.slots(KEY, Segment(1, slice(0, 4)))] == [(4, 1)]
+    room.advance(2)
+    assert emptied(room) == [(0, [[0, 1, 2, 3]])]
 
 
 def test_views_that_follow_get_the_same_slots_again():

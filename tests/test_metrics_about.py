@@ -5,7 +5,16 @@ import pytest
 import torch
 from activations import LAYER, estimate, measured, normal, pair, prepared
 
-from kornia_lightning_probe.metrics import About, Centre, CleanBlock, LayerSensitivity, RelativeChange, Scratch, Site
+from kornia_lightning_probe.metrics import (
+    About,
+    Centre,
+    CleanBlock,
+    LayerSensitivity,
+    RelativeChange,
+    Scratch,
+    Site,
+    Temporaries,
+)
 from kornia_lightning_probe.metrics.clean import MeanOfBlocks, mask_non_finite
 
 NAN = math.nan
@@ -254,3 +263,10 @@ def test_a_buffer_has_the_shape_and_dtype_asked_for(x):
     scratch.like(torch.empty(4, 4))
     assert scratch.like(x).shape == x.shape
     assert scratch.like(x).dtype == x.dtype
+
+
+def test_each_shape_of_an_image_has_a_buffer_of_its_own():
+    temporaries = Temporaries()
+    large = temporaries.like(torch.empty(4, 5))
+    assert temporaries.like(torch.empty(3, 5)).data_ptr() == large.data_ptr()
+    assert temporaries.like(torch.empty(4, 6)).data_ptr() != large.data_ptr()

@@ -45,7 +45,8 @@ class About(Memory):
 
     Quantities that several metrics need are computed once and kept: :attr:`squared_distance` and
     :attr:`squared_deviation` pass over the activations once each, whoever asks; metrics of one's own share theirs by
-    :meth:`remember`.
+    :meth:`remember`. What does not depend on the view has one row for each of the n images even where there are several
+    views in the B rows: see :meth:`each_view` and :meth:`by_view`.
 
     Args:
         augmented: the augmented activations, (B, ...), float32 or float64; empty for metrics that need ``distances``
@@ -159,23 +160,23 @@ class About(Memory):
 
     @property
     def valid(self) -> Tensor:
-        """Which of the B images have finite clean activations, (B,) bool."""
-        return self._of_these(self.block.valid)
+        """Which of these images have finite clean activations, (n,) bool."""
+        return self._rows_of(self.block.valid)
 
     @property
     def deviation(self) -> Tensor:
-        """``e_i`` of the B images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
-        return self._of_these(self.block.deviation)
+        """``e_i`` of these images, (n,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
+        return self._rows_of(self.block.deviation)
 
     @property
     def clean_squared_deviation(self) -> Tensor:
-        """``|a_i - m|^2`` of the B images, (B,)."""
-        return self._of_these(self.block.squared_deviation)
+        """``|a_i - m|^2`` of these images, (n,)."""
+        return self._rows_of(self.block.squared_deviation)
 
     @property
     def clean_squared_length(self) -> Tensor:
-        """``|a_i|^2`` of the B images, (B,)."""
-        return self._of_these(self.block.squared_length)
+        """``|a_i|^2`` of these images, (n,)."""
+        return self._rows_of(self.block.squared_length)
 
     def by_view(self, x: Tensor) -> Tensor:
         """The rows of each view apart: from (B, ...) to (views, images, ...)."""
@@ -190,12 +191,6 @@ class About(Memory):
     def each_view(self, x: Tensor) -> Tensor:
         """From one row for each image, (n, ...), to one for each image and view, (B, ...)."""
         return x if self.num_views == 1 else x.repeat(self.num_views, *[1] * (x.ndim - 1))
-
-    def _of_these(self, x: Tensor) -> Tensor:
-        """Of scalars that are known for the block's n images, those of the B rows."""
-        if self.num_views == 1:
-            return self._rows_of(x)
-        return self.remember(("each view", id(x)), lambda: self.each_view(self._rows_of(x)))
 
     def _rows_of(self, x: Tensor) -> Tensor:
         # A tensor's len() goes through Python, its shape does not; this runs for every layer and view.

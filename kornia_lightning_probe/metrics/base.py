@@ -119,8 +119,8 @@ class ProbeMetric(Metric):
             about: what else is known: distances already computed, the block's mean, labels, matrices.
 
         Returns:
-            For each of :attr:`statistics` a tensor (B,); or an empty mapping where the view does not concern this
-            metric, which leaves the cells unfilled.
+            For each of :attr:`statistics` a tensor (B,), or (n,) where it is the same under every view; or an empty
+            mapping where the view does not concern this metric, which leaves the cells unfilled.
         """
 
     @abstractmethod
@@ -250,29 +250,34 @@ class ProbeMetric(Metric):
             measured: by layer; a layer whose mapping is empty stays unfilled.
             views: the views' rows in the tables, (start, stop); those of one view stand before those of the next.
             ids: the images' rows, (start, stop).
-            valid: which rows had finite clean activations, (B,), or (layer, B) where layers differ; None: all of them.
+            valid: which images had finite clean activations, (n,), or (layer, n) where layers differ; None: all.
 
         Raises:
             ValueError: where statistics or shapes are not those declared, or a layer is not in the tables.
         """
-        for values in measured.values():
-            if not isinstance(values, Mapping):
+        for layer in measured.values():
+            if not isinstance(layer, Mapping):
                 raise TypeError(
-                    f"{type(self).__name__}.measure returned a {type(values).__name__}, expected a dict with a tensor "
+                    f"{type(self).__name__}.measure returned a {type(layer).__name__}, expected a dict with a tensor "
                     f"(B,), one scalar per image, for each of {list(self.statistics)}"
                 )
-        measured = {layer: values for layer, values in measured.items() if values}
+        measured = {name: layer for name, layer in measured.items() if layer}
         if not measured:
             return
         where = (slice(*views), self._select(list(measured)), slice(*ids))
-        count = (views[1] - views[0]) * (ids[1] - ids[0])
-        flat = [value for values in measured.values() for value in self._checked(values, count)]
-        # NaN marks a cell that was measured and has no value.
-        rows = torch.stack(flat).to(self.table).view(len(measured), len(self.statistics), count)
-        if valid is not None:
-            rows = torch.where(valid.view(-1, 1, count), rows, torch.nan)
-        by_view = rows.view(len(measured), len(self.statistics), views[1] - views[0], ids[1] - ids[0])
-        self.table[:, *where] = by_view.permute(1, 2, 0, 3)
+        num_images = ids[1] - ids[0]
+        every = num_images * (views[1] - views[0])
+        for layer in measured.values():
+            self._check(layer, num_images, every)
+        for number, statistic in enumerate(self.statistics):
+            values = [layer[statistic] for layer in measured.values()]
+            if len({value.shape for value in values}) > 1:
+                values = [value.repeat(every // len(value)) for value in values]
+            rows = torch.stack(values).view(len(values), -1, num_images)
+            # NaN marks a cell that was measured and has no value.
+            if valid is not None:
+                rows = torch.where(valid.view(-1, 1, num_images), rows, torch.nan)
+            self.table[number, *where] = rows.transpose(0, 1).to(self.table.dtype)
         self.filled[where] += 1
 
     def compute(self) -> Estimate:
@@ -337,14 +342,14 @@ class ProbeMetric(Metric):
         self._computed = None
         self._update_count += 1
 
-    def _checked(self, values: Mapping[str, Tensor], count: int) -> list[Tensor]:
+    def _check(self, values: Mapping[str, Tensor], num_images: int, every: int) -> None:
         if len(values) == len(self.statistics) and all(
-            getattr(values.get(name), "shape", None) == (count,) for name in self.statistics
+            getattr(values.get(name), "shape", None) in ((every,), (num_images,)) for name in self.statistics
         ):
-            return [values[name] for name in self.statistics]
+            return
         came = {key: tuple(getattr(value, "shape", ())) for key, value in values.items()}
         raise ValueError(
-            f"{type(self).__name__}.measure returned {came}, expected a tensor of shape ({count},), one scalar per "
+            f"{type(self).__name__}.measure returned {came}, expected a tensor of shape ({every},), one scalar per "
             f"image, for each of {list(self.statistics)}"
         )
 

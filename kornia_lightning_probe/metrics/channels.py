@@ -45,7 +45,7 @@ class ChannelDominance(ProbeMetric):
         """The block's share, for each of its images."""
         variance = about.block.channel_variance
         share = variance.max() / variance.sum()
-        return {"share": share.expand(len(about.augmented))}
+        return {"share": share.expand(len(about.valid))}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over the blocks, weighted by their images."""

@@ -164,20 +164,17 @@ class CleanBlock(Memory):
         """Memory for differences to these activations."""
         return self._temporaries.room(self.activation)
 
-    def write_norms(self, name: str, augmented: Tensor, rows: slice, *, out: Tensor) -> None:
-        """Write the norms that make what About calls ``name`` for augmented activations, inside of a forward pass.
+    def other(self, name: str, rows: slice) -> Tensor:
+        """What augmented activations of some of the rows are subtracted from, to give what About calls ``name``.
 
         Args:
             name: "squared_distance" or "squared_deviation".
-            augmented: (B, ...), float32 or float64.
-            rows: which of the block's n rows the B are.
-            out: (B, pieces), of the dtype of ``augmented``; see :meth:`Room.write_norms`.
+            rows: of the block's n.
+
+        Returns:
+            (B, ...) or (1, ...).
         """
-        if name == "squared_deviation":
-            other = self.mean
-        else:
-            other = self.activation if augmented.shape[0] == self.activation.shape[0] else self.activation[rows]
-        self.room.write_norms(augmented, other, out=out)
+        return self.mean if name == "squared_deviation" else self.activation[rows]
 
     def mask_non_finite(self) -> None:
         """Leave out images with a non-finite activation: zero here, not in the mean, their deviation NaN.
@@ -212,7 +209,9 @@ class CleanBlock(Memory):
         if self.num_valid < len(centred):
             centred = torch.where(self.valid.unsqueeze(1), centred, 0.0)
         # Of a single image beside zero images, all channels would seem to stand still.
-        return centred.square().sum(0).to(self.squared_deviation) / (self.num_valid - 1 if self.num_valid > 1 else math.nan)
+        return centred.square().sum(0).to(self.squared_deviation) / (
+            self.num_valid - 1 if self.num_valid > 1 else math.nan
+        )
 
     @cached_property
     def centred(self) -> Tensor:

@@ -76,7 +76,7 @@ class Movements:
                 entries.masked_fill_(~finite.unsqueeze(3), 0.0)
             squared_length = torch.where(finite, squared_length, torch.nan)
         total = moved.sum(2, keepdim=True)
-        shared = ((moved @ total.mT).squeeze(3).to(wide) - squared_length) / others
+        shared = ((moved * total).sum(3).to(wide) - squared_length) / others
         change = squares.sum(2).to(wide) / count
         centred = moved.add_(centred)
         if not is_known:

@@ -35,7 +35,7 @@ class RelativeChange(ProbeMetric):
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's relative change."""
-        return {"change": ratio_of_roots(about.squared_distance, about.clean_squared_length)}
+        return {"change": ratio_of_roots(about.squared_distance, about.each_view(about.clean_squared_length))}
 
     def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean over images and its standard error."""
