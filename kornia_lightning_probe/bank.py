@@ -238,7 +238,9 @@ class AugmentationBank:
         with _plain_float32(images.device):
             return self.pixels.to_unit(images)
 
-    def draw(self, view: View, entries: Sequence[Tensor], units: Sequence[Tensor], *, block: int) -> Augmented:
+    def draw(
+        self, view: View, entries: Sequence[Tensor], units: Sequence[Tensor], *, block: int, changes: bool = False
+    ) -> Augmented:
         """As `augment`, for a caller that applies many views to the same images.
 
         Args:
@@ -246,12 +248,13 @@ class AugmentationBank:
             entries: the images, entry by entry.
             units: what `to_unit` gives for each; they come back as they were.
             block: the number of the block that these images are.
+            changes: whether it is known that the view changes images, so that nobody has to look.
 
         Returns:
             As `augment`; the random streams are left as the view leaves them.
         """
         seed = stable_seed(self.seed, view.augmentation, block)
-        done = [self._augment_entry(view, *pair, seed) for pair in zip(entries, units, strict=True)]
+        done = [self._augment_entry(view, *pair, seed, changes) for pair in zip(entries, units, strict=True)]
         return Augmented(
             images=tuple(augmented for augmented, *_ in done),
             changed=any(changed for _, changed, *_ in done),
@@ -260,7 +263,7 @@ class AugmentationBank:
         )
 
     def _augment_entry(
-        self, view: View, images: Tensor, unit: Tensor, seed: int
+        self, view: View, images: Tensor, unit: Tensor, seed: int, changes: bool
     ) -> tuple[Tensor, bool, Tensor | None, Tensor | None]:
         with _plain_float32(images.device):
             reseed(seed, device=images.device)
@@ -276,7 +279,7 @@ class AugmentationBank:
                 augmented = augmented.clone()
             if unit._version != version:
                 unit.copy_(self.pixels.to_unit(images))
-            changed = augmented.shape != unit.shape or _differ(augmented[:1], unit[:1]) or _differ(augmented, unit)
+            changed = changes or augmented.shape != unit.shape or _differ(augmented, unit)
             images_again = self.pixels.from_unit(augmented, dtype=images.dtype)
             return images_again, changed, *recorder.matrices(len(images))
 

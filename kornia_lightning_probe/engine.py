@@ -86,7 +86,7 @@ class _Probe:
         self.plan, self.device = plan, subject.device
         self.findings = Findings()
         self.measuring = Measuring(plan.metrics, self.findings, default_set=plan.default_set)
-        # How often each view changed a pixel, had no matrix, and moved pixels.
+        # In how many blocks each view changed a pixel, had no matrix, moved pixels; where it did, nobody looks again.
         self.seen = [[0, 0, 0] for _ in plan.bank]
         self.calibrates = any(metric.calibrates for metric in plan.metrics)
         deal, world = plan.images.deal, plan.world
@@ -210,15 +210,19 @@ class _Probe:
         inputs = []
         for index in group:
             view, block = views.views[index], views.block
-            augmented = self.plan.bank.draw(view, block.images, units, block=block.index)
+            changed, without_matrix, moved = self.seen[index]
+            augmented = self.plan.bank.draw(view, block.images, units, block=block.index, changes=changed > 0)
             for before, after in zip(block.images, augmented.images, strict=True):
                 if before.shape != after.shape:
                     raise ValueError(
                         f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
                         "activations can only be compared at one size: put a Resize back behind it"
                     )
-            for number, fact in enumerate((augmented.changed, augmented.matrix is None, _moves(augmented.matrix))):
-                self.seen[index][number] += fact
+            self.seen[index] = [
+                changed + augmented.changed,
+                without_matrix + (augmented.matrix is None),
+                moved + (moved > 0 or _moves(augmented.matrix)),
+            ]
             views.matrices[index], views.through[index] = augmented.matrix, augmented.through
             inputs.append(block.with_images(augmented.images))
         return join_rows(inputs)

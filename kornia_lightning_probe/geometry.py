@@ -72,14 +72,15 @@ class MatrixRecorder:
         products = self._products(num_images)
         if products is None:
             return None, None
-        return products[-1], torch.stack(products[1:-1], 1) if len(products) > 2 else None
+        return products[-1], torch.stack(products[:-1], 1) if len(products) > 1 else None
 
     def _products(self, num_images: int) -> list[Tensor] | None:
-        """The identity, then the product after each step; on the CPU."""
+        """The product after each step, or the identity where there is none; on the CPU."""
         if self._steps is None or any(matrix.shape[0] not in (1, num_images) for matrix in self._matrices):
             return None
-        products = [torch.eye(3).repeat(num_images, 1, 1)]
-        for matrix in self._matrices:
+        first, *others = self._matrices or [torch.eye(3).unsqueeze(0)]
+        products = [first if first.shape[0] == num_images else first.repeat(num_images, 1, 1)]
+        for matrix in others:
             products.append(matrix @ products[-1])
         return products
 

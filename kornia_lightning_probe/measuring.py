@@ -213,8 +213,12 @@ class Measuring:
     def sink(self, views: Views, segments: Sequence[Segment]) -> Callable[[str, Tensor], None]:
         """What measures a forward pass whose rows are those of ``segments`` behind each other, layer by layer."""
         lengths = [len(segment) for segment in segments]
-        # In a hook all memory is cold, so that little should be left to do there.
-        steps = {name: [list(self._steps(views, segment, name)) for segment in segments] for name in views.readings}
+        told = [self._told(views, segment) for segment in segments]
+        # All memory is cold in a hook, so that little should be left to do there.
+        steps = {
+            name: [list(_steps(views, name, *part)) for part in zip(segments, told, strict=True)]
+            for name in views.readings
+        }
 
         def measure(name: str, activation: Tensor) -> None:
             if activation.shape[1:] != self._shapes[name]:
@@ -230,17 +234,6 @@ class Measuring:
                 views.gathered.came(name, segment)
 
         return measure
-
-    def _steps(self, views: Views, segment: Segment, name: str) -> Iterator[Callable[[Tensor], None]]:
-        """What is done with a layer's activation of a segment, one after the other."""
-        for reading in views.readings[name]:
-            if reading.templates:
-                yield from reading.keep(segment.rows, views.gathered.slots(reading.key, segment))
-            else:
-                yield partial(self._measure_alone, reading, views, segment)
-
-    def _measure_alone(self, reading: Reading, views: Views, segment: Segment, activation: Tensor) -> None:
-        _feed(reading, reading.readout.take(activation), *self._told(views, segment))
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
@@ -312,6 +305,21 @@ class Measuring:
         return MetricTable(
             metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
         )
+
+
+def _steps(
+    views: Views, name: str, segment: Segment, told: tuple[dict[str, Any], _Rows]
+) -> Iterator[Callable[[Tensor], None]]:
+    """What is done with a layer's activation of a segment, one after the other."""
+    for reading in views.readings[name]:
+        if reading.templates:
+            yield from reading.keep(segment.rows, views.gathered.slots(reading.key, segment))
+        else:
+            yield partial(_take_and_feed, reading, *told)
+
+
+def _take_and_feed(reading: Reading, common: Mapping[str, Any], rows: _Rows, activation: Tensor) -> None:
+    _feed(reading, reading.readout.take(activation), common, rows)
 
 
 def _movements_together(

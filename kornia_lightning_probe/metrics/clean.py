@@ -96,6 +96,7 @@ class Temporaries:
 
     def __init__(self) -> None:
         self._scratches: dict[Hashable, Scratch] = {}
+        self._rooms: dict[Hashable, Room] = {}
 
     def like(self, x: Tensor) -> Tensor:
         """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
@@ -106,7 +107,10 @@ class Temporaries:
 
     def room(self, x: Tensor) -> Room:
         """Memory for differences of some of ``x``'s rows."""
-        return Room(self.like(piece_of(x)))
+        key = (x.shape, x.stride(), x.dtype, x.device)
+        if key not in self._rooms:
+            self._rooms[key] = Room(self.like(piece_of(x)))
+        return self._rooms[key]
 
 
 class Memory:
