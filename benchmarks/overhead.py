@@ -1,6 +1,6 @@
 """What a probe costs: `probe_model` against the same augmentations and forward passes without any measuring.
 
-    python benchmarks/overhead.py --rounds 15 --threads 2 --output overhead.json
+    python benchmarks/overhead.py --rounds 3 --processes 5 --threads 2 --output overhead.json
 
 A ResNet-18 layout of width 32 sees 256 images of 3 x 64 x 64 and 8 augmentations. Three arms do that work:
 
@@ -9,8 +9,9 @@ A ResNet-18 layout of width 32 sees 256 images of 3 x 64 x 64 and 8 augmentation
 - ad-hoc: the script that a person would write: hooks that store, one augmentation at a time, then the formula.
 
 Arms alternate within a round, every other round backwards, so that a slow minute of the machine hits all of them; the
-figure is the median over rounds of the time relative to bare in the same round, with quartiles. Before anything is
-timed, the probe's sensitivities are held against a float64 computation of the same formula.
+figure is the median over rounds of the time relative to bare in the same round, with quartiles. Rounds are spread over
+child processes, since where memory and threads happen to lie stays the same within one. Before anything is timed, the
+probe's sensitivities are held against a float64 computation of the same formula.
 
 Extra memory is the peak of an arm minus the peak of bare. On CUDA both are `torch.cuda.max_memory_allocated`. On the
 CPU each arm runs in fresh child processes, and the peak is the kernel's own high-water mark of the resident set
@@ -208,6 +209,22 @@ def time_rounds(work: Workload, arms: list[str], rounds: int) -> dict[str, list[
     return seconds
 
 
+def time_processes(options: argparse.Namespace, arms: list[str]) -> dict[str, list[float]]:
+    """:func:`time_rounds` in child processes one after the other; the rounds of all."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    for _ in range(options.processes):
+        command = ["--time-only", "--rounds", str(options.rounds), "--arms", *arms]
+        for arm, rounds in _ask_child(options, command).items():
+            seconds[arm] += rounds
+    return seconds
+
+
+def _ask_child(options: argparse.Namespace, command: list[str]) -> Any:
+    """What this script prints as JSON when it is run with the same workload and another task."""
+    call = [sys.executable, __file__, *command, *_forwarded(options)]
+    return json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)  # noqa: S603 - this file
+
+
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -252,8 +269,7 @@ def measure_memory(options: argparse.Namespace, arms: list[str]) -> dict[str, An
     source = ""
     for _ in range(options.memory_runs):
         for arm in arms:
-            command = [sys.executable, __file__, "--peak-of", arm, *_forwarded(options)]
-            answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603 - this file
+            answer = _ask_child(options, ["--peak-of", arm])
             peaks[arm].append(answer["peak_mb"])
             source = answer["source"]
     medians = {arm: statistics.median(values) for arm, values in peaks.items()}
@@ -281,6 +297,7 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "device": options.device,
         "images": options.images,
         "rounds": options.rounds,
+        "processes": options.processes,
         "metrics": options.metrics,
         "load_average": os.getloadavg(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -296,7 +313,8 @@ def _cpu_model() -> str:
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="timed rounds, each running every arm once")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds of a process, each running every arm once")
+    parser.add_argument("--processes", type=int, default=5, help="child processes that take so many rounds each")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--images", type=int, default=256, help="the number of probe images")
@@ -307,6 +325,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="write all figures there as JSON")
     parser.add_argument("--peak-of", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--time-only", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -331,8 +350,11 @@ def main() -> None:
         print(json.dumps(peak_of_this_process(work, options.peak_of)))
         return
     arms = [arm for arm in ARMS if arm == "bare" or arm in options.arms]
+    if options.time_only:
+        print(json.dumps(time_rounds(work, arms, options.rounds)))
+        return
     figures: dict[str, Any] = {"machine": describe_machine(options), "largest_relative_error": work.check()}
-    rounds = time_rounds(work, arms, options.rounds)
+    rounds = time_processes(options, arms)
     ratios = {arm: [mine / bare for mine, bare in zip(rounds[arm], rounds["bare"], strict=True)] for arm in arms}
     figures["seconds"] = {arm: {**summarize(values), "rounds": values} for arm, values in rounds.items()}
     figures["ratio"] = {arm: {**summarize(values), "rounds": values} for arm, values in ratios.items()}

@@ -92,7 +92,7 @@ class Room:
     def __init__(self, like: Tensor) -> None:
         count, width = like.shape[0], math.prod(like.shape[1:])
         # An image must lie in one run, whatever the order of its axes, to be cut into pieces.
-        is_dense = count < 2 or (like.stride(0) == width and like[0].numel() == _extent(like[0]))
+        is_dense = count > 0 and _extent(like[0]) == width and (count == 1 or like.stride(0) == width)
         self.rows = like if is_dense else torch.empty_like(like, memory_format=torch.contiguous_format)
         self._pieces = _pieces(self.rows.as_strided((count, width), (width, 1)))
         self.num_pieces = sum(piece.shape[1] for piece in self._pieces)

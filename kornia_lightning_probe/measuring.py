@@ -35,7 +35,7 @@ from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment, slices
 
 # Of so many numbers movements are computed together.
-_MOST_TOGETHER = 2**17
+_MOST_TOGETHER = 2**16
 
 Clean = dict[str, list[CleanBlock]]
 # By layer what a metric has measured there, and which rows had finite clean activations; None: all of them.
@@ -72,10 +72,11 @@ class Reading:
 
     def keep(self, rows: slice, slots: Sequence[Tensor]) -> Iterator[Callable[[Tensor], None]]:
         """What writes that which is kept of some of the block's rows, given their activation."""
-        if not self.readout.distances:
+        if self.readout.distances:
+            for name, slot in zip(self.readout.distances, slots, strict=True):
+                yield partial(self.clean.room.write_norms, y=self.clean.other(name, rows), out=slot)
+        else:
             yield partial(self.readout.put, out=slots[0])
-        for name, slot in zip(self.readout.distances, slots, strict=False):
-            yield partial(self.clean.room.write_norms, y=self.clean.other(name, rows), out=slot)
 
 
 @dataclass

@@ -157,11 +157,11 @@ def _activation(entry: object) -> Tensor | str:
     """An output's entry as a real, padded tensor without a graph, or a text that says why it is no activation."""
     if not isinstance(entry, Tensor):
         return f"no tensor in the output ({type(entry).__name__})"
-    activation: Tensor = entry.detach() if entry.requires_grad else entry
-    if activation.is_complex():
-        activation = torch.view_as_real(activation.resolve_conj())
-    elif not activation.is_floating_point():
+    if not (entry.is_floating_point() or entry.is_complex()):
         return f"integer tensor ({str(entry.dtype).removeprefix('torch.')})"
+    if entry.ndim == 0:
+        return "scalar tensor (no axis of images)"
+    activation: Tensor = entry.detach() if entry.requires_grad else entry
     if activation.is_nested:
         activation = torch.nested.to_padded_tensor(activation, 0.0)
-    return activation if activation.ndim else "scalar tensor (no axis of images)"
+    return torch.view_as_real(activation.resolve_conj()) if activation.is_complex() else activation

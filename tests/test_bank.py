@@ -132,6 +132,8 @@ def test_an_augmentation_that_writes_into_its_images_spoils_no_other_view():
     drawn = [bank.draw(view, [images], [unit], block=0) for view in bank]
     assert torch.equal(unit, images)
     assert [one.changed for one in drawn] == [True, False, True]
+    # Nobody looks again at a view that is known to change images.
+    assert bank.draw(bank[1], [images], [unit], block=0, changes=True).changed
     black, still, flipped = (one.images[0] for one in drawn)
     assert not black[:, :, 0].any()
     assert torch.equal(black[:, :, 1:], images[:, :, 1:])

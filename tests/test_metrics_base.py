@@ -132,6 +132,20 @@ def test_a_measure_that_returns_something_else_is_told_what_is_expected(returned
         measured(Returning(returned), *pair(4))
 
 
+def test_what_is_the_same_under_all_views_may_come_once():
+    # Two views of 3 images; layer "a" has a number for each image, layer "b" for each image under each view.
+    metric = Returning({}).prepare(views=["v", "w"], layers=["a", "b"], num_images=3)
+    once, each = torch.tensor([1.0, 2.0, 3.0]), torch.arange(6.0)
+    valid = torch.tensor([[True, True, False], [True, True, True]])
+    metric.write({"a": {"shift": once}, "b": {"shift": each}}, (0, 2), (0, 3), valid)
+    assert metric.table[0].nan_to_num(-1.0).tolist() == [[[1, 2, -1], [0, 1, 2]], [[1, 2, -1], [3, 4, 5]]]
+    metric.reset()
+    metric.write({"b": {"shift": once}}, (0, 2), (0, 3), None)
+    assert metric.table[0].tolist() == [[[0, 0, 0], [1, 2, 3]]] * 2
+    with pytest.raises(ValueError, match=r"expected a tensor of shape \(6,\)"):
+        metric.write({"a": {"shift": torch.zeros(2)}}, (0, 2), (0, 3), None)
+
+
 @pytest.mark.parametrize("returned", [None, torch.zeros(4), [torch.zeros(4)]], ids=type)
 def test_a_measure_that_returns_no_mapping_is_told_what_is_expected(returned):
     with pytest.raises((TypeError, ValueError), match=r"Returning\.measure returned .*, expected"):

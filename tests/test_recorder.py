@@ -124,6 +124,7 @@ def test_a_model_output_is_taken_apart_by_its_keys() -> None:
         ({"ids": torch.arange(2)}, {"f0[ids]": "integer tensor (int64)"}),
         (torch.ones(2).bool(), {"f0": "integer tensor (bool)"}),
         ((torch.ones(2), torch.tensor(1.0)), {"f0[1]": "scalar tensor (no axis of images)"}),
+        ((torch.ones(2), torch.tensor(1.0 + 1.0j)), {"f0[1]": "scalar tensor (no axis of images)"}),
     ],
 )
 def test_what_is_no_activation_is_named_with_its_reason(output: object, left_out: dict[str, str]) -> None:

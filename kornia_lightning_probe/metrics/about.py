@@ -185,7 +185,9 @@ class About(Memory):
     @cached_property
     def movement(self) -> Movement:
         """Of pooled features, how they move."""
-        movements, layer = self.movements or (Movements([self.block], [self.by_view(self.augmented)]), 0)
+        if self.movements is None:
+            return Movements([self.block], [self.by_view(self.augmented)], rows=self.rows)[0]
+        movements, layer = self.movements
         return movements[layer]
 
     def each_view(self, x: Tensor) -> Tensor:

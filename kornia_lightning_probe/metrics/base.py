@@ -273,11 +273,11 @@ class ProbeMetric(Metric):
             values = [layer[statistic] for layer in measured.values()]
             if len({value.shape for value in values}) > 1:
                 values = [value.repeat(every // len(value)) for value in values]
-            rows = torch.stack(values).view(len(values), -1, num_images)
+            rows = torch.stack(values).to(self.table).view(len(values), -1, num_images)
             # NaN marks a cell that was measured and has no value.
             if valid is not None:
                 rows = torch.where(valid.view(-1, 1, num_images), rows, torch.nan)
-            self.table[number, *where] = rows.transpose(0, 1).to(self.table.dtype)
+            self.table[number, *where] = rows.transpose(0, 1)
         self.filled[where] += 1
 
     def compute(self) -> Estimate:

@@ -39,6 +39,7 @@ class Movements:
     Args:
         blocks: each layer's clean features, (n, C).
         augmented: each layer's features under the views, (views, n, C).
+        rows: which of the blocks' rows the n are.
 
     Example:
         >>> clean = torch.tensor([[0.0], [2.0], [5.0]])
@@ -47,8 +48,8 @@ class Movements:
         ([[9.0, 9.0, 9.0]], [[9.0, 9.0, 9.0]], [[9.0]])
     """
 
-    def __init__(self, blocks: Sequence[CleanBlock], augmented: Sequence[Tensor]) -> None:
-        self._blocks, self._augmented = blocks, augmented
+    def __init__(self, blocks: Sequence[CleanBlock], augmented: Sequence[Tensor], *, rows: slice = slice(None)) -> None:
+        self._blocks, self._augmented, self._rows = blocks, augmented, rows
 
     def __getitem__(self, layer: int) -> Movement:
         """The movement of one of the layers."""
@@ -57,32 +58,33 @@ class Movements:
     @cached_property
     def _all(self) -> list[Movement]:
         wide = self._blocks[0].squared_deviation.dtype
-        # (layers, views, n, C), with one view for what is clean. Differences are taken in the features' own precision,
-        # and sums over channels in trees: nothing is lost that the features had.
+        # (layers, views, n, C), with one view for what is clean.
         clean, centred = (
-            torch.stack([getattr(block, name) for block in self._blocks]).flatten(2).unsqueeze(1)
+            torch.stack([getattr(block, name) for block in self._blocks])[:, self._rows].flatten(2).unsqueeze(1)
             for name in ("activation", "centred")
         )
-        moved = torch.stack(list(self._augmented)).flatten(3).sub_(clean)
+        valid = torch.stack([block.valid for block in self._blocks])[:, self._rows].unsqueeze(1)
+        # Subtracted in the features' own precision, which is exact where it matters, and squared in the widest.
+        moved = torch.stack(list(self._augmented)).flatten(3).sub_(clean).to(wide)
         squares = moved.square()
-        squared_length = squares.sum(3).to(wide)
-        # A squared length is finite where all of its terms are.
-        finite = torch.stack([block.valid for block in self._blocks]).unsqueeze(1) & squared_length.isfinite()
+        squared_length = squares.sum(3)
+        # A squared length is finite where all of its terms are, which were float32.
+        finite = valid & squared_length.isfinite()
         count = finite.sum(2, keepdim=True)
         others = torch.where(count > 1, count - 1, torch.nan)
-        is_known = bool(finite.all())
-        if not is_known:
+        # Looking costs less than masking on the CPU; on an accelerator it would be waited for.
+        is_masked = moved.device.type != "cpu" or not bool(finite.all())
+        if is_masked:
             for entries in (moved, squares):
                 entries.masked_fill_(~finite.unsqueeze(3), 0.0)
             squared_length = torch.where(finite, squared_length, torch.nan)
-        total = moved.sum(2, keepdim=True)
-        shared = ((moved * total).sum(3).to(wide) - squared_length) / others
-        change = squares.sum(2).to(wide) / count
+        shared = ((moved * moved.sum(2, keepdim=True)).sum(3) - squared_length) / others
+        change = squares.sum(2) / count
         centred = moved.add_(centred)
-        if not is_known:
+        if is_masked:
             centred.masked_fill_(~finite.unsqueeze(3), 0.0)
         centred.sub_(centred.sum(2, keepdim=True) / count.unsqueeze(3))
-        deviation = centred.square_().sum(3).to(wide) * (count / others)
-        if not is_known:
+        deviation = centred.square_().sum(3) * (count / others)
+        if is_masked:
             deviation = torch.where(finite, deviation, torch.nan)
         return [Movement(*layer) for layer in zip(squared_length, shared, deviation, change, strict=True)]
