@@ -195,12 +195,12 @@ class _Probe:
             inputs = self._augmented(views, group, units)
             draw = self.plan.bank.views[group.start].label
             for rows in slices(len(block), self.plan.batch_size):
-                segments = [Segment(view, rows) for view in group]
-                cut = block.rows(rows.start, rows.stop, inputs=inputs) if len(segments[0]) < len(block) else inputs
-                sink = self.measuring.sink(views, segments)
-                self.passes.run(block, cut, sink, draw=draw, num_rows=len(group) * len(segments[0]))
+                segment = Segment(group, rows)
+                is_whole = segment.num_images == len(block)
+                cut = inputs if is_whole else block.rows(rows.start, rows.stop, inputs=inputs)
+                sink = self.measuring.sink(views, segment)
+                self.passes.run(block, cut, sink, draw=draw, num_rows=len(segment))
                 self.measuring.write()
-            views.gathered.advance(group.stop)
             if views.gathered.is_full:
                 self.measuring.finish(views)
         self.measuring.finish(views)

@@ -94,23 +94,24 @@ class Room:
         # An image must lie in one run, whatever the order of its axes, to be cut into pieces.
         is_dense = count > 0 and _extent(like[0]) == width and (count == 1 or like.stride(0) == width)
         self.rows = like if is_dense else torch.empty_like(like, memory_format=torch.contiguous_format)
+        self._size = count
         self._pieces = _pieces(self.rows.as_strided((count, width), (width, 1)))
         self.num_pieces = sum(piece.shape[1] for piece in self._pieces)
 
-    def write_norms(self, x: Tensor, y: Tensor, *, out: Tensor) -> None:
+    def write_norms(self, y: Tensor, x: Tensor, out: Tensor) -> None:
         """Write the norms of all pieces of ``x - y``, without a graph; :func:`sum_of_squares` makes distances of them.
 
         Args:
-            x: (B, ...), of the shape, dtype and device of this room's rows, but for their number.
             y: (B, ...); or fewer rows, (m, ...) with B a multiple of m.
+            x: (B, ...), of the shape, dtype and device of this room's rows, but for their number.
             out: (B, num_pieces), of the same dtype.
         """
-        count, size, others = x.shape[0], self.rows.shape[0], y.shape[0]
+        count, size, others = x.shape[0], self._size, y.shape[0]
         if count > size:
             step = others if 1 < others < count else size
             for first in range(0, count, step):
                 part = slice(first, first + step)
-                self.write_norms(x[part], y[part] if others == count else y, out=out[part])
+                self.write_norms(y[part] if others == count else y, x[part], out[part])
             return
         into, pieces = self.rows, self._pieces
         if count < size:
@@ -119,8 +120,10 @@ class Room:
             torch.sub(x, y, out=into)
         else:
             torch.sub(_groups(x, others), y, out=_groups(into, others))
-        norms = (out,) if len(pieces) == 1 else torch.split(out, [piece.shape[1] for piece in pieces], 1)
-        for piece, slot in zip(pieces, norms, strict=True):
+        if len(pieces) == 1:
+            torch.linalg.vector_norm(pieces[0], dim=2, out=out)
+            return
+        for piece, slot in zip(pieces, torch.split(out, [piece.shape[1] for piece in pieces], 1), strict=True):
             torch.linalg.vector_norm(piece, dim=2, out=slot)
 
 
@@ -144,7 +147,7 @@ def squared_distance(x: Tensor, y: Tensor, *, room: Room | None = None) -> Tenso
         return squared_norm(x - y if len(y) in (1, len(x)) else (_groups(x, len(y)) - y).flatten(0, 1))
     room = Room(torch.empty_like(piece_of(x))) if room is None else room
     norms = x.new_empty(x.shape[0], room.num_pieces)
-    room.write_norms(x, y, out=norms)
+    room.write_norms(y, x, norms)
     return sum_of_squares(norms)
 
 

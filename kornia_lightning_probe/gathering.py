@@ -24,11 +24,11 @@ class Gathered:
     Example:
         >>> import torch
         >>> gathered = Gathered({("fc", 0): (torch.empty(2, 3, 1),)}, enough=2)
-        >>> for view in (0, 1):
-        ...     (slot,) = gathered.slots(("fc", 0), Segment(view, slice(0, 3)))
+        >>> for view in range(2):
+        ...     segment = Segment(range(view, view + 1), slice(0, 3))
+        ...     (slot,) = gathered.slots(("fc", 0), segment)
         ...     _ = slot.fill_(view)
-        ...     gathered.came("fc", Segment(view, slice(0, 3)))
-        >>> gathered.advance(2)
+        ...     gathered.coming(segment).add("fc")
         >>> gathered.is_full
         True
         >>> [(key, view, rows.flatten().tolist()) for key, view, (rows,) in gathered.emptied()]
@@ -37,34 +37,33 @@ class Gathered:
 
     def __init__(self, memory: Mapping[_Key, tuple[Tensor, ...]], enough: int) -> None:
         self._memory = memory
+        # Of whole blocks under one view, as most are: made once.
         self._slots = {
             key: list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) for key, tensors in memory.items()
         }
         self._enough = enough
-        # By layer and number of a slot, how many of its rows are there.
-        self._filled: dict[str, dict[int, int]] = {}
-        self._first = self._stop = 0
+        self._came: list[tuple[Segment, set[str]]] = []
+        self._first = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether what is there should be measured before the next forward pass."""
-        return self._stop - self._first >= self._enough
+        """Whether what is there should be measured before the next views come."""
+        return bool(self._came) and self._came[-1][0].views.stop - self._first >= self._enough
 
-    def advance(self, stop: int) -> None:
-        """Say that all views before number ``stop`` have been seen."""
-        self._stop = stop
+    def coming(self, segment: Segment) -> set[str]:
+        """Say that a segment comes; into what is returned go the layers whose slots have been written."""
+        layers: set[str] = set()
+        self._came.append((segment, layers))
+        return layers
 
     def slots(self, key: _Key, segment: Segment) -> Sequence[Tensor]:
-        """Where the rows of a segment are to be written, (rows, ...) each."""
-        number, rows = segment.view - self._first, segment.rows
-        slots = self._slots[key][number]
-        return slots if len(segment) == slots[0].shape[0] else [slot[rows] for slot in slots]
-
-    def came(self, layer: str, segment: Segment) -> None:
-        """Say that a layer's slots of a segment are written."""
-        filled = self._filled.setdefault(layer, {})
-        number = segment.view - self._first
-        filled[number] = filled.get(number, 0) + len(segment)
+        """Where the rows of a segment are to be written, (rows, ...) each; of several views only whole blocks."""
+        number = segment.views.start - self._first
+        slots, num_images = self._slots[key][number], segment.num_images
+        if len(segment.views) > 1:
+            several = slice(number, number + len(segment.views))
+            return [tensor[several].view(-1, *tensor.shape[2:]) for tensor in self._memory[key]]
+        return slots if num_images == slots[0].shape[0] else [slot[segment.rows] for slot in slots]
 
     def emptied(self) -> Iterator[tuple[_Key, int, list[Tensor]]]:
         """All that is there: by key the first of some views in a row, and their rows, (views, n, ...) each.
@@ -73,11 +72,16 @@ class Gathered:
         slot again.
         """
         for key, tensors in self._memory.items():
-            filled = self._filled.get(key[0], {})
-            whole = [number for number in sorted(filled) if filled[number] == tensors[0].shape[1]]
-            starts = [number for number in whole if number - 1 not in whole]
-            stops = [number + 1 for number in whole if number + 1 not in whole]
+            filled: dict[int, int] = {}
+            for segment, layers in self._came:
+                if key[0] in layers:
+                    for view in segment.views:
+                        filled[view] = filled.get(view, 0) + segment.num_images
+            whole = {view - self._first for view, count in filled.items() if count == tensors[0].shape[1]}
+            starts = sorted(number for number in whole if number - 1 not in whole)
+            stops = sorted(number + 1 for number in whole if number + 1 not in whole)
             for start, stop in zip(starts, stops, strict=True):
                 yield key, self._first + start, [tensor[start:stop] for tensor in tensors]
-        self._filled.clear()
-        self._first = self._stop
+        if self._came:
+            self._first = self._came[-1][0].views.stop
+        self._came.clear()

@@ -44,6 +44,8 @@ _Measured = tuple[dict[str, Mapping[str, Tensor]], list[Tensor | None]]
 # torchmetrics.Metric hashes all of its states.
 _Rows = dict[str, _Measured]
 _Where = tuple[tuple[int, int], tuple[int, int]]
+# What writes something of an activation into memory that is there.
+_Writer = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,19 @@ class Reading:
             return [clean.new_empty(len(clean), self.clean.room.num_pieces)] * len(self.readout.distances)
         return [clean] if self.readout.whole else []
 
-    def keep(self, rows: slice, slots: Sequence[Tensor]) -> Iterator[Callable[[Tensor], None]]:
-        """What writes that which is kept of some of the block's rows, given their activation."""
-        if self.readout.distances:
-            for name, slot in zip(self.readout.distances, slots, strict=True):
-                yield partial(self.clean.room.write_norms, y=self.clean.other(name, rows), out=slot)
-        else:
-            yield partial(self.readout.put, out=slots[0])
+    def writers(self, rows: slice) -> Sequence[_Writer]:
+        """What writes that which is kept, from an activation of some of the block's rows to a slot."""
+        return self._whole if rows.stop - rows.start == len(self.clean.activation) else self._writers(rows)
+
+    @cached_property
+    def _whole(self) -> Sequence[_Writer]:
+        return self._writers(slice(0, len(self.clean.activation)))
+
+    def _writers(self, rows: slice) -> Sequence[_Writer]:
+        if not self.readout.distances:
+            return [self.readout.put]
+        write = self.clean.room.write_norms
+        return [partial(write, self.clean.other(name, rows)) for name in self.readout.distances]
 
 
 @dataclass
@@ -211,28 +219,36 @@ class Measuring:
         }
         return Views(block, readings, views, Gathered(slots, enough))
 
-    def sink(self, views: Views, segments: Sequence[Segment]) -> Callable[[str, Tensor], None]:
-        """What measures a forward pass whose rows are those of ``segments`` behind each other, layer by layer."""
-        lengths = [len(segment) for segment in segments]
-        told = [self._told(views, segment) for segment in segments]
+    def sink(self, views: Views, segment: Segment) -> Callable[[str, Tensor], None]:
+        """What measures the forward pass of a segment, layer by layer."""
+        keeping: dict[str, list[tuple[_Writer, Tensor]]] = {}
+        feeding: dict[str, list[Reading]] = {}
         # All memory is cold in a hook, so that little should be left to do there.
-        steps = {
-            name: [list(_steps(views, name, *part)) for part in zip(segments, told, strict=True)]
-            for name in views.readings
-        }
+        for name, readings in views.readings.items():
+            keeping[name] = [
+                pair
+                for reading in readings
+                if reading.templates
+                for pair in zip(reading.writers(segment.rows), views.gathered.slots(reading.key, segment), strict=True)
+            ]
+            if len(readings) > 1 or not keeping[name]:
+                feeding[name] = [reading for reading in readings if not reading.templates]
+        shapes, came = self._shapes, views.gathered.coming(segment)
+        told = [self._told(views, part) for part in segment.by_view()] if any(feeding.values()) else []
 
         def measure(name: str, activation: Tensor) -> None:
-            if activation.shape[1:] != self._shapes[name]:
+            if activation.shape[1:] != shapes[name]:
                 raise ValueError(
                     f"layer {name!r} gave {tuple(activation.shape[1:])} for each image under a view, and "
-                    f"{self._shapes[name]} without; activations can only be compared at one size: leave it out"
+                    f"{shapes[name]} without; activations can only be compared at one size: leave it out"
                 )
             wide = upcast(activation)
-            pieces = torch.split(wide, lengths) if len(lengths) > 1 else (wide,)
-            for segment, piece, takers in zip(segments, pieces, steps[name], strict=True):
-                for take in takers:
-                    take(piece)
-                views.gathered.came(name, segment)
+            for write, slot in keeping[name]:
+                write(wide, slot)
+            for reading in feeding.get(name, ()):
+                for piece, (common, rows) in zip(torch.split(wide, segment.num_images), told, strict=True):
+                    _feed(reading, reading.readout.take(piece), common, rows)
+            came.add(name)
 
         return measure
 
@@ -244,8 +260,8 @@ class Measuring:
             reading.readout.settle(kept[0])
         movements = _movements_together(gathered)
         for reading, first, kept in gathered:
-            whole = Segment(first, slice(0, len(views.block)))
-            common, rows = self._told(views, whole, len(kept[0]))
+            seen = Segment(range(first, first + len(kept[0])), slice(0, len(views.block)))
+            common, rows = self._told(views, seen)
             augmented = kept[0].flatten(0, 1)
             if reading.readout.distances:
                 known = [sum_of_squares(norms).flatten() for norms in kept]
@@ -278,9 +294,9 @@ class Measuring:
             self._findings.non_finite(ledger.non_finite().cpu(), ledger.layers, image_ids)
             self._findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
 
-    def _told(self, views: Views, segment: Segment, num_views: int = 1) -> tuple[dict[str, Any], _Rows]:
-        """What metrics are told of every layer of a pass, and where its rows are kept until they are written."""
-        rows, block, first = segment.rows, views.block, segment.view
+    def _told(self, views: Views, segment: Segment) -> tuple[dict[str, Any], _Rows]:
+        """What metrics are told of every layer of a segment, and where its rows are kept until they are written."""
+        rows, block, first, num_views = segment.rows, views.block, segment.views.start, len(segment.views)
         alone = num_views == 1
         labels = None if block.labels is None else block.labels[rows]
         matrix, through = (found[first] if alone else None for found in (views.matrices, views.through))
@@ -306,21 +322,6 @@ class Measuring:
         return MetricTable(
             metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
         )
-
-
-def _steps(
-    views: Views, name: str, segment: Segment, told: tuple[dict[str, Any], _Rows]
-) -> Iterator[Callable[[Tensor], None]]:
-    """What is done with a layer's activation of a segment, one after the other."""
-    for reading in views.readings[name]:
-        if reading.templates:
-            yield from reading.keep(segment.rows, views.gathered.slots(reading.key, segment))
-        else:
-            yield partial(_take_and_feed, reading, *told)
-
-
-def _take_and_feed(reading: Reading, common: Mapping[str, Any], rows: _Rows, activation: Tensor) -> None:
-    _feed(reading, reading.readout.take(activation), common, rows)
 
 
 def _movements_together(

@@ -11,18 +11,36 @@ CALIBRATED = 16
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows of a forward pass that are rows of one block under one view.
+    """What goes into one forward pass: the same rows of a block under each of some views, one view behind the other.
 
     Args:
-        view: the view's number.
+        views: the views' numbers.
         rows: which of the block's rows.
+
+    Example:
+        >>> len(Segment(range(2, 4), slice(0, 7)))
+        14
     """
 
-    view: int
+    views: range
     rows: slice
 
     def __len__(self) -> int:
+        return len(self.views) * self.num_images
+
+    @property
+    def num_images(self) -> int:
+        """How many rows there are of each view."""
         return int(self.rows.stop - self.rows.start)
+
+    def by_view(self) -> list[Segment]:
+        """The views apart.
+
+        Example:
+            >>> [list(part.views) for part in Segment(range(2, 4), slice(0, 7)).by_view()]
+            [[2], [3]]
+        """
+        return [Segment(range(view, view + 1), self.rows) for view in self.views]
 
 
 def slices(count: int, size: int) -> list[slice]:

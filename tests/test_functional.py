@@ -57,7 +57,7 @@ def test_fewer_rows_are_compared_with_each_group_of_as_many(size, count, layout)
     expected = [(x[row] - y[row % count]).square().sum().item() for row in range(12)]
     out = torch.full((12, 1), NAN)
     x, y = x.contiguous(memory_format=layout), y.contiguous(memory_format=layout)
-    Room(torch.empty_like(x[:size])).write_norms(x, y, out=out)
+    Room(torch.empty_like(x[:size])).write_norms(y, x, out)
     # The root of a whole number is squared again.
     close(sum_of_squares(out), expected, rtol=FLOAT32, atol=0)
     close(squared_distance(x, y, room=Room(torch.empty(size, 2, 2, 2))), expected, rtol=FLOAT32, atol=0)
@@ -69,7 +69,7 @@ def test_pieces_of_a_row_are_its_entries_once_each(width, rows):
     # The norms of pieces of ones are the roots of their lengths.
     room = Room(torch.empty(rows, width))
     out = torch.full((5, room.num_pieces), NAN)
-    room.write_norms(torch.ones(5, width), torch.zeros(1, width), out=out)
+    room.write_norms(torch.zeros(1, width), torch.ones(5, width), out)
     lengths = out.double().square()
     close(lengths.sum(1), [float(width)] * 5, rtol=FLOAT32, atol=0)
     assert lengths.max() <= 1024.01

@@ -13,11 +13,10 @@ def gathered(num_views=3, num_rows=4, *, enough=3, tensors=1):
 
 
 def write(room, view, start=0, stop=4):
-    segment = Segment(view, slice(start, stop))
+    segment = Segment(range(view, view + 1), slice(start, stop))
     for slot in room.slots(KEY, segment):
         slot.copy_(torch.arange(float(start), stop).unsqueeze(1) + 10 * view)
-    room.came(KEY[0], segment)
-    room.advance(view + 1)
+    room.coming(segment).add(KEY[0])
 
 
 def emptied(room):
@@ -44,8 +43,9 @@ def test_slots_that_nothing_was_written_to_are_left_out():
     # As of a layer that does not run under the second view.
     room = gathered(2, enough=2)
     write(room, 0)
-    assert [slot.shape for slot in room.slots(KEY, Segment(1, slice(0, 4)))] == [(4, 1)]
-    room.advance(2)
+    assert not room.is_full
+    room.coming(Segment(range(1, 2), slice(0, 4))).add("another layer")
+    assert room.is_full
     assert emptied(room) == [(0, [[0, 1, 2, 3]])]
 
 
@@ -71,7 +71,18 @@ def test_a_key_has_as_many_slots_as_tensors(tensors):
 
 def test_views_that_left_nothing_have_slots_too():
     room = gathered(2, enough=2)
-    room.advance(1)
+    room.coming(Segment(range(1), slice(0, 4)))
     write(room, 1)
     assert room.is_full
     assert emptied(room) == [(1, [[10, 11, 12, 13]])]
+
+
+def test_several_views_of_one_pass_are_written_at_once():
+    room = gathered(4, enough=4)
+    segment = Segment(range(3), slice(0, 4))
+    for slot in room.slots(KEY, segment):
+        slot.copy_(torch.arange(12.0).unsqueeze(1))
+    room.coming(segment).add(KEY[0])
+    assert not room.is_full
+    write(room, 3)
+    assert emptied(room) == [(0, [[*range(12), 30, 31, 32, 33]])]

@@ -20,8 +20,10 @@ def test_views_are_merged_as_far_as_they_fit_and_never_less_than_one_at_a_time()
     assert view_groups(5, 7, 1000) == [range(5)]
 
 
-def test_a_segment_is_as_long_as_its_rows():
-    assert len(Segment(0, slice(3, 10))) == 7
+def test_a_segment_is_as_long_as_its_rows_under_all_of_its_views():
+    segment = Segment(range(4, 6), slice(3, 10))
+    assert (len(segment), segment.num_images) == (14, 7)
+    assert segment.by_view() == [Segment(range(4, 5), slice(3, 10)), Segment(range(5, 6), slice(3, 10))]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])

@@ -83,8 +83,11 @@ class Scratch:
         return self._views[key]
 
     def rows(self, number: int, x: Tensor) -> Tensor:
-        """So many tensors such as ``x`` in a row, (number, ...), with arbitrary content."""
-        return self.like(x.unsqueeze(0).expand(number, *x.shape))
+        """So many tensors such as ``x``, whose rows are all behind each other, (number, ...), with arbitrary content."""
+        count = x.shape[0]
+        all_rows = self.like(x[:1].expand(number * count, *x.shape[1:]))
+        grouped: Tensor = all_rows.unflatten(0, (number, count))  # type: ignore[no-untyped-call] # torch doesn't say
+        return grouped
 
 
 class Temporaries:
