@@ -15,7 +15,7 @@ _Key = tuple[str, int]
 
 
 class Gathered:
-    """Slots for what is kept of one block, one for each of the views that are measured at once.
+    """Slots for what is kept of a block, one for each of the views that are measured at once.
 
     Args:
         memory: by a layer's name and a number, one or more tensors (views, n, ...) with arbitrary content.
@@ -26,9 +26,10 @@ class Gathered:
         >>> gathered = Gathered({("fc", 0): (torch.empty(2, 3, 1),)}, enough=2)
         >>> for view in range(2):
         ...     segment = Segment(range(view, view + 1), slice(0, 3))
+        ...     came = gathered.coming(segment)
         ...     (slot,) = gathered.slots(("fc", 0), segment)
         ...     _ = slot.fill_(view)
-        ...     gathered.coming(segment).add("fc")
+        ...     came.add("fc")
         >>> gathered.is_full
         True
         >>> [(key, view, rows.flatten().tolist()) for key, view, (rows,) in gathered.emptied()]
@@ -51,25 +52,29 @@ class Gathered:
         return bool(self._came) and self._came[-1][0].views.stop - self._first >= self._enough
 
     def coming(self, segment: Segment) -> set[str]:
-        """Say that a segment comes; into what is returned go the layers whose slots have been written."""
+        """Say that a segment comes; into what is returned go the layers whose slots have been written.
+
+        The first segment after :meth:`emptied` has the first slot.
+        """
+        if not self._came:
+            self._first = segment.views.start
         layers: set[str] = set()
         self._came.append((segment, layers))
         return layers
 
     def slots(self, key: _Key, segment: Segment) -> Sequence[Tensor]:
-        """Where the rows of a segment are to be written, (rows, ...) each; of several views only whole blocks."""
-        number = segment.views.start - self._first
-        slots, num_images = self._slots[key][number], segment.num_images
-        if len(segment.views) > 1:
-            several = slice(number, number + len(segment.views))
+        """Where a segment's rows are to be written, (rows, ...) each; of several views only whole blocks."""
+        number, num_views = segment.views.start - self._first, len(segment.views)
+        if num_views > 1:
+            several = slice(number, number + num_views)
             return [tensor[several].view(-1, *tensor.shape[2:]) for tensor in self._memory[key]]
-        return slots if num_images == slots[0].shape[0] else [slot[segment.rows] for slot in slots]
+        slots = self._slots[key][number]
+        return slots if segment.num_images == slots[0].shape[0] else [slot[segment.rows] for slot in slots]
 
     def emptied(self) -> Iterator[tuple[_Key, int, list[Tensor]]]:
         """All that is there: by key the first of some views in a row, and their rows, (views, n, ...) each.
 
-        What did not come whole, as of a layer that runs on some images only, is left out. The next view gets the first
-        slot again.
+        What did not come whole, as of a layer that runs on some images only, is left out.
         """
         for key, tensors in self._memory.items():
             filled: dict[int, int] = {}
@@ -82,6 +87,4 @@ class Gathered:
             stops = sorted(number + 1 for number in whole if number + 1 not in whole)
             for start, stop in zip(starts, stops, strict=True):
                 yield key, self._first + start, [tensor[start:stop] for tensor in tensors]
-        if self._came:
-            self._first = self._came[-1][0].views.stop
         self._came.clear()

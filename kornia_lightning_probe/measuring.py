@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -64,17 +64,21 @@ class Reading:
     clean: CleanBlock
     metrics: list[ProbeMetric]
 
-    @cached_property
+    @property
+    def is_kept(self) -> bool:
+        """Whether something of the activation is kept, to be measured under several views at once."""
+        return self.readout.whole or bool(self.readout.distances)
+
     def templates(self) -> list[Tensor]:
-        """Tensors such as those in which what is kept waits for that of other views; none where nothing is kept."""
+        """Tensors such as those in which what is kept waits for that of other views."""
         clean = self.clean.activation
         if self.readout.distances:
             return [clean.new_empty(len(clean), self.clean.room.num_pieces)] * len(self.readout.distances)
-        return [clean] if self.readout.whole else []
+        return [clean]
 
     def writers(self, rows: slice) -> Sequence[_Writer]:
         """What writes that which is kept, from an activation of some of the block's rows to a slot."""
-        return self._whole if rows.stop - rows.start == len(self.clean.activation) else self._writers(rows)
+        return self._whole if rows.stop - rows.start == self.clean.activation.shape[0] else self._writers(rows)
 
     @cached_property
     def _whole(self) -> Sequence[_Writer]:
@@ -93,15 +97,17 @@ class Views:
 
     Args:
         block: the clean block, on the model's device.
-        readings: by layer, how it is read.
+        kept: by layer, the readings of which something is kept until several views are measured at once.
+        fed: by layer, the readings that are measured in each forward pass.
         views: the bank's views.
-        gathered: small readouts and distances, kept until several views are measured at once.
+        gathered: what is kept.
         matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
         through: by the number of a view, the matrices on the way of a chain, or None.
     """
 
     block: Block
-    readings: Mapping[str, Sequence[Reading]]
+    kept: Mapping[str, Sequence[Reading]]
+    fed: Mapping[str, Sequence[Reading]]
     views: Sequence[View]
     gathered: Gathered
     matrices: dict[int, Tensor | None] = field(default_factory=dict)
@@ -133,7 +139,8 @@ class Measuring:
         self._centres: dict[str, list[Centre]] = {}
         self._temporaries = Temporaries()
         self._rows: dict[_Where, _Rows] = {}
-        self._rooms: dict[tuple[tuple[str, int], int], Scratch] = {}
+        # What the last block's memory is for, and that memory.
+        self._gathered: tuple[Hashable, Gathered] | None = None
 
     def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
         """Give every metric its tables, once the sites are known."""
@@ -198,43 +205,49 @@ class Measuring:
     def views(self, block: Block, clean: Clean, views: Sequence[View], *, at_once: int = 1) -> Views:
         """A block that is to be seen under some views, so many in one pass, and who wants to see what of it."""
         ids = (block.ids.start, block.ids.stop)
-        readings: dict[str, list[Reading]] = {name: [] for name in clean}
+        kept: dict[str, list[Reading]] = {name: [] for name in clean}
+        fed: dict[str, list[Reading]] = {}
         for name, entries in clean.items():
             for number, (readout, entry) in enumerate(zip(self.readouts[name], entries, strict=True)):
                 metrics = [metric for metric in readout.metrics if metric.wants(ids)]
                 if metrics:
-                    readings[name].append(Reading((name, number), readout, entry, metrics))
-        templates = {reading.key: reading.templates for layer in readings.values() for reading in layer}
-        view_bytes = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
-        enough = min(len(views), max(1, MOST_GATHERED_BYTES // max(1, view_bytes)))
-        # The pass that fills them up may bring more than the last one.
-        num_slots = enough + at_once - 1
-        slots = {
-            key: tuple(
-                self._rooms.setdefault((key, number), Scratch()).rows(num_slots, tensor)
-                for number, tensor in enumerate(tensors)
-            )
-            for key, tensors in templates.items()
-            if tensors
-        }
-        return Views(block, readings, views, Gathered(slots, enough))
+                    reading = Reading((name, number), readout, entry, metrics)
+                    (kept[name] if reading.is_kept else fed.setdefault(name, [])).append(reading)
+        return Views(block, kept, fed, views, self._gathering(kept, len(block), len(views), at_once))
+
+    def _gathering(
+        self, kept: Mapping[str, Sequence[Reading]], num_images: int, num_views: int, at_once: int
+    ) -> Gathered:
+        """Memory for what is kept of a block; the last block's, where it will do."""
+        readings = [reading for layer in kept.values() for reading in layer]
+        kind = (num_images, num_views, at_once, [(reading.key, reading.clean.activation.dtype) for reading in readings])
+        if self._gathered is None or self._gathered[0] != kind:
+            templates = {reading.key: reading.templates() for reading in readings}
+            view_bytes = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
+            enough = min(num_views, max(1, MOST_GATHERED_BYTES // max(1, view_bytes)))
+            # The pass that fills them up may bring more than the last one.
+            num_slots = enough + at_once - 1
+            memory = {
+                key: tuple(Scratch().rows(num_slots, tensor) for tensor in tensors)
+                for key, tensors in templates.items()
+            }
+            self._gathered = kind, Gathered(memory, enough)
+        return self._gathered[1]
 
     def sink(self, views: Views, segment: Segment) -> Callable[[str, Tensor], None]:
         """What measures the forward pass of a segment, layer by layer."""
-        keeping: dict[str, list[tuple[_Writer, Tensor]]] = {}
-        feeding: dict[str, list[Reading]] = {}
+        gathered, shapes, fed = views.gathered, self._shapes, views.fed
+        came = gathered.coming(segment)
         # All memory is cold in a hook, so that little should be left to do there.
-        for name, readings in views.readings.items():
-            keeping[name] = [
+        kept = {
+            name: [
                 pair
                 for reading in readings
-                if reading.templates
-                for pair in zip(reading.writers(segment.rows), views.gathered.slots(reading.key, segment), strict=True)
+                for pair in zip(reading.writers(segment.rows), gathered.slots(reading.key, segment), strict=True)
             ]
-            if len(readings) > 1 or not keeping[name]:
-                feeding[name] = [reading for reading in readings if not reading.templates]
-        shapes, came = self._shapes, views.gathered.coming(segment)
-        told = [self._told(views, part) for part in segment.by_view()] if any(feeding.values()) else []
+            for name, readings in views.kept.items()
+        }
+        told = [self._told(views, part) for part in segment.by_view()] if fed else []
 
         def measure(name: str, activation: Tensor) -> None:
             if activation.shape[1:] != shapes[name]:
@@ -243,9 +256,9 @@ class Measuring:
                     f"{shapes[name]} without; activations can only be compared at one size: leave it out"
                 )
             wide = upcast(activation)
-            for write, slot in keeping[name]:
+            for write, slot in kept[name]:
                 write(wide, slot)
-            for reading in feeding.get(name, ()):
+            for reading in fed.get(name, ()):
                 for piece, (common, rows) in zip(torch.split(wide, segment.num_images), told, strict=True):
                     _feed(reading, reading.readout.take(piece), common, rows)
             came.add(name)
@@ -254,7 +267,7 @@ class Measuring:
 
     def finish(self, views: Views) -> None:
         """Measure what was gathered of a block's views, whose rows are all there."""
-        readings = {reading.key: reading for layer in views.readings.values() for reading in layer}
+        readings = {reading.key: reading for layer in views.kept.values() for reading in layer}
         gathered = [(readings[key], first, kept) for key, first, kept in views.gathered.emptied()]
         for reading, _, kept in gathered:
             reading.readout.settle(kept[0])

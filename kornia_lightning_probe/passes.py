@@ -94,6 +94,7 @@ class Passes:
         self._last: Tensor | None = None
         self._ends_in_output = False
         self._dtype = torch.get_default_dtype()
+        self._kind = subject.device.type
 
     @property
     def dtypes(self) -> list[str]:
@@ -229,17 +230,16 @@ class Passes:
             )
             return
         if self._known is None:
-            # Held until the next, so that its memory can't become the output's.
-            self._last = self._last if name in (INPUT, OUTPUT) else activation
+            if name not in (INPUT, OUTPUT):
+                # Held until the next, so that its memory can't become the output's.
+                self._last = activation
+                self._dtypes.add(activation.dtype)
         elif name not in self._known:
             self._findings.leave_out(name, "it ran on some images only, and not on the first block")
             return
-        if name not in (INPUT, OUTPUT):
-            self._dtypes.add(activation.dtype)
-        # The forward's precision is not that of what is measured.
-        kind = activation.device.type
-        if torch.is_autocast_enabled(kind) or torch.get_default_dtype() != torch.float32:
-            with torch.autocast(kind, enabled=False), default_dtype(torch.float32):
+        # The forward's precision, which a Lightning plugin may set in it, is not that of what is measured.
+        if torch.is_autocast_enabled(self._kind) or torch.get_default_dtype() != torch.float32:
+            with torch.autocast(self._kind, enabled=False), default_dtype(torch.float32):
                 self._sink(name, activation)
         else:
             self._sink(name, activation)

@@ -111,15 +111,20 @@ class ActivationRecorder:
     def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
         count = self.calls[layer] = self.calls.get(layer, 0) + 1
         name = layer if count == 1 else f"{layer}.call{count}"
-        entries = ((name, output),) if isinstance(output, Tensor) else named_entries(name, output)
-        for entry_name, entry in entries:
-            activation = _activation(entry)
-            if isinstance(activation, str):
-                self.left_out[entry_name] = activation
-            elif self._receive is not None:
-                self._receive(entry_name, activation)
-            else:
-                self.activations[entry_name] = activation.clone()
+        if isinstance(output, Tensor):
+            self._take(name, output)
+        else:
+            for entry_name, entry in named_entries(name, output):
+                self._take(entry_name, entry)
+
+    def _take(self, name: str, entry: object) -> None:
+        activation = _activation(entry)
+        if isinstance(activation, str):
+            self.left_out[name] = activation
+        elif self._receive is not None:
+            self._receive(name, activation)
+        else:
+            self.activations[name] = activation.clone()
 
 
 def _register(name: str, module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:
@@ -157,11 +162,12 @@ def _activation(entry: object) -> Tensor | str:
     """An output's entry as a real, padded tensor without a graph, or a text that says why it is no activation."""
     if not isinstance(entry, Tensor):
         return f"no tensor in the output ({type(entry).__name__})"
-    if not (entry.is_floating_point() or entry.is_complex()):
+    is_real = entry.is_floating_point()
+    if not (is_real or entry.is_complex()):
         return f"integer tensor ({str(entry.dtype).removeprefix('torch.')})"
     if entry.ndim == 0:
         return "scalar tensor (no axis of images)"
     activation: Tensor = entry.detach() if entry.requires_grad else entry
     if activation.is_nested:
         activation = torch.nested.to_padded_tensor(activation, 0.0)
-    return torch.view_as_real(activation.resolve_conj()) if activation.is_complex() else activation
+    return activation if is_real else torch.view_as_real(activation.resolve_conj())

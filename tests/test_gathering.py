@@ -14,9 +14,10 @@ def gathered(num_views=3, num_rows=4, *, enough=3, tensors=1):
 
 def write(room, view, start=0, stop=4):
     segment = Segment(range(view, view + 1), slice(start, stop))
+    came = room.coming(segment)
     for slot in room.slots(KEY, segment):
         slot.copy_(torch.arange(float(start), stop).unsqueeze(1) + 10 * view)
-    room.coming(segment).add(KEY[0])
+    came.add(KEY[0])
 
 
 def emptied(room):
@@ -80,9 +81,10 @@ def test_views_that_left_nothing_have_slots_too():
 def test_several_views_of_one_pass_are_written_at_once():
     room = gathered(4, enough=4)
     segment = Segment(range(3), slice(0, 4))
+    came = room.coming(segment)
     for slot in room.slots(KEY, segment):
         slot.copy_(torch.arange(12.0).unsqueeze(1))
-    room.coming(segment).add(KEY[0])
+    came.add(KEY[0])
     assert not room.is_full
     write(room, 3)
     assert emptied(room) == [(0, [[*range(12), 30, 31, 32, 33]])]

@@ -83,7 +83,7 @@ class Scratch:
         return self._views[key]
 
     def rows(self, number: int, x: Tensor) -> Tensor:
-        """So many tensors such as ``x``, whose rows are all behind each other, (number, ...), with arbitrary content."""
+        """So many tensors such as ``x``, all rows behind each other, (number, ...), with arbitrary content."""
         count = x.shape[0]
         all_rows = self.like(x[:1].expand(number * count, *x.shape[1:]))
         grouped: Tensor = all_rows.unflatten(0, (number, count))  # type: ignore[no-untyped-call] # torch doesn't say
