@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import join_rows
+from kornia_lightning_probe.distances import accumulation_dtype, all_finite, squared_distance, upcast
 from kornia_lightning_probe.findings import Findings, listed
-from kornia_lightning_probe.functional import accumulation_dtype, all_finite, squared_distance, upcast
 from kornia_lightning_probe.images import Block, ProbeImages
 from kornia_lightning_probe.measuring import Clean, Measuring, Views
 from kornia_lightning_probe.metrics import ProbeMetric

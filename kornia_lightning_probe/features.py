@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.distances import accumulation_dtype
 from kornia_lightning_probe.findings import Findings
-from kornia_lightning_probe.functional import accumulation_dtype
 from kornia_lightning_probe.images import Block, ProbeImages
 from kornia_lightning_probe.metrics import Site, readouts_of
 from kornia_lightning_probe.passes import Passes, Subject, ignore

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.bank import View
+from kornia_lightning_probe.distances import sum_of_squares, upcast
 from kornia_lightning_probe.findings import Findings
-from kornia_lightning_probe.functional import sum_of_squares, upcast
 from kornia_lightning_probe.gathering import MOST_GATHERED_BYTES, Gathered
 from kornia_lightning_probe.images import Block
 from kornia_lightning_probe.metrics import (

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import upcast
+from kornia_lightning_probe.distances import upcast
 
 _SCORES = ("logits", "out", "scores", "output")
 _IGNORED = 255

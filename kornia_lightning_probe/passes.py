@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kornia_lightning_probe.batches import image_entries, map_tensors
+from kornia_lightning_probe.distances import upcast
 from kornia_lightning_probe.findings import Findings
-from kornia_lightning_probe.functional import upcast
 from kornia_lightning_probe.images import Block
 from kornia_lightning_probe.metrics import Site
 from kornia_lightning_probe.outputs import find_scores, why_no_scores

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from kornia_lightning_probe.functional import accumulation_dtype, all_finite, squared_difference, squared_norm
+from kornia_lightning_probe.distances import accumulation_dtype, all_finite, squared_difference, squared_norm
 
 Phase = Literal["half-pixel", "corner"]
 Size = tuple[int, int]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from activations import assert_same, estimate, measured, normal, pair, prepared
 
-from kornia_lightning_probe.functional import between_image_deviation, sensitivity, squared_distance
+from kornia_lightning_probe.distances import squared_distance
+from kornia_lightning_probe.functional import between_image_deviation, sensitivity
 from kornia_lightning_probe.metrics import About, CleanBlock, LayerSensitivity, Site
 from kornia_lightning_probe.metrics.clean import MeanOfBlocks, mask_non_finite
 

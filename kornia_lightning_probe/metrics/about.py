@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from kornia_lightning_probe.functional import squared_distance, upcast
+from kornia_lightning_probe.distances import squared_distance, upcast
 from kornia_lightning_probe.metrics.clean import CleanBlock, Memory, Temporaries, mask_non_finite
 from kornia_lightning_probe.metrics.movement import Movement, Movements
 

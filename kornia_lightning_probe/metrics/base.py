@@ -11,7 +11,8 @@ import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
-from kornia_lightning_probe.functional import Estimate, accumulation_dtype
+from kornia_lightning_probe.distances import accumulation_dtype
+from kornia_lightning_probe.functional import Estimate
 from kornia_lightning_probe.metrics.about import About, Site
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import (
+from kornia_lightning_probe.distances import (
     Room,
     block_mean,
     block_mean_and_distance,

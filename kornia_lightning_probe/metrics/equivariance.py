@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from kornia_lightning_probe.functional import piece_of, sensitivity, upcast
+from kornia_lightning_probe.distances import piece_of, upcast
+from kornia_lightning_probe.functional import sensitivity
 from kornia_lightning_probe.influence import sensitivity_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric

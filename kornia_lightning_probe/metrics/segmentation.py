@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional import mean_with_error, piece_of, upcast
+from kornia_lightning_probe.distances import piece_of, upcast
+from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
