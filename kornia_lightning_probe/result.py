@@ -215,7 +215,7 @@ class ProbeResult:
     def severity(
         self, metric: str = "sensitivity", *, threshold: float = THRESHOLD, at_identity: float | None = None
     ) -> tuple[SeverityRow, ...]:
-        """Each severity curve in a few numbers: the area under it, its onset, its worst level.
+        """Each severity curve in a few numbers: the area under it over its range, its onset, its worst level.
 
         The presets' curves start at severity 0, where the augmentation does nothing; a ladder of your own is taken as
         it is. Areas are not to be averaged over augmentations: their ranges are arbitrary.

@@ -1,6 +1,7 @@
 """Severity curves in three numbers: the area under them, where they pass a threshold, their worst level.
 
-Areas are never averaged over augmentations: their ranges are arbitrary.
+Areas are over the range of severities, so in the metric's unit; they are never averaged over augmentations all the same,
+since these ranges are arbitrary.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class SeverityRow(NamedTuple):
         augmentation: the augmentation.
         start: where the curve starts: 0 for the presets' ladders, else the lowest severity that has a value.
         end: the highest severity that has a value.
-        area: the area under the curve from start to end, unit: metric x severity; NaN where a level has no value, or
-            the curve is a single point.
+        area: the area under the curve from start to end, over that range: the curve's mean height, in the metric's
+            unit; NaN where a level has no value, or the curve is a single point.
         area_error: its standard error.
         threshold: the threshold of the onset.
         onset: the first severity at which the threshold is passed; NaN where none is, see `censored`.
@@ -86,22 +87,23 @@ class SeverityRow(NamedTuple):
 
 
 def severity_area(values: Tensor, severities: Tensor) -> Tensor:
-    r"""Area under a severity curve over its range, by the trapezoid rule.
+    r"""Area under a severity curve over its range, by the trapezoid rule: :math:`c\,s_{max} / 2` for S = c s from 0.
 
     Args:
         values: (..., K), the metric at K severities.
         severities: (K,), ascending.
 
     Returns:
-        (...), unit: metric x severity. NaN where a value is, and for K < 2: a point spans no range.
+        (...), in the metric's unit: the curve's mean height. NaN where a value is, and for K < 2: a point spans no
+        range.
 
     Example:
-        >>> severity_area(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, 2.0, 3.0]))
-        tensor(2.)
+        >>> severity_area(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, 2.0, 4.0]))  # 1 + 2, over 4
+        tensor(0.7500)
     """
     if len(severities) < 2:
         return values.new_full(values.shape[:-1], torch.nan)
-    return torch.trapezoid(values, severities, dim=-1)
+    return torch.trapezoid(values, severities, dim=-1) / (severities[-1] - severities[0])
 
 
 def severity_onset(values: Tensor, severities: Tensor, *, threshold: float = THRESHOLD) -> Tensor:

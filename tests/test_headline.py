@@ -108,8 +108,8 @@ def test_a_metric_of_that_name_is_refused():
 
 def test_its_severity_curve_starts_at_zero_as_that_of_a_sensitivity():
     rotation = next(row for row in geometric_result().severity("headline") if row.layer == "conv1")
-    # 0 at 0, .25 at 15 and 30 degrees: a triangle of 15 x .25 / 2 and a rectangle of 15 x .25.
-    assert (rotation.start, rotation.area) == (0.0, pytest.approx(5.625))
+    # 0 at 0, .25 at 15 and 30 degrees: a triangle of 15 x .25 / 2 and a rectangle of 15 x .25, over 30.
+    assert (rotation.start, rotation.area) == (0.0, pytest.approx(0.1875))
 
 
 def test_the_small_print_names_what_is_pooled_among_what_is_shown():

@@ -29,10 +29,10 @@ def summarised(values, *, threshold=0.25, **options):
 
 
 def test_a_straight_line_has_its_onset_at_the_threshold_over_its_slope():
-    # S = c s with c = .02: onset .25/.02, area c s_max^2 / 2.
+    # S = c s with c = .02: onset .25/.02, area over the range c s_max / 2.
     row = summarised([0.1, 0.3, 0.6])
     assert row.onset == pytest.approx(12.5)
-    assert row.area == pytest.approx(0.02 * 30**2 / 2)
+    assert row.area == pytest.approx(0.02 * 30 / 2)
     assert (row.start, row.end, row.censored) == (0.0, 30.0, "")
     assert (row.worst_level, row.worst_severity, row.worst_value) == (3, 30.0, pytest.approx(0.6))
     assert row.onset_text == "12.5"
@@ -43,7 +43,7 @@ def test_a_straight_line_has_its_onset_at_the_threshold_over_its_slope():
 def test_the_closed_forms_hold_for_any_slope_and_threshold(slope, threshold):
     row = summarised([slope * severity for severity in LADDER], threshold=threshold)
     assert row.onset == pytest.approx(threshold / slope)
-    assert row.area == pytest.approx(slope * 30**2 / 2)
+    assert row.area == pytest.approx(slope * 30 / 2)
 
 
 def test_a_threshold_that_is_never_passed_is_censored_above():
@@ -55,7 +55,7 @@ def test_a_threshold_that_is_never_passed_is_censored_above():
 def test_a_ladder_of_ones_own_has_no_zero():
     row = summarised([0.1, 0.3, 0.6], from_identity=False)
     # Trapezoids over [5, 15] and [15, 30].
-    assert row.area == pytest.approx(10 * 0.2 + 15 * 0.45)
+    assert row.area == pytest.approx((10 * 0.2 + 15 * 0.45) / 25)
     assert (row.start, row.onset) == (5.0, pytest.approx(12.5))
 
 
@@ -109,7 +109,7 @@ def test_a_cosine_starts_at_one_and_its_onset_is_where_it_has_fallen_by_the_thre
     # 1 - .02 s
     row = summarised([0.9, 0.7, 0.4], metric="cosine")
     assert row.onset == pytest.approx(12.5)
-    assert row.area == pytest.approx(30 - 0.02 * 30**2 / 2)
+    assert row.area == pytest.approx(1 - 0.02 * 30 / 2)
     assert (row.worst_level, row.worst_value) == (3, pytest.approx(0.4))
 
 
@@ -121,8 +121,8 @@ def test_a_metric_of_ones_own_can_be_told_its_value_at_the_identity():
 
 
 def test_the_error_of_an_area_weighs_the_levels_as_the_area_does():
-    # Weights of 5, 15 and 30 with the zero: (15-0)/2, (30-5)/2, (30-15)/2. Without shares the errors add up.
-    assert summarised([0.1, 0.3, 0.6], error=0.01).area_error == pytest.approx(0.01 * (7.5 + 12.5 + 7.5))
+    # Weights of 5, 15 and 30 with the zero, over 30: (15-0)/2, (30-5)/2, (30-15)/2. Without shares the errors add up.
+    assert summarised([0.1, 0.3, 0.6], error=0.01).area_error == pytest.approx(0.01 * (7.5 + 12.5 + 7.5) / 30)
     # With them, levels that err oppositely cancel: 7.5 at level 1, none at level 2, -7.5 at level 3.
     one = mean_influence(torch.arange(8.0))
     influence = torch.stack([one, torch.zeros(8), -one])[:, None]
@@ -136,7 +136,7 @@ def test_levels_are_put_in_order_of_severity():
     views = [ViewInfo("rotation", level, severity, True) for level, severity in ((1, 30.0), (2, 5.0), (3, 15.0))]
     table = table_of(("fc",), [[0.6], [0.1], [0.3]])
     (row,) = ProbeResult(layers=("fc",), views=views, tables={"sensitivity": table}).severity()
-    assert (row.onset, row.area, row.worst_level) == (pytest.approx(12.5), pytest.approx(9.0), 1)
+    assert (row.onset, row.area, row.worst_level) == (pytest.approx(12.5), pytest.approx(0.3), 1)
 
 
 def test_there_is_a_row_for_each_augmentation_and_layer():
@@ -161,8 +161,8 @@ def test_the_kernels_take_any_leading_shape():
     values = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0))
     severities = torch.tensor(LADDER)
     assert severity_area(values, severities).shape == severity_onset(values, severities).shape == (2, 4)
-    # A constant c has the area c (s_max - s_min).
-    assert severity_area(torch.full((2, 3), 0.5), severities).tolist() == [12.5, 12.5]
+    # A constant c has the area c (s_max - s_min), over that range.
+    assert severity_area(torch.full((2, 3), 0.5), severities).tolist() == [0.5, 0.5]
 
 
 def test_only_the_ladders_of_the_presets_start_at_the_identity():
@@ -189,13 +189,13 @@ def test_the_summary_shows_areas_and_onsets_of_curves():
     lines = curve([0.1, 0.4, 0.3]).summary().splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("severity curves"))
     assert lines[place + 1].split() == ["area,", "onset", "rotation"]
-    # Area .1*5/2 + .25*10 + .35*15, onset half way from .1 at 5 to .4 at 15.
-    assert lines[place + 2].split() == ["fc", "8", "10"]
+    # Area (.1*5/2 + .25*10 + .35*15) / 30, onset half way from .1 at 5 to .4 at 15.
+    assert lines[place + 2].split() == ["fc", "0.267", "10"]
     assert "worst before the highest severity: fc at rotation 15" in lines
 
 
 def test_a_censored_onset_is_shown_with_its_bound():
-    assert "1.72    >30" in curve([0.0625, 0.0625, 0.0625]).summary()
+    assert "0.0573    >30" in curve([0.0625, 0.0625, 0.0625]).summary()
 
 
 def test_the_summary_has_no_curves_where_there_are_none():
