@@ -153,7 +153,7 @@ class _Probe:
         """What every process does first: learn the layers, agree on them, and see whether a pass repeats itself."""
         block = self.plan.images.scout.to(self.device)
         activations = self.passes.scout(block)
-        sites = self.passes.sites(activations, labels=block.labels)
+        sites = self.passes.sites(activations, block)
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
         self.measuring.prepare(sites, self.plan.bank.views, self.plan.images.num_images, device=self.device)
         if self.calibrates:

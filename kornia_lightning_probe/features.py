@@ -126,7 +126,7 @@ class _Collection:
 
     def _work(self, *, idle: int) -> None:
         scout = self.images.scout.to(self.subject.device)
-        self._open_tables(self.passes.sites(self.passes.scout(scout)))
+        self._open_tables(self.passes.sites(self.passes.scout(scout), scout))
         for block in self.images.blocks:
             placed = block.to(self.subject.device)
             self.passes.run_clean(placed, partial(self._write, placed))

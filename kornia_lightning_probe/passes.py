@@ -195,8 +195,8 @@ class Passes:
         self.wants_scores = OUTPUT in kept
         return kept
 
-    def sites(self, activations: dict[str, Tensor], *, labels: Tensor | None = None) -> list[Site]:
-        """The places where a scouted model is compared: the pixels, the layers, the class scores.
+    def sites(self, activations: dict[str, Tensor], block: Block) -> list[Site]:
+        """The places where a model is compared that was scouted on this block: pixels, layers, class scores.
 
         Raises:
             ValueError: where the embedding is none of them.
@@ -205,6 +205,7 @@ class Passes:
         embedding = self.subject.embedding or layers[-2 if self._ends_in_output and len(layers) > 1 else -1]
         if embedding not in layers:
             raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {layers}")
+        height, width = block.images[0].shape[-2:]
         self._findings.facts["embedding"] = embedding
         self._findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in activations.items()}
         return [
@@ -214,7 +215,8 @@ class Passes:
                 tuple(activation.shape[1:]),
                 "input" if name == INPUT else "output" if name == OUTPUT else "layer",
                 is_embedding=name == embedding,
-                label_shape=None if labels is None else tuple(labels.shape[1:]),
+                label_shape=None if block.labels is None else tuple(block.labels.shape[1:]),
+                image_size=(height, width),
             )
             for index, (name, activation) in enumerate(activations.items())
         ]

@@ -1,7 +1,7 @@
 """Severity curves in three numbers: the area under them, where they pass a threshold, their worst level.
 
-Areas are over the range of severities, so in the metric's unit; they are never averaged over augmentations all the same,
-since these ranges are arbitrary.
+Areas are over the range of severities, so in the metric's unit. They are never averaged over augmentations all the
+same: these ranges are arbitrary.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _severity(result: ProbeResult, metric: str, max_layers: int | None) -> Itera
     columns = [(name, [_curve(rows.get((layer, name))) for layer in layers]) for name in augmentations]
     names = named("area, onset", layers)
     share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers)"
-    title = f"severity curves{share}: area under {origin} over its range; onset, the severity where it passes {THRESHOLD:g}"
+    title = f"severity curves{share}: area under {origin} over its range; onset, where it passes {THRESHOLD:g}"
     first, *others = side_by_side(names, columns, again=names)
     yield f"{wrapped(title)}\n{first}"
     yield from others

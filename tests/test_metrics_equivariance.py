@@ -15,9 +15,9 @@ from kornia_lightning_probe.metrics.equivariance import (
     GeometricMetric,
     InterpolationFloor,
     InvarianceError,
-    as_map,
-    map_size,
+    grid_size,
 )
+from kornia_lightning_probe.metrics.layout import layout_of
 from kornia_lightning_probe.warping import GridWarp, sample
 
 SIDE = 32
@@ -297,8 +297,8 @@ def test_calibration_belongs_to_the_prepared_metric_and_not_to_its_original():
         ((3, 4, 5, 6), None),
     ],
 )
-def test_maps_and_square_token_grids_of_three_cells_or_more_are_measured(shape, size):
-    assert map_size(shape) == size
+def test_maps_and_token_grids_of_three_cells_or_more_are_measured(shape, size):
+    assert grid_size(Site("layer", 1, shape)) == size
     for kind in KINDS:
         assert kind().applies_to(Site("layer", 1, shape)) == (size is not None)
 
@@ -318,7 +318,7 @@ def test_all_layouts_of_one_grid_give_the_same_numbers():
         return x.flatten(2).transpose(1, 2).contiguous()
 
     expected = pytest.approx(values(lambda x: x), rel=1e-6, abs=1e-6)
-    assert as_map(tokens(maps)).equal(maps)
+    assert layout_of((16, 12)).as_map(tokens(maps)).equal(maps)
     assert values(lambda x: x.permute(0, 2, 3, 1).contiguous()) == expected
     assert values(tokens) == expected
     assert values(lambda x: torch.cat([torch.full((8, 1, 12), 7.0), tokens(x)], 1)) == expected

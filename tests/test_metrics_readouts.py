@@ -5,8 +5,6 @@ from activations import normal
 from kornia_lightning_probe.metrics import CentredCosine, Readout, Site
 from kornia_lightning_probe.metrics.readouts import (
     SMALL,
-    has_class_token,
-    is_channels_last,
     readouts_of,
     split_by_views,
 )
@@ -88,17 +86,6 @@ def test_a_class_token_is_read_apart_from_the_patches():
     pooled = pooled_of((10, 4))
     assert torch.equal(pooled[":cls"].take(tokens), torch.zeros(2, 4))
     assert torch.equal(pooled[":patch"].take(tokens), torch.full((2, 4), 5.0))
-
-
-def test_a_class_token_makes_one_more_than_a_square():
-    assert [tokens for tokens in range(1, 51) if has_class_token((tokens, 8))] == [5, 10, 17, 26, 37, 50]
-
-
-def test_only_sequences_have_class_tokens_and_only_maps_have_channels_last():
-    assert not has_class_token((10,))
-    assert not has_class_token((10, 4, 4))
-    assert not is_channels_last((7, 7))
-    assert not is_channels_last((7, 7, 7, 3))
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (10, 4), (9, 4), (3, 8, 8), (8, 8, 3)])

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from kornia_lightning_probe.distances import squared_distance, upcast
 from kornia_lightning_probe.metrics.clean import CleanBlock, Memory, Temporaries, mask_non_finite
+from kornia_lightning_probe.metrics.layout import Layout, layout_of
 from kornia_lightning_probe.metrics.movement import Movement, Movements
+from kornia_lightning_probe.warping import Size
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Site:
         representation: "activation", or "pooled" for the spatial or token mean.
         source: the activation's shape where this is its pooled form.
         label_shape: the shape of one image's label, () for a class; None where images have no labels.
+        image_size: height and width of the images, which tell grids of their shape; None takes square ones.
     """
 
     name: str
@@ -37,6 +40,12 @@ class Site:
     representation: Literal["activation", "pooled"] = "activation"
     source: tuple[int, ...] | None = None
     label_shape: tuple[int, ...] | None = None
+    image_size: Size | None = None
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which axes of the activation are its grid, and which its channels."""
+        return layout_of(self.shape, image_size=self.image_size)
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class About(Memory):
             block=block,
             rows=slice(0, count),
             ids=(numbers[0], numbers[0] + count),
-            site=Site(layer, 1, tuple(clean.shape[1:])),
+            site=Site(layer, 1, tuple(clean.shape[1:]), image_size=image_size),
             view_index=view_index,
             labels=labels,
             matrix=matrix,

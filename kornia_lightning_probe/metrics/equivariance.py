@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from functools import cached_property
-from math import isqrt
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from kornia_lightning_probe.influence import sensitivity_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.clean import CleanBlock
-from kornia_lightning_probe.metrics.readouts import has_class_token, is_channels_last
+from kornia_lightning_probe.metrics.layout import Layout
 from kornia_lightning_probe.warping import (
     GridWarp,
     Phase,
@@ -37,39 +36,15 @@ _CALIBRATED: MutableMapping[Tensor, Phase] = WeakIdKeyDictionary()
 _KEPT = 8
 
 
-def map_size(shape: tuple[int, ...]) -> Size | None:
-    """Height and width of the grid that one image's activation lies on.
-
-    Args:
-        shape: of one image's activation: (C, H, W), (H, W, C), or (T, D) with a square number of tokens, to which a
-            class token may come first.
-
-    Returns:
-        (H, W), or None where the shape isn't a grid, or one of fewer than 3 cells along a side.
+def grid_size(site: Site) -> Size | None:
+    """Height and width of the grid on which a site's activations lie; None where it is none of 3 x 3 cells or more.
 
     Example:
-        >>> map_size((64, 14, 7)), map_size((7, 7, 96)), map_size((197, 768)), map_size((512,))
-        ((14, 7), (7, 7), (14, 14), None)
+        >>> [grid_size(Site("layer", 1, shape)) for shape in ((64, 14, 7), (197, 768), (9,))]
+        [(14, 7), (14, 14), None]
     """
-    size = (0, 0)
-    if len(shape) == 3:
-        size = (shape[0], shape[1]) if is_channels_last(shape) else (shape[1], shape[2])
-    elif len(shape) == 2:
-        side = isqrt(shape[0])
-        size = (side, side) if side**2 == shape[0] or has_class_token(shape) else size
-    return size if min(size) >= _SMALLEST else None
-
-
-def as_map(activation: Tensor) -> Tensor:
-    """The spatial part of activations for which :func:`map_size` has an answer, as a (B, C, H, W) view."""
-    shape = tuple(activation.shape[1:])
-    if is_channels_last(shape):
-        return activation.permute(0, 3, 1, 2)
-    if len(shape) == 3:
-        return activation
-    patches = activation[:, 1:] if has_class_token(shape) else activation
-    side = isqrt(patches.shape[1])
-    return patches.transpose(1, 2).view(len(patches), -1, side, side)
+    size = site.layout.size
+    return size if size is not None and min(size) >= _SMALLEST else None
 
 
 class CarriedMap:
@@ -86,7 +61,8 @@ class CarriedMap:
     """
 
     def __init__(self, about: About, grid: GridWarp) -> None:
-        self.clean, self.augmented, self.grid = as_map(about.clean), as_map(about.augmented), grid
+        self._layout, self.grid = about.site.layout, grid
+        self.clean, self.augmented = self._layout.as_map(about.clean), self._layout.as_map(about.augmented)
         self._block, self._rows, self._temporaries = about.block, about.rows, about.temporaries
         self._last: tuple[slice, Tensor] | None = None
 
@@ -134,17 +110,17 @@ class CarriedMap:
         return torch.cat([distance(slice(start, start + step)) for start in range(0, len(self.clean), step)])
 
     def _deviation_over(self, mask: Tensor) -> Tensor:
-        energy, factor = self._block.remember(("equivariance", "energy"), lambda: _energy(self._block))
+        energy, factor = self._block.remember(("equivariance", "energy"), lambda: _energy(self._block, self._layout))
         masked = (energy[self._rows] * mask).flatten(1).sum(1, dtype=factor.dtype)
         return torch.where(mask.flatten(1).any(1), masked * factor[self._rows], torch.nan)
 
 
-def _energy(block: CleanBlock) -> tuple[Tensor, Tensor]:
+def _energy(block: CleanBlock, layout: Layout) -> tuple[Tensor, Tensor]:
     """Each cell's squared distance from the mean image over all channels, (n, H, W), and what makes e of its sum, (n,).
 
     The second is n/(n-1), or what a deviation known from reference images is to the image's own.
     """
-    maps, mean = as_map(block.activation), as_map(block.mean)
+    maps, mean = layout.as_map(block.activation), layout.as_map(block.mean)
     energy = torch.cat([(piece - mean).square_().sum(1) for piece in torch.split(maps, len(piece_of(maps)))])
     return energy, torch.where(block.squared_deviation == 0, 0.0, block.deviation / block.squared_deviation)
 
@@ -152,7 +128,7 @@ def _energy(block: CleanBlock) -> tuple[Tensor, Tensor]:
 class GeometricMetric(ProbeMetric):
     """The base of measures that carry a view's matrix to a layer's grid.
 
-    It applies to maps and to square grids of tokens. Under a view without a matrix, or whose matrices move none of the
+    It applies to maps and to grids of tokens. Under a view without a matrix, or whose matrices move none of the
     images at hand, its cells stay unfilled; an image that such a view happens to leave in place counts as missing.
 
     Until :meth:`calibrate` is called, a layer's cells tile the image ("half-pixel").
@@ -186,7 +162,7 @@ class GeometricMetric(ProbeMetric):
 
     def applies_to(self, site: Site) -> bool:
         """Whether the site is a grid of at least 3 x 3 cells."""
-        return super().applies_to(site) and map_size(site.shape) is not None
+        return super().applies_to(site) and grid_size(site) is not None
 
     def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size) -> None:
         """Find out where a layer's cells lie; see :func:`~kornia_lightning_probe.warping.calibrated_phase`.
@@ -198,7 +174,8 @@ class GeometricMetric(ProbeMetric):
             image_size: height and width of the images in pixels.
         """
         if clean not in _CALIBRATED:
-            _CALIBRATED[clean] = calibrated_phase(as_map(upcast(clean)), as_map(upcast(flipped)), image_size)
+            maps, mirrored = (site.layout.as_map(upcast(activation)) for activation in (clean, flipped))
+            _CALIBRATED[clean] = calibrated_phase(maps, mirrored, image_size)
         self.phases[site.name] = _CALIBRATED[clean]
 
     def carried(self, about: About) -> CarriedMap | None:
@@ -235,7 +212,7 @@ class GeometricMetric(ProbeMetric):
         return stop * wanted // total > first * wanted // total
 
     def _carry(self, about: About, phase: Phase) -> CarriedMap | None:
-        matrix, image_size, size = about.matrix, about.image_size, map_size(about.site.shape)
+        matrix, image_size, size = about.matrix, about.image_size, grid_size(about.site)
         if matrix is None or image_size is None or size is None:
             return None
         host, device = matrix.detach().cpu().contiguous(), about.augmented.device

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from math import isqrt, prod
+from math import prod
 
 import torch
 from torch import Tensor
 
 from kornia_lightning_probe.metrics.about import Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.layout import Layout
 
 # An activation of at most so many numbers for each image is kept for the views to come: looking at several views at
 # once costs less than looking at each, up to a size at which what is kept no longer fits into a processor's cache.
@@ -70,7 +71,7 @@ def readouts_of(site: Site) -> Iterator[Readout]:
     """All ways to read a site: its activation, and its pooled features.
 
     Pooled are the spatial mean of a map, the token mean of a sequence, and a vector as it is. A sequence with a class
-    token (one more than a square number of tokens) gives two, ``name:cls`` and ``name:patch``.
+    token (see :func:`~kornia_lightning_probe.metrics.layout.layout_of`) gives two, ``name:cls`` and ``name:patch``.
 
     Example:
         >>> [(r.site.name, r.site.representation) for r in readouts_of(Site("block", 1, (197, 768)))]
@@ -79,7 +80,7 @@ def readouts_of(site: Site) -> Iterator[Readout]:
     yield Readout(site, _as_it_is, whole=False)
     if site.kind == "output":
         return
-    for suffix, shape, pick, over in _pooled(site.shape):
+    for suffix, shape, pick, over in _pooled(site.shape, site.layout):
         pooled = replace(site, name=site.name + suffix, shape=shape, representation="pooled", source=site.shape)
         cells = prod(pick(torch.empty(1, *site.shape, device="meta")).shape) // max(1, prod(shape))
         yield Readout(pooled, pick, whole=True, over=over, cells=cells)
@@ -103,29 +104,21 @@ def split_by_views(readout: Readout) -> list[Readout]:
     return [part for part in parts if part.metrics]
 
 
-def is_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether a map's shape is (H, W, C): its first two sides are equal and its last two are not."""
-    return len(shape) == 3 and shape[0] == shape[1] != shape[2]
-
-
-def has_class_token(shape: tuple[int, ...]) -> bool:
-    """Whether a sequence (T, D) is a class token before a square grid of patches."""
-    return len(shape) == 2 and shape[0] > 4 and isqrt(shape[0] - 1) ** 2 == shape[0] - 1
-
-
-def _pooled(shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], Callable[[Tensor], Tensor], tuple[int, ...]]]:
+def _pooled(
+    shape: tuple[int, ...], layout: Layout
+) -> list[tuple[str, tuple[int, ...], Callable[[Tensor], Tensor], tuple[int, ...]]]:
     """Of each pooled readout: the end of its name, its shape, the part of an activation, and the axes that it takes."""
     if not shape:
         return [("", (1,), _column, ())]
-    if has_class_token(shape):
+    if layout.has_class_token:
         return [(":cls", shape[1:], _class_token, ()), (":patch", shape[1:], _patches, (1,))]
-    if len(shape) == 2:
+    if layout.kind == "tokens":
         return [("", shape[1:], _as_it_is, (1,))]
-    if is_channels_last(shape):
+    if layout.kind == "channels last":
         return [("", shape[2:], _as_it_is, (1, 2))]
-    if len(shape) > 2:
-        return [("", shape[:1], _as_it_is, tuple(range(2, len(shape) + 1)))]
-    return [("", shape, _as_it_is, ())]
+    if layout.kind == "vector":
+        return [("", shape, _as_it_is, ())]
+    return [("", shape[:1], _as_it_is, tuple(range(2, len(shape) + 1)))]
 
 
 def _as_it_is(activation: Tensor) -> Tensor:
