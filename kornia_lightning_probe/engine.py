@@ -156,6 +156,7 @@ class _Probe:
         sites = self.passes.sites(activations, block)
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
         self.measuring.prepare(sites, self.plan.bank.views, self.plan.images.num_images, device=self.device)
+        self.measuring.choose_precision(activations)
         if self.calibrates:
             few = block.first(CALIBRATED)
             mirrored = replace(few, inputs=few.with_images([entry.flip(-1) for entry in few.images]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -36,6 +36,9 @@ from kornia_lightning_probe.schedule import Segment, slices
 
 # Of so many numbers movements are computed together.
 _MOST_TOGETHER = 2**16
+
+# Of pooled features, so much of what images differ by may be lost to rounding.
+_MOST_LOST = 1e-5
 
 Clean = dict[str, list[CleanBlock]]
 # By layer what a metric has measured there, and which rows had finite clean activations; None: all of them.
@@ -165,6 +168,19 @@ class Measuring:
             used = [readout for readout in readouts if readout.metrics and readout.site.index == site.index]
             if used:
                 self.readouts[site.name] = [part for readout in used for part in split_by_views(readout)]
+
+    def choose_precision(self, activations: Mapping[str, Tensor]) -> None:
+        """Have those readouts averaged in float64 that would lose digits in float32, which takes less time."""
+        lost = {
+            (name, number): share
+            for name, readouts in self.readouts.items()
+            for number, readout in enumerate(readouts)
+            if (share := readout.loses(activations[name])) is not None
+        }
+        shares = torch.stack([share.cpu() for share in lost.values()]).tolist() if lost else []
+        for (name, number), share in zip(lost, shares, strict=True):
+            if share > _MOST_LOST:
+                self.readouts[name][number] = replace(self.readouts[name][number], is_wide=True)
 
     def centre_on(self, blocks: Iterable[Clean]) -> None:
         """Take mean and between-image distance from these blocks, for all that follow; one block is held at a time."""

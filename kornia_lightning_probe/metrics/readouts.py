@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.distances import accumulation_dtype
 from kornia_lightning_probe.metrics.about import Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.layout import Layout
@@ -29,6 +30,7 @@ class Readout:
             passes were cut; so for small readouts.
         over: the axes of that part that are averaged over.
         cells: the number of entries along these axes.
+        is_wide: whether sums are taken and kept in float64, see :meth:`loses`.
         distances: all that is kept of the activation, by the names that About has for it; so for metrics that need no
             more, at activations that are too large to be kept.
         metrics: the prepared metrics.
@@ -39,6 +41,7 @@ class Readout:
     whole: bool
     over: tuple[int, ...] = ()
     cells: int = 1
+    is_wide: bool = False
     distances: tuple[str, ...] = ()
     metrics: list[ProbeMetric] = field(default_factory=list)
 
@@ -46,8 +49,24 @@ class Readout:
         """What is compared, (B, ...); where ``whole``, in memory of its own, since it outlives the forward pass."""
         part = self.pick(activation)
         if self.over:
-            return part.sum(self.over).div_(self.cells)
+            wide = accumulation_dtype(part.device) if self.is_wide else part.dtype
+            return part.sum(self.over, dtype=wide).div_(self.cells)
         return part.clone() if self.whole else part
+
+    def loses(self, activation: Tensor) -> Tensor | None:
+        """How much of what images differ by would be lost by averaging in float32; None where nothing is averaged.
+
+        A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large.
+
+        Returns:
+            A scalar, the rounding of the pooled features relative to their distance from the mean image.
+        """
+        if not self.over or activation.dtype == accumulation_dtype(activation.device):
+            return None
+        pooled = replace(self, is_wide=True).take(activation)
+        apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
+        lost: Tensor = torch.finfo(torch.float32).eps / 2 * torch.linalg.vector_norm(pooled) / apart
+        return lost
 
     def put(self, activation: Tensor, out: Tensor) -> None:
         """Write what :meth:`take` gives into memory that is there already, up to :meth:`settle`.
