@@ -102,7 +102,8 @@ class ProbeImages:
             By default a tensor is the input, of a tuple the first entry is, and a dict is searched for "image(s)",
             "pixel_values", "x" or "input(s)". Labels are searched in the batch all the same: a tuple's second entry,
             or a dict's "label(s)", "target(s)" or "y", of integers (B,) or (B, H, W).
-        labels: integers (N,) or (N, H, W) by the source's indices, where the source holds none.
+        labels: integers (N,) or (N, H, W) by the source's indices, where the source holds none; or the targets (N, K)
+            of K labels for each image, which say that the model's output is not scores of one class among others.
         rank: the number of this process.
         world_size: how many processes share the blocks.
         block_size: how many images a block holds at most, at least 2.
@@ -118,13 +119,14 @@ class ProbeImages:
         image_keys: the names of the images in the model's inputs, empty where the inputs are one tensor.
         fingerprints: int64 (N,), a content hash below 2**52 of each image of this rank's blocks and 0 elsewhere: summed
             over the ranks it is that of all images.
-        other_targets: what the source gives in the place of labels where that is none, as a text such as
+        other_targets: what the source or `labels` gives in the place of labels where that is none, as a text such as
             "float32 (32, 4)"; else empty.
+        labels_given: whether `labels` was given, so that a reader of the result expects something of them.
         notes: sentences on what a reader of the result should know.
 
     Raises:
-        ValueError: if there is no image, if none can be found in a batch, if it is no float tensor (B, C, H, W), or if
-            the entries or the labels disagree in N.
+        ValueError: if there is no image, if none can be found in a batch, if it is no float tensor (B, C, H, W), if
+            the entries or the labels disagree in N, or if the labels are none.
         TypeError: if the source is none of the above.
 
     Example:
@@ -149,6 +151,7 @@ class ProbeImages:
     ) -> None:
         _check_numbers(num_images, rank=rank, world_size=world_size, block_size=block_size)
         self.notes: list[str] = []
+        self.labels_given = labels is not None
         if has_no_indices(source):
             source = read_first(
                 source, num_images, seed=seed, image_keys=image_keys, to_inputs=to_inputs, collate_fn=collate_fn

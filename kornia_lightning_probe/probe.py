@@ -62,7 +62,8 @@ def probe_model(
             ``input`` is the pixels and ``output`` the prediction, modules of these names go by ``model.input`` and
             ``model.output``.
         metrics: names, metric objects or functions of (clean, augmented); None is the default set.
-        labels: integers (N,), where ``inputs`` does not bring them.
+        labels: integers (N,), or masks (N, H, W) of a segmentation, where ``inputs`` does not bring them; or targets
+            (N, K) of K labels for each image, which say that the output is not scores of one class among others.
         reference: images of the same size, in any form that ``inputs`` may have, that supply the mean and the
             between-image distance where the inputs are too few.
         image_keys: which entries of dict or tuple inputs are images; default: the only float entry with 4 dimensions.

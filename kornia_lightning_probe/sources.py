@@ -41,11 +41,19 @@ class FirstImages(NamedTuple):
 
 
 class Reader(Protocol):
-    """Where model inputs and labels come from; both are asked for by the source's own indices."""
+    """Where model inputs and labels come from; both are asked for by the source's own indices.
+
+    Attributes:
+        labels: integers (N,) or (N, H, W), or None.
+        total: N.
+        targets: what there is in the place of labels, as a text, where that is none; else empty.
+        labelled: whether labels or targets were given beside the source, so that nobody looks for them in it.
+    """
 
     labels: Tensor | None
     total: int
     targets: str
+    labelled: bool
 
     def read(self, indices: list[int], block: int) -> tuple[Any, Tensor | None]:
         """Read the images of one block: the model's inputs and, where there are any, the labels."""
@@ -58,11 +66,11 @@ class _TensorReader:
     labels: Tensor | None
     total: int
     targets: str = ""
+    labelled: bool = False
 
     def read(self, indices: list[int], block: int) -> tuple[Any, Tensor | None]:  # noqa: ARG002 - a Reader
         rows = torch.tensor(indices)
-        labels = None if self.labels is None else self.labels[rows]
-        return take_rows(self.inputs, rows, num_rows=self.total), labels
+        return take_rows(self.inputs, rows, num_rows=self.total), _taken(self.labels, indices)
 
 
 @dataclass
@@ -74,6 +82,7 @@ class _DatasetReader:
     seed: int
     total: int = field(init=False)
     targets: str = ""
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         self.total = len(self.dataset)
@@ -84,7 +93,9 @@ class _DatasetReader:
             seed_all(stable_seed(self.seed, "collate", block))
             batch = _collate(items, self.collate_fn)
             inputs = find_inputs(batch, self.to_inputs)
-        labels = find_labels(batch, len(indices)) if self.labels is None else self.labels[torch.tensor(indices)]
+        if self.labelled:
+            return inputs, _taken(self.labels, indices)
+        labels = find_labels(batch, len(indices))
         self.targets = describe_targets(batch) if labels is None else ""
         return inputs, labels
 
@@ -92,6 +103,10 @@ class _DatasetReader:
         seed_all(stable_seed(self.seed, "image", index))
         with _explained(f"kornia_lightning_probe was reading image {index} of the probe's dataset."):
             return self.dataset[index]
+
+
+def _taken(labels: Tensor | None, indices: list[int]) -> Tensor | None:
+    return None if labels is None else labels[torch.tensor(indices)]
 
 
 def _collate(items: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
@@ -243,7 +258,7 @@ def open_source(
     The arguments are those of `ProbeImages`; a source without indices goes through `read_first` before.
 
     Raises:
-        ValueError: if no image is found among tensors, or if entries or labels disagree in N.
+        ValueError: if no image is found among tensors, if entries or labels disagree in N, or if labels are none.
         TypeError: if the source is none of those that `ProbeImages` lists.
     """
     reader: Reader
@@ -259,7 +274,8 @@ def open_source(
         collate = collate_fn or (source.collate_fn if isinstance(source, DataLoader) else default_collate)
         reader = _DatasetReader(dataset, collate, to_inputs, None, seed)
     if labels is not None:
-        reader.labels = _checked_labels(labels, reader.total)
+        reader.labels, reader.targets = _labels_or_targets(labels, reader.total)
+        reader.labelled = True
     return reader
 
 
@@ -273,14 +289,22 @@ def _tensor_reader(source: Any, image_keys: ImageKeys | None) -> _TensorReader:
     return _TensorReader(inputs, None, total)
 
 
-def _checked_labels(labels: Tensor | Sequence[int], total: int) -> Tensor:
-    labels = torch.as_tensor(labels)
-    checked = find_labels((None, labels), total)
-    if checked is None:
-        raise ValueError(
-            f"labels: {describe(labels)} came, expected {total} integers, one per image, or masks ({total}, H, W)."
-        )
-    return checked
+def _labels_or_targets(labels: Tensor | Sequence[int], total: int) -> tuple[Tensor | None, str]:
+    """The labels, or in their place a text that says what the targets of several labels for each image are."""
+    expected = (
+        f"expected {total} integers, one per image, masks ({total}, H, W) of integers, or targets ({total}, K) of K "
+        "labels for each image; number the classes, or leave labels= out where the targets are others"
+    )
+    try:
+        tensor = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"labels: {describe(labels)} came ({error}), {expected}.") from error
+    checked = find_labels((None, tensor), total)
+    if checked is not None:
+        return checked, ""
+    if tensor.ndim == 2 and len(tensor) == total and tensor.shape[1] > 1:
+        return None, describe(tensor)
+    raise ValueError(f"labels: {describe(tensor)} came, {expected}.")
 
 
 def _name(source: object) -> str:

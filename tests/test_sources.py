@@ -199,3 +199,47 @@ def test_labels_follow_their_images():
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"int64 \(5,\) came, expected 6 integers"):
         ProbeImages(torch.rand(6, 1, 1, 1), labels=torch.arange(5))
+
+
+EXPECTED = (
+    ", expected 6 integers, one per image, masks (6, H, W) of integers, or targets (6, K) of K labels for each image; "
+    "number the classes, or leave labels= out where the targets are others."
+)
+
+
+@pytest.mark.parametrize(
+    ("labels", "came"),
+    [
+        (["a"] * 6, "a list of str, str, str, str, ... came ("),
+        ([None] * 6, "a list of NoneType, NoneType, NoneType, NoneType, ... came ("),
+        ([[0], [1, 2]], "a list of a list of int, a list of int, int came ("),
+        ("cat", "str came ("),
+        ({"label": 0}, "a dict of 'label': int came ("),
+        ([2**70] * 6, "a list of int, int, int, int, ... came ("),
+        (3, "int64 () came"),
+        ([0.5] * 6, "float32 (6,) came"),
+        ([[1]] * 6, "int64 (6, 1) came"),
+        ([[0, 1]] * 5, "int64 (5, 2) came"),
+        (torch.zeros(6, 2, 2), "float32 (6, 2, 2) came"),
+        (torch.zeros(6, 1, 2, 2, dtype=torch.long), "int64 (6, 1, 2, 2) came"),
+    ],
+    ids=["texts", "nothing", "ragged", "one text", "dict", "too large", "one", "floats", "column", "few", "maps", "4D"],
+)
+def test_what_is_no_labels_is_refused_with_what_came_and_what_is_possible(labels, came):
+    with pytest.raises(ValueError, match=r"^labels: ") as caught:
+        ProbeImages(torch.rand(6, 1, 1, 1), labels=labels)
+    assert str(caught.value).startswith(f"labels: {came}")
+    assert str(caught.value).endswith(EXPECTED)
+
+
+@pytest.mark.parametrize("source", [torch.rand(6, 1, 2, 2), Numbers(6), Stream(6)], ids=["tensor", "dataset", "stream"])
+def test_targets_of_several_labels_take_the_place_of_labels(source):
+    images = ProbeImages(source, labels=torch.eye(6)[:, :3])
+    assert (images.other_targets, images.has_labels, images.labels_given) == ("float32 (6, 3)", False, True)
+
+
+@pytest.mark.parametrize(("labels", "given"), [(None, False), (range(6), True)])
+@pytest.mark.parametrize("source", [Numbers(6), Stream(6)], ids=["dataset", "stream"])
+def test_labels_that_came_along_are_told_from_those_that_were_given(source, labels, given):
+    images = ProbeImages(source, labels=labels)
+    assert (images.labels_given, images.has_labels, images.other_targets) == (given, True, "")
