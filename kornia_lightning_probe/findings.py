@@ -41,6 +41,19 @@ class Findings:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
+    def metric_left_out(self, name: str, reason: str, *, of_output: bool) -> None:
+        """Note that a metric which was asked for is not in the result.
+
+        Args:
+            name: the metric.
+            reason: why.
+            of_output: whether it is one of class scores, so that it matters why there are none.
+        """
+        self.leave_out(name, reason)
+        why = self.left_out.get("output") if of_output else None
+        more = f"; the output is left out, as {why}" if why else ""
+        self.warn(f"the metric {name!r} is not in the result: {reason}{more}")
+
     def layers_fired(self, fired: Sequence[str], *, chosen: Iterable[str], exact: frozenset[str]) -> None:
         """Note chosen layers that never fired.
 

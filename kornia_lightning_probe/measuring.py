@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank import View
 from kornia_lightning_probe.distances import sum_of_squares, upcast
-from kornia_lightning_probe.findings import Findings
+from kornia_lightning_probe.findings import Findings, listed
 from kornia_lightning_probe.gathering import MOST_GATHERED_BYTES, Gathered
 from kornia_lightning_probe.images import Block
 from kornia_lightning_probe.metrics import (
@@ -31,6 +31,7 @@ from kornia_lightning_probe.metrics import (
     readouts_of,
     split_by_views,
 )
+from kornia_lightning_probe.outputs import of_images
 from kornia_lightning_probe.result import MetricTable
 from kornia_lightning_probe.schedule import Segment, slices
 
@@ -153,12 +154,11 @@ class Measuring:
         for metric in (*self._given, *extra):
             concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
             if not concerned:
-                needs = f"; it needs {metric.needs}" if metric.needs else ""
-                reason = f"this metric applies to none of {[site.name for site in sites]}{needs}"
+                reason = _why_nowhere(metric, sites)
                 if self._default_set:
                     self._findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
                 else:
-                    self._findings.leave_out(metric.name, reason)
+                    self._findings.metric_left_out(metric.name, reason, of_output=metric.scope == "output")
                 continue
             prepared = metric.prepare(views, [readout.site.name for readout in concerned], num_images, device=device)
             self.metrics[metric.name] = prepared
@@ -351,6 +351,18 @@ class Measuring:
         return MetricTable(
             metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
         )
+
+
+def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
+    """Why a metric applies to none of these: what it needs, and what the output has where it is one of outputs."""
+    reason = f"this metric applies to none of [{listed([repr(site.name) for site in sites])}]"
+    if metric.needs:
+        reason += f"; it needs {metric.needs}"
+    for site in sites:
+        if site.kind == "output" and metric.scope == "output":
+            labels = "no labels" if site.label_shape is None else f"labels {of_images(site.label_shape)}"
+            reason += f"; here are class scores {of_images(site.shape)} and {labels}"
+    return reason
 
 
 def _movements_together(

@@ -44,7 +44,7 @@ def why_no_scores(
         scores: what :func:`find_scores` has found.
         image_shape: (C, H, W) of the model's images.
         labels: integer labels (B,) or masks (B, H, W) of the images, or None.
-        other_targets: what the dataset gives in place of such labels, as a text.
+        other_targets: what is given in place of such labels, as a text.
 
     Example:
         >>> why_no_scores(torch.zeros(2, 1), image_shape=(3, 8, 8), labels=None)
@@ -65,6 +65,16 @@ def why_no_scores(
     if highest >= scores.shape[1]:
         return f"labels go up to {highest} and it has {scores.shape[1]} entries"
     return ""
+
+
+def of_images(shape: tuple[int, ...]) -> str:
+    """The shape of N images' numbers as a text, from that of one.
+
+    Example:
+        >>> of_images(()), of_images((5,))
+        ('(N,)', '(N, 5)')
+    """
+    return f"(N, {', '.join(map(str, shape))})" if shape else "(N,)"
 
 
 def _highest(labels: Tensor) -> int:

@@ -439,6 +439,13 @@ def test_a_metric_that_applies_nowhere_is_left_out_with_the_reason():
     result = run(SmallCNN(), IMAGES, plain_bank(), metrics=["sensitivity", OfOutput()])
     assert result.metrics == ("sensitivity",)
     assert "applies to none of ['input', 'block1'" in result.metadata["left_out"]["of_output"]
+    assert "the metric 'of_output' is not in the result: this metric applies to none of" in said(result)
+
+
+def test_of_many_layers_to_which_a_metric_does_not_apply_the_first_are_named():
+    net = nn.Sequential(*[nn.Conv2d(3, 3, 1) for _ in range(10)], nn.Conv2d(3, 1, 12), nn.Flatten())
+    result = run(net, IMAGES, plain_bank(), layers="*", metrics=["sensitivity", "pixel_flip_rate"])
+    assert "none of ['input', '0', '1', '2', '3', '4', '5', '6' and 5 more];" in said(result)
 
 
 def test_a_process_that_fails_tells_the_others_why():

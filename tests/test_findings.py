@@ -16,6 +16,18 @@ def test_the_first_reason_stands_and_a_sentence_is_said_once():
     assert findings.warnings == ["look"]
 
 
+def test_a_metric_that_was_asked_for_is_said_with_the_reason_and_that_of_the_output_where_it_matters():
+    findings = Findings()
+    findings.leave_out("output", "it is an image")
+    findings.metric_left_out("accuracy", "it needs labels", of_output=True)
+    findings.metric_left_out("own", "it needs tokens", of_output=False)
+    assert findings.left_out == {"output": "it is an image", "accuracy": "it needs labels", "own": "it needs tokens"}
+    assert findings.warnings == [
+        "the metric 'accuracy' is not in the result: it needs labels; the output is left out, as it is an image",
+        "the metric 'own' is not in the result: it needs tokens",
+    ]
+
+
 @pytest.mark.parametrize("entry", ["conv", "conv.call2", "conv[0]", "conv[key][1]", "conv.call12[0]"])
 def test_a_layer_fires_by_any_of_its_calls_and_entries(entry):
     findings = Findings()

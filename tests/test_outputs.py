@@ -148,8 +148,8 @@ class Items(Dataset):
         return self.images[index], self.targets[index]
 
 
-def probed(model, inputs, **options):
-    return probe_model(model, inputs, plain_bank(), metrics=[*sorted(WITH_LABELS), "sensitivity"], **options)
+def probed(model, inputs, *, measures=WITH_LABELS, **options):
+    return probe_model(model, inputs, plain_bank(), metrics=[*sorted(measures), "sensitivity"], **options)
 
 
 def classes(result):
@@ -184,9 +184,34 @@ def test_labels_come_from_where_they_are(inputs, options):
 
 
 def test_without_labels_accuracy_is_left_out_and_said():
-    result = probed(SmallCNN(), images_of(10))
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="the metric 'accuracy(_drop)?' is not in the result"):
+        result = probed(SmallCNN(), images_of(10))
     assert classes(result) == PREDICTIONS
     assert set(result.metadata["left_out"]) == {"accuracy", "accuracy_drop"}
+    needs = "needs class scores (B, classes) and labels (B,), one integer for each image"
+    assert len(result.metadata["warnings"]) == 2
+    for name, sentence in zip(("accuracy", "accuracy_drop"), result.metadata["warnings"], strict=True):
+        assert sentence == f"the metric {name!r} is not in the result: {result.metadata['left_out'][name]}"
+        assert sentence.endswith(f"'output']; it {needs}; here are class scores (N, 5) and no labels")
+
+
+def test_pixels_that_a_classifier_does_not_have_are_said():
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="the metric 'pixel_flip_rate' is not in the result"):
+        result = probed(SmallCNN(), images_of(10), labels=LABELS, measures={"pixel_flip_rate"})
+    assert classes(result) == set()
+    (sentence,) = result.metadata["warnings"]
+    needs = "it needs class scores (B, classes, H, W) of at least 3 x 3 pixels"
+    assert sentence.endswith(f"{needs}; here are class scores (N, 5) and labels (N,)")
+
+
+def test_a_metric_of_the_default_set_that_applies_nowhere_is_no_news():
+    torch.manual_seed(0)
+    result = probe_model(SmallCNN(), images_of(10), plain_bank())
+    assert result.metadata["warnings"] == []
+    assert {"accuracy", "accuracy_drop", "pixel_flip_rate"} <= set(result.metadata["metrics_left_out"])
+    assert result.metadata["left_out"] == {}
 
 
 def detections(x):
@@ -226,19 +251,47 @@ OTHERS = {
 
 @pytest.mark.parametrize(("end", "inputs", "reason"), OTHERS.values(), ids=OTHERS)
 def test_outputs_that_are_no_class_scores_are_left_out_with_the_reason(end, inputs, reason):
-    result = probed(Ending(end), inputs, layers=["layer"])
+    with pytest.warns(UserWarning, match="is not in the result"):
+        result = probed(Ending(end), inputs, layers=["layer"])
     assert classes(result) == set()
     assert reason in result.metadata["left_out"]["output"]
     assert set(result.metadata["left_out"]) == WITH_LABELS | {"output"}
     assert result.tensor("sensitivity").isfinite().all()
+    ending = f"; the output is left out, as {result.metadata['left_out']['output']}"
+    assert len(result.metadata["warnings"]) == len(WITH_LABELS)
+    assert all(sentence.endswith(ending) for sentence in result.metadata["warnings"])
+
+
+TARGETS = {
+    "floats": torch.eye(5).repeat(2, 1),
+    "integers": torch.eye(5).repeat(2, 1).long(),
+    "booleans": torch.eye(5).repeat(2, 1).bool(),
+    "lists": torch.eye(5).repeat(2, 1).long().tolist(),
+}
+
+
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("inputs", [images_of(10), TensorDataset(images_of(10), LABELS)], ids=["tensor", "dataset"])
+def test_targets_of_several_labels_leave_the_output_out_as_those_of_a_dataset_do(inputs, targets):
+    torch.manual_seed(0)
+    dataset = TensorDataset(images_of(10), torch.as_tensor(targets))
+    with pytest.warns(UserWarning, match="is not in the result"):
+        expected, result = probed(SmallCNN(), dataset), probed(SmallCNN(), inputs, labels=targets)
+    assert "come with" in result.metadata["left_out"]["output"]
+    assert result.metadata["left_out"] == expected.metadata["left_out"]
+    assert classes(result) == set()
+
+
+# Probabilities in a probe.
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_a_model_that_ends_in_softmax_diverges_as_its_logits_do(batch_size):
     torch.manual_seed(0)
     net = SmallCNN()
-    with_logits = probed(net, images_of(10), batch_size=batch_size)
-    with_probabilities = probed(nn.Sequential(net, nn.Softmax(1)), images_of(10), batch_size=batch_size)
+    with_logits = probed(net, images_of(10), measures=PREDICTIONS, batch_size=batch_size)
+    with_softmax = nn.Sequential(net, nn.Softmax(1))
+    with_probabilities = probed(with_softmax, images_of(10), measures=PREDICTIONS, batch_size=batch_size)
     torch.testing.assert_close(
         with_probabilities.tensor("js_divergence"), with_logits.tensor("js_divergence"), rtol=1e-4, atol=1e-9
     )
@@ -259,11 +312,11 @@ class Breaks(nn.Module):
 def test_one_image_without_a_prediction_leaves_the_others_probabilities():
     torch.manual_seed(0)
     model, images = Breaks(), images_of(10)
-    whole = probed(model, images, layers=["net.head"])
+    whole = probed(model, images, layers=["net.head"], measures=PREDICTIONS)
     images[4] = 1.0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "activations that are not finite")
-        result = probed(model, images, layers=["net.head"])
+        result = probed(model, images, layers=["net.head"], measures=PREDICTIONS)
     assert result.table("js_divergence").num_images.flatten().tolist() == [9, 9]
     # Softmax of softmax would be nearly flat, and so nearly without divergence.
     assert result.value("js_divergence") > 0.3 * whole.value("js_divergence")

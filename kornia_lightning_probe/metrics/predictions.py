@@ -101,7 +101,7 @@ class Accuracy(_PredictionMetric):
     name = "accuracy"
     merges_views = True
     needs_labels = True
-    needs = "class scores and integer labels, one for each image"
+    needs = "class scores (B, classes) and labels (B,), one integer for each image"
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """1 where the prediction is right."""
@@ -127,7 +127,7 @@ class AccuracyDrop(_PredictionMetric):
     name = "accuracy_drop"
     merges_views = True
     needs_labels = True
-    needs = "class scores and integer labels, one for each image"
+    needs = "class scores (B, classes) and labels (B,), one integer for each image"
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """1 where only the clean prediction is right, -1 where only the other one is."""

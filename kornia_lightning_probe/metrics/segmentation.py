@@ -47,6 +47,7 @@ class PixelFlipRate(ProbeMetric):
     name = "pixel_flip_rate"
     statistics = ("flipped",)
     scope = "output"
+    needs = f"class scores (B, classes, H, W) of at least {_SMALLEST} x {_SMALLEST} pixels"
     calibrates: ClassVar[bool] = True
 
     def __init__(self, **kwargs: Any) -> None:
