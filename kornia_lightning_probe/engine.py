@@ -16,7 +16,8 @@ from kornia_lightning_probe.distances import accumulation_dtype, all_finite, squ
 from kornia_lightning_probe.findings import Findings, listed
 from kornia_lightning_probe.images import Block, ProbeImages
 from kornia_lightning_probe.measuring import Clean, Measuring, Views
-from kornia_lightning_probe.metrics import ProbeMetric
+from kornia_lightning_probe.metrics import ProbeMetric, Site
+from kornia_lightning_probe.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.passes import INPUT, OUTPUT, Passes, Subject, ignore
 from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
@@ -157,6 +158,7 @@ class _Probe:
         self.plan.world.meet(f"{stable_seed(repr(sites))} for {len(sites)} layers", what="the layers that run")
         self.measuring.prepare(sites, self.plan.bank.views, self.plan.images.num_images, device=self.device)
         self.measuring.choose_precision(activations)
+        self._see_labels(sites, block)
         if self.calibrates:
             few = block.first(CALIBRATED)
             mirrored = replace(few, inputs=few.with_images([entry.flip(-1) for entry in few.images]))
@@ -170,6 +172,20 @@ class _Probe:
         self.findings.facts["clean_block_bytes"] = sum(entries[0].activation.nbytes for entries in clean.values())
         self.findings.noise(self._repeated(block, clean))
         return clean
+
+    def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
+        """Say aloud that labels= is of no use, where nobody has asked for metrics that may need none."""
+        if not (self.plan.images.labels_given and self.plan.default_set):
+            return
+        output = next((site for site in sites if site.kind == "output"), None)
+        height, width = block.images[0].shape[-2:]
+        why = ""
+        if output is None:
+            why = f"the output is left out, as {self.findings.left_out[OUTPUT]}"
+        elif output.label_shape is not None:
+            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=(height, width))
+        if why:
+            self.findings.labels_unused(why)
 
     def _repeated(self, block: Block, clean: Clean) -> dict[str, float]:
         moved = dict.fromkeys(clean, 0.0)

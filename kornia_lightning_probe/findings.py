@@ -54,6 +54,10 @@ class Findings:
         more = f"; the output is left out, as {why}" if why else ""
         self.warn(f"the metric {name!r} is not in the result: {reason}{more}")
 
+    def labels_unused(self, why: str) -> None:
+        """Note that labels= is of no use."""
+        self.warn(f"labels= is used nowhere: {why}")
+
     def layers_fired(self, fired: Sequence[str], *, chosen: Iterable[str], exact: frozenset[str]) -> None:
         """Note chosen layers that never fired.
 

@@ -67,6 +67,33 @@ def why_no_scores(
     return ""
 
 
+def why_labels_do_not_fit(
+    label_shape: tuple[int, ...], *, scores_shape: tuple[int, ...], image_size: tuple[int, int]
+) -> str:
+    """Say why labels are none of the classes that are scored; an empty text says that they fit.
+
+    One class for each image fits scores of images. Masks fit scores of pixels where they are as large as these or as
+    the images, which a model with a stride has larger.
+
+    Args:
+        label_shape: the shape of one image's label, () or (H, W).
+        scores_shape: the shape of one image's class scores, (classes,) or (classes, H, W).
+        image_size: height and width of the images.
+
+    Example:
+        >>> why_labels_do_not_fit((7, 9), scores_shape=(5,), image_size=(16, 16))
+        'labels (N, 7, 9) came, and class scores (N, 5) go with labels (N,), one integer for each image'
+    """
+    size = scores_shape[1:]
+    sizes = list(dict.fromkeys((size, image_size))) if size else [()]
+    if label_shape in sizes:
+        return ""
+    expected = " or ".join(of_images(fitting) for fitting in sizes)
+    kind = "masks of integers" if size else "one integer for each image"
+    came = f"labels {of_images(label_shape)} came"
+    return f"{came}, and class scores {of_images(scores_shape)} go with labels {expected}, {kind}"
+
+
 def of_images(shape: tuple[int, ...]) -> str:
     """The shape of N images' numbers as a text, from that of one.
 

@@ -11,7 +11,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kornia_lightning_probe import probe_model
-from kornia_lightning_probe.outputs import are_probabilities, find_scores, log_probabilities, why_no_scores
+from kornia_lightning_probe.outputs import (
+    are_probabilities,
+    find_scores,
+    log_probabilities,
+    why_labels_do_not_fit,
+    why_no_scores,
+)
 
 IMAGE = (3, 12, 12)
 PREDICTIONS = {"flip_rate", "js_divergence"}
@@ -260,6 +266,100 @@ def test_outputs_that_are_no_class_scores_are_left_out_with_the_reason(end, inpu
     ending = f"; the output is left out, as {result.metadata['left_out']['output']}"
     assert len(result.metadata["warnings"]) == len(WITH_LABELS)
     assert all(sentence.endswith(ending) for sentence in result.metadata["warnings"])
+
+
+# Labels that are of no use.
+
+
+def segmenting(stride=1):
+    """Scores of 5 classes for each pixel, or each patch."""
+    return lambda x: nn.functional.avg_pool2d(of_shape(5)(x)[..., None, None] + x[:, :1], stride)
+
+
+def masks(*size):
+    return torch.zeros(10, *size, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("label_shape", "scores_shape"),
+    [((), (5,)), ((12, 12), (5, 12, 12)), ((12, 12), (5, 4, 4)), ((4, 4), (5, 4, 4))],
+    ids=str,
+)
+def test_labels_fit_scores_of_images_and_masks_those_of_pixels_as_large_as_these_or_the_images(
+    label_shape, scores_shape
+):
+    assert why_labels_do_not_fit(label_shape, scores_shape=scores_shape, image_size=(12, 12)) == ""
+
+
+UNFIT = {
+    "masks of a classifier": (of_shape(5), masks(12, 12), "(N, 12, 12)", "(N, 5)", "(N,), one integer for each image"),
+    "masks of another size": (
+        segmenting(),
+        masks(7, 9),
+        "(N, 7, 9)",
+        "(N, 5, 12, 12)",
+        "(N, 12, 12), masks of integers",
+    ),
+    "integers of a segmentation": (
+        segmenting(3),
+        LABELS,
+        "(N,)",
+        "(N, 5, 4, 4)",
+        "(N, 4, 4) or (N, 12, 12), masks of integers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("end", "labels", "came", "scores", "expected"), UNFIT.values(), ids=UNFIT)
+def test_labels_that_fit_no_class_scores_are_said(end, labels, came, scores, expected):
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="labels= is used nowhere"):
+        result = probe_model(Ending(end), images_of(10), plain_bank(), layers=["layer"], labels=labels)
+    sentence = f"labels= is used nowhere: labels {came} came, and class scores {scores} go with labels {expected}"
+    assert result.metadata["warnings"] == [sentence]
+    assert "accuracy" in result.metadata["metrics_left_out"]
+
+
+@pytest.mark.parametrize(
+    ("end", "labels", "reason"),
+    [
+        (of_shape(1), [0, 1] * 5, "it has one number for each image, so it is a regression or a single logit"),
+        (lambda _: None, [0, 1] * 5, "no tensor of class scores was found in it"),
+        (of_shape(4), [0, 4] * 5, "labels go up to 4 and it has 4 entries"),
+        (of_shape(5), torch.eye(5).repeat(2, 1), "the images come with float32 (10, 5)"),
+    ],
+    ids=["regression", "nothing", "too few classes", "multi-label"],
+)
+def test_labels_of_a_model_without_class_scores_are_said_with_the_reason(end, labels, reason):
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="labels= is used nowhere"):
+        result = probe_model(Ending(end), images_of(10), plain_bank(), layers=["layer"], labels=labels)
+    (sentence,) = result.metadata["warnings"]
+    assert sentence.startswith(f"labels= is used nowhere: the output is left out, as {reason}")
+
+
+@pytest.mark.parametrize(
+    ("end", "inputs", "labels"),
+    [
+        (of_shape(5), images_of(10), LABELS),
+        (segmenting(), images_of(10), masks(12, 12)),
+        (segmenting(3), images_of(10), masks(12, 12)),
+        # Nobody has asked for anything of the labels that come with a dataset.
+        (of_shape(1), TensorDataset(images_of(10), LABELS), None),
+        (of_shape(5), TensorDataset(images_of(10), masks(12, 12)), None),
+    ],
+    ids=["classes", "masks", "masks of larger images", "a regression's dataset", "masks of a dataset"],
+)
+def test_labels_that_fit_or_come_along_are_no_news(end, inputs, labels):
+    torch.manual_seed(0)
+    result = probe_model(Ending(end), inputs, plain_bank(), layers=["layer"], labels=labels)
+    assert result.metadata["warnings"] == []
+
+
+def test_labels_are_no_news_to_metrics_that_were_asked_for_and_need_none():
+    torch.manual_seed(0)
+    result = probed(SmallCNN(), images_of(10), labels=masks(12, 12), measures=PREDICTIONS)
+    assert result.metadata["warnings"] == []
 
 
 TARGETS = {
