@@ -268,6 +268,7 @@ class _Probe:
             "num_blocks": images.num_blocks,
             "image_ids": list(images.image_ids),
             "content_hash": ProbeImages.content_hash(sums[-1]),
+            "content_hash_by_number": images.content_hash_by_number(sums[-1]),
             "notes": list(images.notes),
             "bank": self.plan.bank.describe(),
             "seed": self.plan.seed,

@@ -204,6 +204,17 @@ class ProbeImages:
         numbers = ",".join(str(int(fingerprint)) for fingerprint in fingerprints.tolist())
         return hashlib.blake2b(numbers.encode(), digest_size=8).hexdigest()
 
+    def content_hash_by_number(self, fingerprints: Tensor) -> str:
+        """As `content_hash`, of the images in the order of their numbers in the source: the same for any `seed`.
+
+        Where two sets agree in it, the image of the i-th smallest number is the same in both.
+
+        Args:
+            fingerprints: (N,), summed over the ranks, in the order of the tables.
+        """
+        order = sorted(range(self.num_images), key=self.image_ids.__getitem__)
+        return self.content_hash(fingerprints[order])
+
     def _choose(self, total: int, num_images: int | None, seed: int) -> tuple[int, ...]:
         if total < 1:
             raise ValueError("There are no images to probe: the source has length 0, at least 1 is needed.")

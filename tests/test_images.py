@@ -195,6 +195,18 @@ def test_the_content_hash_notices_one_pixel_the_order_and_the_dtype():
     assert hashes[0] == ProbeImages.content_hash(ProbeImages(COUNTED).fingerprints.double())
 
 
+def test_the_content_hash_by_number_notices_pixels_and_numbers_and_not_the_order():
+    changed = COUNTED.clone()
+    changed[7] += 1e-3
+    shuffled = ProbeImages(COUNTED, seed=1)
+    sets = [ProbeImages(COUNTED), shuffled, ProbeImages(changed), ProbeImages(COUNTED.flip(0))]
+    hashes = [images.content_hash_by_number(images.fingerprints) for images in sets]
+    assert shuffled.image_ids != sets[0].image_ids
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+    assert hashes[0] == shuffled.content_hash_by_number(shuffled.fingerprints.double())
+
+
 def test_fewer_images_than_asked_are_used_and_counted():
     images = ProbeImages(COUNTED, num_images=256)
     assert images.num_images == 80

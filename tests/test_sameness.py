@@ -111,7 +111,8 @@ def test_any_number_of_processes_gives_the_numbers_of_one(size, num_images):
     (alone,) = run_on_all(1, model, inputs, bank, metrics=None)
     for result in run_on_all(size, model, inputs, bank, metrics=None):
         same(result, alone)
-        assert result.metadata["content_hash"] == alone.metadata["content_hash"]
+        for key in ("content_hash", "content_hash_by_number"):
+            assert result.metadata[key] == alone.metadata[key]
         assert result.metadata["image_ids"] == alone.metadata["image_ids"]
         assert result.metadata["warnings"] == alone.metadata["warnings"]
         assert result.metadata["world_size"] == size
