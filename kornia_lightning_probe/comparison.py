@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from kornia_lightning_probe.comparison_text import comparison_text
+from kornia_lightning_probe.findings import listed
 from kornia_lightning_probe.influence import combined_error
-from kornia_lightning_probe.tables import known_names, unknown
+from kornia_lightning_probe.tables import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -195,15 +196,14 @@ class _Common:
         self.augmentations = [[i for i, view in enumerate(self.views) if view.augmentation == name] for name in names]
         self.metrics = [metric for metric in first.metrics if metric in second.metrics and self.layers(metric)]
         if not self.views:
-            known = tuple(f"{view.augmentation} {view.severity:g}" for view in second.views)
             raise ValueError(
-                "the results have no view (augmentation and severity) in common; the other result has "
-                f"{known_names('view', known)}"
+                f"the results have no view (an augmentation at one severity) in common: {_both(first, second)}; "
+                "compare two results of one kind of probe, measured under banks that share a view"
             )
         if not self.metrics:
             raise ValueError(
-                f"the results have no metric at a layer of one name in common: the first has {list(first.metrics)} at "
-                f"{list(first.layers)}, the other {list(second.metrics)} at {list(second.layers)}"
+                f"the results have no metric at a layer of one name in common: {_both(first, second)}; compare two "
+                "results of one kind of probe, with a metric in common, of models whose layers go by the same names"
             )
 
     def layers(self, metric: str) -> list[str]:
@@ -285,6 +285,15 @@ class _Common:
         for name, severity in texts[0].keys() & texts[1].keys():
             if texts[0][name, severity] != texts[1][name, severity]:
                 yield f"{name} {severity:g} is not the same augmentation in both results"
+
+
+def _both(first: ProbeResult, second: ProbeResult) -> str:
+    """What each of two results has, as a text."""
+    return "; ".join(
+        f"the {which} has the views {listed([f'{view.augmentation} {view.severity:g}' for view in result.views])}, the "
+        f"metrics {listed(result.metrics)} and the layers {listed(_all_layers(result))}"
+        for which, result in (("first", first), ("other", second))
+    )
 
 
 def _all_layers(result: ProbeResult) -> list[str]:

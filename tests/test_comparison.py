@@ -12,6 +12,7 @@ from kornia_lightning_probe.comparison import ComparisonRow
 from kornia_lightning_probe.functional import sensitivity
 from kornia_lightning_probe.influence import sensitivity_influence
 from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
+from kornia_lightning_probe.tables import CLEAN
 
 NAN = float("nan")
 BLUR = {"blur": (1.0, 2.0)}
@@ -135,7 +136,10 @@ def test_without_influences_levels_do_not_count_as_independent_images():
 
 @pytest.mark.parametrize(
     ("images", "note"),
-    [(("a", "b"), r"not paired (other images)"), (("a", None), "not paired (nothing is known of the images")],
+    [
+        (("a", "b"), "not paired (other images)"),
+        (("a", None), "not paired (nothing is known of the images"),
+    ],
 )
 def test_other_images_are_not_paired_and_it_says_so(images, note):
     (first, _), (_, second) = trained(0, images=images[0]), trained(0, images=images[1])
@@ -218,16 +222,26 @@ def test_views_are_matched_by_severity_and_not_by_level():
 
 
 def test_results_with_nothing_in_common_are_an_error():
-    with pytest.raises(
-        ValueError, match=r"no view .* in common; the other result has each view that it has: noise 0.1"
-    ):
-        made_result().compare(made_result(ladders={"noise": (0.1,)}))
+    drift = ProbeResult(layers=("a",), views=[CLEAN], tables={"cka_first": table_of(("a",), [[1.0]])})
+    with pytest.raises(ValueError, match="no view") as refused:
+        drift.compare(made_result(layers=("conv",), ladders={"noise": (0.1, 0.2)}))
+    assert str(refused.value) == (
+        "the results have no view (an augmentation at one severity) in common: the first has the views clean 0, the "
+        "metrics cka_first and the layers a; the other has the views noise 0.1, noise 0.2, the metrics sensitivity and "
+        "the layers conv, input, output; compare two results of one kind of probe, measured under banks that share a "
+        "view"
+    )
     views = views_of({"blur": (1.0,)})
     first, second = (
         ProbeResult(layers=(name,), views=views, tables={"own": table_of((name,), [[1.0]])}) for name in ("a", "b")
     )
-    with pytest.raises(ValueError, match=r"no metric at a layer of one name in common: the first has \['own'\]"):
+    with pytest.raises(ValueError, match="no metric at a layer of one name in common") as refused:
         first.compare(second)
+    assert str(refused.value).endswith(
+        "the first has the views blur 1, the metrics own and the layers a; the other has the views blur 1, the metrics "
+        "own and the layers b; compare two results of one kind of probe, with a metric in common, of models whose "
+        "layers go by the same names"
+    )
 
 
 def test_what_is_no_result_is_refused():
