@@ -12,6 +12,7 @@ import torch
 from kornia_lightning_probe.comparison_text import comparison_text
 from kornia_lightning_probe.findings import listed
 from kornia_lightning_probe.influence import combined_error
+from kornia_lightning_probe.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.tables import unknown
 
 if TYPE_CHECKING:
@@ -182,12 +183,23 @@ class _Pair(NamedTuple):
     second: _Cells
     paired: bool
 
+    @property
+    def standing(self) -> str:
+        """What there is to compare: "no value" in both results, "no error", or "paired" or "apart"."""
+        known = (self.first.value + self.second.value).isfinite()
+        if not known.any():
+            return "no value"
+        if not (known & (self.first.std_error + self.second.std_error).isfinite()).any():
+            return "no error"
+        return "paired" if self.paired else "apart"
+
 
 class _Common:
     """What two results have in common, and what they don't."""
 
     def __init__(self, first: ProbeResult, second: ProbeResult) -> None:
         self.results = (first, second)
+        self.pairing = pair_images(first, second)
         places = {(view.augmentation, view.severity): i for i, view in enumerate(second.views)}
         pairs = [(i, places.get((view.augmentation, view.severity))) for i, view in enumerate(first.views)]
         self.places = [(i, j) for i, j in pairs if j is not None]
@@ -211,25 +223,21 @@ class _Common:
         there = set(self.results[1].table(metric).layers)
         return [layer for layer in self.results[0].table(metric).layers if layer in there]
 
-    @property
-    def same_images(self) -> bool:
-        """Whether both results are known to hold the same images in the same order."""
-        first, second = (result.metadata.get("content_hash") for result in self.results)
-        return first is not None and first == second
-
     def pair(self, metric: str) -> _Pair:
         """Both results' cells of a metric."""
         layers = self.layers(metric)
         first, second = (self._cut(result.table(metric), layers, side) for side, result in enumerate(self.results))
         kept = first.shares is not None and second.shares is not None and first.shares.shape == second.shares.shape
-        return _Pair(layers, first, second, self.same_images and kept)
+        return _Pair(layers, first, second, self.pairing.same and kept)
 
     def _cut(self, table: MetricTable, layers: list[str], side: int) -> _Cells:
         views = [pair[side] for pair in self.places]
         places = {layer: column for column, layer in enumerate(table.layers)}
         columns = [places[layer] for layer in layers]
-        image_shares = table.shares(views)
+        image_shares, order = table.shares(views), self.pairing.orders[side]
         kept = None if image_shares is None else image_shares[:, columns]
+        if kept is not None and order is not None:
+            kept = kept[:, :, order]
         value, error, attempted = (
             cells[views][:, columns] for cells in (table.value, table.std_error, table.attempted)
         )
@@ -252,26 +260,17 @@ class _Common:
 
     def notes(self) -> Iterator[str]:
         """Sentences on how the errors came about, and on what else differs."""
-        apart = [metric for metric in self.metrics if not self.pair(metric).paired and self._has_errors(metric)]
-        if not self.same_images:
-            hashes = [result.metadata.get("content_hash") for result in self.results]
-            why = "other images" if None not in hashes else "nothing is known of the images of one result"
-            yield f"not paired ({why}): errors are those of two independent sets of images"
-        elif not apart:
-            yield "paired image by image: both results hold the same images"
-        else:
-            yield (
-                f"not paired, though the images are the same: {', '.join(apart)}; what each image adds to the values "
-                "is not kept (results from files don't), so these errors are too large as a rule"
-            )
-        without = [metric for metric in self.metrics if not self._has_errors(metric)]
-        if without:
-            yield f"without standard errors, so never marked: {', '.join(without)}"
+        standing = {metric: self.pair(metric).standing for metric in self.metrics}
+        paired, apart, unsure, nothing = (
+            [metric for metric in self.metrics if standing[metric] == which]
+            for which in ("paired", "apart", "no error", "no value")
+        )
+        yield from pairing_notes(self.results, self.pairing, paired=paired, apart=apart)
+        if unsure:
+            yield f"without standard errors, so never marked: {', '.join(unsure)}"
+        if nothing:
+            yield f"no value in both results under any view that both have, so not compared: {', '.join(nothing)}"
         yield from self._banks_differ()
-
-    def _has_errors(self, metric: str) -> bool:
-        pair = self.pair(metric)
-        return bool((pair.first.std_error + pair.second.std_error).isfinite().any())
 
     def _banks_differ(self) -> Iterator[str]:
         banks = [result.metadata.get("bank") or {} for result in self.results]

@@ -25,6 +25,8 @@ def comparison_text(comparison: Comparison, metric: str | None = None) -> str:
     Returns:
         The text, no line longer than 100 characters, without a line break at its end.
     """
+    if not comparison.rows and metric is None:
+        return "\n\n".join([f"nothing to compare: {comparison.title}", _remarks(comparison)])
     chosen = metric or ("sensitivity" if "sensitivity" in comparison.metrics else comparison.metrics[0])
     rows = {(row.layer, row.augmentation): row for row in comparison.rows_of(chosen)}
     layers = list(dict.fromkeys(layer for layer, _ in rows))
@@ -37,11 +39,15 @@ def comparison_text(comparison: Comparison, metric: str | None = None) -> str:
     others = [name for name in comparison.metrics if name != chosen] if metric is None else []
     if others:
         parts.append("\n".join(["other metrics", *(_one_line(name, comparison.rows_of(name)) for name in others)]))
+    return "\n\n".join([*parts, _remarks(comparison)])
+
+
+def _remarks(comparison: Comparison) -> str:
     remarks = [wrapped(f"note: {note}") for note in comparison.notes]
     remarks += [wrapped(f"left out: {sentence}") for sentence in comparison.left_out[:MOST_LISTED]]
     if len(comparison.left_out) > MOST_LISTED:
         remarks.append(f"left out: {len(comparison.left_out) - MOST_LISTED} more, in .left_out")
-    return "\n\n".join([*parts, "\n".join(remarks)])
+    return "\n".join(remarks)
 
 
 def _legend(rows: Iterable[ComparisonRow], z_limit: float) -> str:

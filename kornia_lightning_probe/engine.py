@@ -285,6 +285,9 @@ class _Probe:
         no_matrix = [view.label for view, (_, without, _) in seen if without]
         self.findings.facts["views_without_matrix"] = no_matrix
         tables = self.measuring.tables()
+        without = [name for name, table in tables.items() if table.influence is None]
+        if without:
+            self.findings.facts["metrics_without_influence"] = without
         return ProbeResult(
             layers=[name for name in self.measuring.readouts if name not in (INPUT, OUTPUT)],
             views=[

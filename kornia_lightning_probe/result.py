@@ -238,9 +238,9 @@ class ProbeResult:
     def compare(self, other: ProbeResult, *, z_limit: float = 2.0) -> Comparison:
         """What has changed from this result to another: `other` minus this, with its error.
 
-        Where both hold the same images and what each image adds to the values (as results in memory do, and results
-        from files don't), the images are paired, which makes the errors much smaller. Only what both results have is
-        compared; the comparison says what is left out.
+        Where both hold the same images, in any order of one source's, and what each image adds to the values (as
+        results in memory do, results from files don't), they are paired, which makes the errors much smaller. Only
+        what both results have is compared; the comparison says what is left out.
 
         Args:
             other: The later result, or that of the other model.

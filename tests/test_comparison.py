@@ -137,7 +137,7 @@ def test_without_influences_levels_do_not_count_as_independent_images():
 @pytest.mark.parametrize(
     ("images", "note"),
     [
-        (("a", "b"), "not paired (other images)"),
+        (("a", "b"), "not paired (other images, or the same ones in another order)"),
         (("a", None), "not paired (nothing is known of the images"),
     ],
 )
