@@ -48,6 +48,9 @@ class ProbeMetric(Metric):
                 estimate = mean_with_error(table["shift"])
                 return estimate.value, estimate.std_error
 
+            def influence(self, table):  # optional: for paired errors in ``compare``
+                return mean_influence(table["shift"])
+
     Each image's row is written once, by the one process that owns the image, so adding the zeros of all others is
     exact: results do not depend on the number of processes, on the order of updates or on how batches were cut. Views,
     layers and the number of images are not known when a user builds a metric; :meth:`prepare` makes a copy that has
@@ -156,7 +159,19 @@ class ProbeMetric(Metric):
         return torch.stack([table[name].isfinite() for name in self.statistics]).all(0)
 
     def influence(self, table: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG002 - for subclasses
-        """How far each image moves the value, (view, layer, image), see influence.py; None where that is not known."""
+        """How far each image moves the value, see influence.py; by default None, which is for not known.
+
+        ``compare`` needs it to pair two results of the same images, whose changes then have much smaller errors, and a
+        result needs it for the standard errors of means over views and layers; without it these are errors from above.
+        Of a mean over images it is :func:`kornia_lightning_probe.influence.mean_influence` of the statistic.
+
+        Args:
+            table: what :meth:`reduce` gets.
+
+        Returns:
+            (view, layer, image), in the metric's unit, NaN where an image has no value; its standard deviation over
+            the root of the number of images is the standard error that :meth:`reduce` gives.
+        """
         return None
 
     def wants(self, ids: tuple[int, int]) -> bool:  # noqa: ARG002 - for subclasses
