@@ -2,7 +2,7 @@ import pytest
 import torch
 from activations import normal
 
-from kornia_lightning_probe.metrics import CentredCosine, Readout, Site
+from kornia_lightning_probe.metrics import CentredCosine, Readout, RetrievalAUC, Site
 from kornia_lightning_probe.metrics.readouts import (
     SMALL,
     readouts_of,
@@ -126,6 +126,28 @@ def test_metrics_that_take_several_views_are_read_apart_from_the_others():
         ((), [alone]),
     ]
     assert not any(readout.whole for readout in large)
+
+
+@pytest.mark.parametrize("size", [SMALL, SMALL + 1])
+def test_a_metric_that_must_see_whole_blocks_does_at_any_size(size):
+    metric = RetrievalAUC()
+    (found,) = split_by_views(Readout(Site("layer", 1, (size,)), torch.clone, whole=False, metrics=[metric]))
+    assert (found.whole, found.distances, found.metrics) == (True, (), [metric])
+
+
+def test_a_measure_of_ones_own_inherits_no_promise_that_it_must_see_whole_blocks():
+    class Own(RetrievalAUC):
+        def measure(self, clean, augmented, about):
+            return super().measure(clean, augmented, about)
+
+    assert not Own.whole_blocks
+    with pytest.raises(TypeError, match=r"Alone says that its measure needs whole_blocks.* must say merges_views"):
+
+        class Alone(RetrievalAUC):
+            whole_blocks = True
+
+            def measure(self, clean, augmented, about):
+                return super().measure(clean, augmented, about)
 
 
 def test_a_measure_of_ones_own_inherits_no_promise_about_what_it_needs():

@@ -71,6 +71,9 @@ class ProbeMetric(Metric):
             "squared_distance" and "squared_deviation" of ``about``, then these are computed in the forward passes, and
             :meth:`measure` gets them for several views at once, as with ``merges_views``, which must be on, and an
             empty ``augmented``. Not inherited either.
+        whole_blocks: whether :meth:`measure` must see all images of a block at once, however large the activation is,
+            which is then kept until the block's forward passes are through; with ``merges_views``, which must be on.
+            Not inherited either.
         calibrates: whether :meth:`calibrate` is to be called.
         needs: what it can't do without, as a text for those who lack it.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
@@ -86,6 +89,7 @@ class ProbeMetric(Metric):
     calibrates: ClassVar[bool] = False
     merges_views: ClassVar[bool] = False
     distances: ClassVar[tuple[str, ...]] = ()
+    whole_blocks: ClassVar[bool] = False
     needs: ClassVar[str] = ""
     name: str
     statistics: tuple[str, ...]
@@ -102,10 +106,16 @@ class ProbeMetric(Metric):
         if "measure" in own:
             cls.merges_views = own.get("merges_views", False)
             cls.distances = own.get("distances", ())
+            cls.whole_blocks = own.get("whole_blocks", False)
         if cls.distances and not cls.merges_views:
             raise TypeError(
                 f"{cls.__name__} says what its measure needs of activations by distances={cls.distances}, so it gets "
                 "several views at once and must say merges_views = True"
+            )
+        if cls.whole_blocks and not cls.merges_views:
+            raise TypeError(
+                f"{cls.__name__} says that its measure needs whole_blocks, so it gets several views at once and must "
+                "say merges_views = True"
             )
 
     def __init__(self, **kwargs: Any) -> None:

@@ -27,7 +27,7 @@ class Readout:
         site: the layer as these metrics know it.
         pick: from an activation (B, ...) to the part of it that is read, a view.
         whole: whether the part is kept, and metrics get whole blocks under several views at once, however forward
-            passes were cut; so for small readouts.
+            passes were cut; so for small readouts, and for metrics that must see whole blocks.
         over: the axes of that part that are averaged over.
         cells: the number of entries along these axes.
         is_wide: whether sums are taken and kept in float64, see :meth:`loses`.
@@ -111,13 +111,16 @@ def split_by_views(readout: Readout) -> list[Readout]:
         return [readout]
     is_small = prod(readout.site.shape) <= SMALL
     # By hand, since a torchmetrics.Metric answers == with another metric.
-    together: list[ProbeMetric] = []
+    kept: list[ProbeMetric] = []
+    measured: list[ProbeMetric] = []
     alone: list[ProbeMetric] = []
     for metric in readout.metrics:
-        (together if (metric.merges_views if is_small else metric.distances) else alone).append(metric)
-    names = () if is_small else tuple(dict.fromkeys(name for metric in together for name in metric.distances))
+        is_kept = metric.whole_blocks or (is_small and metric.merges_views)
+        (kept if is_kept else measured if metric.distances and not is_small else alone).append(metric)
+    names = tuple(dict.fromkeys(name for metric in measured for name in metric.distances))
     parts = (
-        replace(readout, whole=is_small, distances=names, metrics=together),
+        replace(readout, whole=True, metrics=kept),
+        replace(readout, distances=names, metrics=measured),
         replace(readout, metrics=alone),
     )
     return [part for part in parts if part.metrics]

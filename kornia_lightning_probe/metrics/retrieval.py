@@ -38,6 +38,7 @@ class RetrievalAUC(ProbeMetric):
     name = "retrieval_auc"
     statistics = ("auc",)
     merges_views = True
+    whole_blocks = True
     scope = "embedding"
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
