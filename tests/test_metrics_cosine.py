@@ -133,3 +133,23 @@ def test_a_reference_gives_the_mean_for_a_single_image():
     ready.update(record.clean, record.augmented, record)
     assert ready.compute().value == pytest.approx(0, abs=1e-7)
     assert ready.compute().std_error.isnan()
+
+
+@pytest.mark.parametrize(
+    ("view", "claimed"),
+    [
+        (lambda x: x + 0.5 * normal(*x.shape, seed=1), 0.95),
+        (lambda x: 0.5 * x + 0.25, 0.5),
+        (lambda x: 0.5 * x + 1, 1.9),
+    ],
+    ids=["noise", "less contrast", "a shift"],
+)
+def test_the_error_takes_the_blocks_mean_as_given(view, claimed):
+    # 1000 draws of 32 images know their spread to 1/sqrt(2000) = 2 %; the docstring says how far off the claim is.
+    clean = normal(32000, 8)
+    blocks = [range(i, i + 32) for i in range(0, 32000, 32)]
+    ready = measured(CentredCosine(), clean, view(clean), blocks)
+    value, error = ready.reduce(
+        {name: table.view(1000, 1, 32) for name, table in zip(ready.statistics, ready.table, strict=True)}
+    )
+    assert (error.mean() / value.std()).item() == pytest.approx(claimed, rel=0.1)

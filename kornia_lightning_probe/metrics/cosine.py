@@ -26,6 +26,13 @@ class CentredCosine(ProbeMetric):
     mean is large beside the spread and says nothing there. NaN for an image that lies on the mean, with or without the
     augmentation, up to rounding: there is no direction then.
 
+    The error takes m as given, although another draw of images would have another one. What that adds depends on
+    products of one image's movement with the deviations of the others, which no distances of single images hold. Of the
+    true error it is mostly .8 to 1.2 (noise, rotation, darkening), but only .2 to .75 where a view draws all images
+    towards one point near their mean (a loss of contrast, an inversion), and up to 2.4 where it moves all of them one
+    way by more than they lie apart. Of blocks of 32 Gaussian embeddings and small networks' features; more images do
+    not change it.
+
     Example:
         >>> import torch
         >>> from kornia_lightning_probe.metrics import About
