@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import join_rows
+from kornia_lightning_probe.calibration import with_stripes
 from kornia_lightning_probe.distances import accumulation_dtype, all_finite, squared_distance, upcast
 from kornia_lightning_probe.findings import Findings, listed
 from kornia_lightning_probe.images import Block, ProbeImages
@@ -21,7 +22,15 @@ from kornia_lightning_probe.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.passes import INPUT, OUTPUT, Passes, Subject, ignore
 from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
-from kornia_lightning_probe.schedule import CALIBRATED, Segment, count_passes, slices, view_groups
+from kornia_lightning_probe.schedule import (
+    CALIBRATED,
+    FEWEST_STRIPED,
+    STRIPED,
+    Segment,
+    count_passes,
+    slices,
+    view_groups,
+)
 from kornia_lightning_probe.undisturbed import undisturbed
 from kornia_lightning_probe.world import World
 
@@ -160,11 +169,7 @@ class _Probe:
         self.measuring.choose_precision(activations)
         self._see_labels(sites, block)
         if self.calibrates:
-            few = block.first(CALIBRATED)
-            mirrored = replace(few, inputs=few.with_images([entry.flip(-1) for entry in few.images]))
-            shown = {name: activation[: len(few)] for name, activation in activations.items()}
-            height, width = block.images[0].shape[-2:]
-            self.measuring.calibrate(shown, self.passes.keep_clean(mirrored), (height, width))
+            self._calibrate(block, activations)
         if self.plan.reference is not None:
             self.measuring.centre_on(self._clean(block.to(self.device)) for block in self.plan.reference.blocks)
         clean = self.measuring.clean(activations)
@@ -172,6 +177,18 @@ class _Probe:
         self.findings.facts["clean_block_bytes"] = sum(entries[0].activation.nbytes for entries in clean.values())
         self.findings.noise(self._repeated(block, clean))
         return clean
+
+    def _calibrate(self, block: Block, activations: dict[str, Tensor]) -> None:
+        """Show some of the block's images to the metrics, mirrored, and with stripes where these tell something."""
+        height, width = block.images[0].shape[-2:]
+        few, fewer = block.first(CALIBRATED), block.first(STRIPED)
+        flipped = self.passes.keep_clean(_changed(few, lambda images: images.flip(-1)))
+        striped: dict[str, Tensor] = {}
+        # A line needs some stripes, and each of them another image.
+        if len(fewer) >= FEWEST_STRIPED and self.measuring.asks_for_stripes((height, width)):
+            striped = self.passes.keep_clean(_changed(fewer, with_stripes))
+        shown = {name: activation[: len(few)] for name, activation in activations.items()}
+        self.measuring.calibrate(shown, flipped, striped, (height, width))
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
         """Say aloud that labels= is of no use, where nobody has asked for metrics that may need none."""
@@ -299,6 +316,10 @@ class _Probe:
             step=step,
             metadata=self.findings.metadata(),
         )
+
+
+def _changed(block: Block, change: Callable[[Tensor], Tensor]) -> Block:
+    return replace(block, inputs=block.with_images([change(entry) for entry in block.images]))
 
 
 def _moves(matrix: Tensor | None) -> bool:

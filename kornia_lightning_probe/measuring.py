@@ -191,14 +191,28 @@ class Measuring:
                     centre.add(entry)
         self._centres = {name: [centre.value() for centre in found] for name, found in centres.items()}
 
-    def calibrate(self, clean: Mapping[str, Tensor], flipped: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-        """Show the first block and its mirror images to the metrics that ask for them."""
+    def asks_for_stripes(self, image_size: tuple[int, int]) -> bool:
+        """Whether some metric is to be shown images with stripes."""
+        readouts = [readout for layer in self.readouts.values() for readout in layer]
+        return any(_asks(metric, readout.site, image_size) for readout in readouts for metric in readout.metrics)
+
+    def calibrate(
+        self,
+        clean: Mapping[str, Tensor],
+        flipped: Mapping[str, Tensor],
+        striped: Mapping[str, Tensor],
+        image_size: tuple[int, int],
+    ) -> None:
+        """Show activations of the first block, mirrored and with stripes, to the metrics that ask for them."""
         for name, readouts in self.readouts.items():
             for readout in readouts:
                 for metric in readout.metrics:
                     if metric.calibrates and name in flipped:
                         pair = readout.take(clean[name]), readout.take(flipped[name])
-                        metric.calibrate(readout.site, *pair, image_size=size)
+                        more = {}
+                        if name in striped and _asks(metric, readout.site, image_size):
+                            more["striped"] = readout.take(striped[name])
+                        metric.calibrate(readout.site, *pair, image_size=image_size, **more)
 
     def clean(self, activations: Mapping[str, Tensor]) -> Clean:
         """The clean activations of a whole block, read and centred; they may be written to."""
@@ -351,6 +365,10 @@ class Measuring:
         return MetricTable(
             metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
         )
+
+
+def _asks(metric: ProbeMetric, site: Site, image_size: tuple[int, int]) -> bool:
+    return metric.calibrates and metric.asks_for_stripes(site, image_size)
 
 
 def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:

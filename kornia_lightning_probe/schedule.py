@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 # How many images of the first block, mirrored, metrics may calibrate on.
 CALIBRATED = 16
+# How many of them they may see with stripes, and how few they must be.
+STRIPED = 8
+FEWEST_STRIPED = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def count_passes(
 ) -> int:
     """How many forward passes a process runs: those of the scout, then clean and augmented ones over its blocks.
 
-    The scout runs block 0 twice, sixteen mirrored images where a metric calibrates on them, and two images.
+    The scout runs block 0 twice, sixteen mirrored images where a metric calibrates on them, and two images. That of
+    images with stripes, which all processes run or none, is known only then and not counted.
 
     Args:
         blocks: the rows of every block of all processes.

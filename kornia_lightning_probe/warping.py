@@ -7,78 +7,19 @@ with (x, y) and integers at the centres of pixels or cells. Sampling asks where 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-from kornia_lightning_probe.distances import accumulation_dtype, all_finite, squared_difference, squared_norm
-
-Phase = Literal["half-pixel", "corner"]
-Size = tuple[int, int]
+from kornia_lightning_probe.distances import accumulation_dtype, squared_difference
+from kornia_lightning_probe.grids import Phase, Size, grid_to_image
 
 #: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
 TOLERANCE = 1e-3
 
-# How far the corner phase must err below the other one. Over 30 seeds of untrained layers the ratio was at least .82
-# where half-pixel is true and at most .63 where corner is, on photographs as on noise.
-_MARGIN = 0.72
-
 # A coordinate that is outside of any grid, in grid_sample's unit.
 _FAR = 4.0
-
-
-def grid_to_image(image_size: Size, grid_size: Size, *, phase: Phase = "half-pixel") -> Tensor:
-    r"""The matrix G that takes a cell of a feature grid to the pixel at its centre.
-
-    "half-pixel": :math:`x = s\,(x_f + 1/2) - 1/2` with s = image side / grid side, so that the cells tile the image;
-    right for pooled, patchified and resized maps. "corner": :math:`x = s\,x_f`, right for chains of stride-2
-    convolutions of odd size with symmetric padding, whose first cell lies on the first pixel; there s is the stride,
-    see :func:`stride_of`. Both are the identity where the grid is as large as the image.
-
-    Args:
-        image_size: height and width in pixels.
-        grid_size: height and width in cells.
-        phase: where cells lie.
-
-    Returns:
-        (3, 3) float64.
-
-    Example:
-        >>> centre = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-        >>> grid_to_image((8, 8), (4, 4)) @ centre
-        tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
-        >>> grid_to_image((8, 8), (4, 4), phase="corner") @ centre
-        tensor([0., 0., 1.], dtype=torch.float64)
-    """
-    matrix = torch.eye(3, dtype=torch.float64)
-    for axis, (pixels, cells) in enumerate(zip(reversed(image_size), reversed(grid_size), strict=True)):
-        scale = stride_of(pixels, cells) if phase == "corner" else pixels / cells
-        matrix[axis, axis] = scale
-        matrix[axis, 2] = 0.0 if phase == "corner" else (scale - 1) / 2
-    return matrix
-
-
-def stride_of(pixels: int, cells: int) -> float:
-    """The stride of a chain of stride-2 convolutions that left so many cells of so many pixels.
-
-    Each halves a side and rounds up, so 9 pixels become 5 and then 3 cells at a stride of 4, not 9 / 3.
-
-    Args:
-        pixels: side of the image.
-        cells: side of the grid.
-
-    Returns:
-        The power of two with ceil(pixels / stride) = cells, the largest where there are several; pixels / cells where
-        there is none.
-
-    Example:
-        >>> stride_of(9, 3), stride_of(224, 7), stride_of(12, 4)
-        (4.0, 32.0, 3.0)
-    """
-    strides = [2.0**power for power in range(pixels.bit_length()) if -(-pixels // 2**power) == cells]
-    return strides[-1] if strides else pixels / cells
 
 
 def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
@@ -339,60 +280,3 @@ def masked_squared_distance(maps: Tensor, others: Tensor, mask: Tensor, *, buffe
     """
     energy = squared_difference(maps, others, out=buffer).sum(1)
     return (energy * mask).flatten(1).sum(1, dtype=accumulation_dtype(maps.device))
-
-
-def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size) -> Phase:
-    r"""Where the cells of a layer lie, from its maps of some images and of the same images mirrored left to right.
-
-    The phase whose T' predicts the mirrored maps better. What is predicted is each cell's energy, the squared length
-    over channels of the difference to the mean image, smoothed by (1, 2, 1) / 4. The maps themselves would not do: no
-    kernel of an untrained layer is its own mirror image, so that both phases err by as much as two images differ, and
-    the corner phase, which interpolates and thereby smooths, wins where it is wrong. The energy of many kernels hardly
-    depends on which of them saw what.
-
-    Args:
-        clean: maps of the images, (n, C, H, W).
-        flipped: maps of the mirrored images, (n, C, H, W).
-        image_size: height and width of the images in pixels.
-
-    Returns:
-        "corner" where it errs clearly less, by more than a quarter, else "half-pixel": also where both are the same,
-        for a grid as large as the image, and where nothing is to be seen.
-
-    Example:
-        >>> coarse = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-        >>> image = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")
-        >>> def pooled(x): return torch.nn.functional.avg_pool2d(x, 2)
-        >>> calibrated_phase(pooled(image), pooled(image.flip(-1)), (16, 16))
-        'half-pixel'
-        >>> calibrated_phase(image[..., ::2, ::2], image.flip(-1)[..., ::2, ::2], (16, 16))  # every second pixel
-        'corner'
-    """
-    if clean.shape[-2:] == image_size:
-        return "half-pixel"
-    before, after = (_smoothed_energy(maps) for maps in (clean, flipped))
-    if not (all_finite(before) and all_finite(after)):
-        known = (clean.flatten(1).isfinite() & flipped.flatten(1).isfinite()).all(1)
-        if not bool(known.any()):
-            return "half-pixel"
-        before, after = (_smoothed_energy(maps[known]) for maps in (clean, flipped))
-    mirror = torch.tensor([[-1.0, 0.0, image_size[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    half, corner = (_mirror_error(before, after, mirror, image_size, phase) for phase in ("half-pixel", "corner"))
-    return "corner" if bool(corner < _MARGIN * half) else "half-pixel"
-
-
-def _smoothed_energy(maps: Tensor) -> Tensor:
-    centre = maps.mean(0 if len(maps) > 1 else (2, 3), keepdim=True)
-    energy = squared_difference(maps, centre, out=torch.empty_like(maps)).sum(1, keepdim=True)
-    # Two means over 2 x 2 cells are (1, 2, 1) / 4 along both axes.
-    return F.avg_pool2d(F.avg_pool2d(F.pad(energy, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
-
-
-def _mirror_error(before: Tensor, after: Tensor, mirror: Tensor, image_size: Size, phase: Phase) -> Tensor:
-    size = (before.shape[2], before.shape[3])
-    to_image = grid_to_image(image_size, size, phase=phase)
-    points = transform_cells(inverse(carried_to_grid(mirror[None], to_image)), size, device=before.device)
-    seen = inside(points, size).unsqueeze(1)
-    wrong = (sample(before, points.expand(len(before), -1, -1, -1)) - after) * seen
-    apart = (after - after.mean(0 if len(after) > 1 else (2, 3), keepdim=True)) * seen
-    return squared_norm(wrong).sum() / squared_norm(apart).sum()

@@ -1,23 +1,19 @@
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from kornia.geometry.transform import warp_perspective
-from torch import nn
 
+from kornia_lightning_probe.grids import grid_to_image
 from kornia_lightning_probe.warping import (
     GridWarp,
-    calibrated_phase,
     carried_to_grid,
     eroded,
-    grid_to_image,
     inside,
     inverse,
     masked_squared_distance,
     moves,
     sample,
-    stride_of,
     transform_cells,
     warp,
 )
@@ -43,36 +39,6 @@ def _perspective():
 
 def _rand(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize(("pixels", "cells"), [(8, 4), (8, 8), (224, 7), (30, 4)])
-def test_half_pixel_cells_tile_the_image(pixels, cells):
-    # The edges of the grid, -1/2 and cells - 1/2, lie on those of the image, -1/2 and pixels - 1/2.
-    edges = torch.tensor([[-0.5, -0.5, 1.0], [cells - 0.5, cells - 0.5, 1.0]], dtype=torch.float64).T
-    x, y, _ = grid_to_image((pixels, pixels), (cells, cells)) @ edges
-    torch.testing.assert_close(x, torch.tensor([-0.5, pixels - 0.5], dtype=torch.float64))
-    torch.testing.assert_close(y, x)
-
-
-def test_each_axis_has_a_scale_of_its_own():
-    matrix = grid_to_image((32, 48), (8, 6), phase="corner")
-    assert matrix.diagonal().tolist() == [8.0, 4.0, 1.0]
-    assert matrix[:2, 2].tolist() == [0.0, 0.0]
-
-
-@pytest.mark.parametrize("pixels", [9, 12, 28, 33, 64, 225])
-@pytest.mark.parametrize("levels", [0, 1, 2, 3])
-def test_the_stride_of_a_chain_of_stride_2_convolutions_is_a_power_of_two(pixels, levels):
-    cells = pixels
-    for _ in range(levels):
-        cells = math.ceil(cells / 2)
-    assert stride_of(pixels, cells) == 2.0**levels
-
-
-def test_a_stride_that_is_no_power_of_two_is_the_ratio_of_the_sides():
-    assert stride_of(12, 4) == 3.0
-    assert stride_of(8, 16) == 0.5
-    assert stride_of(28, 24) == pytest.approx(28 / 24)
 
 
 def test_a_mirrored_grid_is_mirrored_exactly_at_half_pixel_phase_and_moved_by_half_a_cell_at_corner_phase():
@@ -191,52 +157,3 @@ def test_a_map_that_is_not_finite_anywhere_has_no_masked_norm():
     norms = masked_squared_distance(maps, torch.zeros(1, 2, 2, 2), mask, buffer=torch.empty_like(maps))
     assert norms[0] == 4.0
     assert norms[1:].isnan().all()
-
-
-class _Chain(nn.Sequential):
-    """Untrained layers that halve the side each time."""
-
-    def __init__(self, kind, seed):
-        torch.manual_seed(seed)
-        widths = [3, 16, 32, 64]
-        layers = []
-        for before, after in pairwise(widths):
-            if kind == "corner":
-                layers.append(nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()))
-            else:
-                layers.append(nn.Sequential(nn.Conv2d(before, after, 2, 2), nn.ReLU()))
-        super().__init__(*layers)
-
-
-def _images(seed):
-    coarse = _rand(16, 3, 8, 8, seed=seed)
-    smooth = nn.functional.interpolate(coarse, size=(64, 64), mode="bicubic", align_corners=False)
-    return smooth + 0.05 * _rand(16, 3, 64, 64, seed=seed + 100)
-
-
-@pytest.mark.parametrize("kind", ["corner", "half-pixel"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_phase_of_untrained_layers_is_found_though_their_kernels_are_no_mirror_images(kind, seed):
-    clean = _images(seed)
-    flipped = clean.flip(-1)
-    with torch.random.fork_rng(), torch.no_grad():
-        for layer in _Chain(kind, seed):
-            clean, flipped = layer(clean), layer(flipped)
-            assert calibrated_phase(clean, flipped, (64, 64)) == kind
-
-
-def test_the_phase_of_a_single_image_is_found_and_a_non_finite_image_is_passed_over():
-    image = _images(0)
-    clean, flipped = image[..., ::4, ::4].clone(), image.flip(-1)[..., ::4, ::4].clone()
-    assert calibrated_phase(clean[:1], flipped[:1], (64, 64)) == "corner"
-    flipped[3, 0, 1, 1] = torch.nan
-    clean[5] = torch.inf
-    assert calibrated_phase(clean, flipped, (64, 64)) == "corner"
-
-
-def test_the_phase_is_half_pixel_where_nothing_tells():
-    image = _images(0)
-    assert calibrated_phase(image, image.flip(-1), (64, 64)) == "half-pixel"
-    assert calibrated_phase(torch.ones(4, 2, 4, 4), torch.ones(4, 2, 4, 4), (64, 64)) == "half-pixel"
-    nothing = torch.full((2, 2, 4, 4), torch.nan)
-    assert calibrated_phase(nothing, nothing, (64, 64)) == "half-pixel"

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kornia_lightning_probe.distances import squared_distance, upcast
+from kornia_lightning_probe.grids import Size
 from kornia_lightning_probe.metrics.clean import CleanBlock, Memory, Temporaries, mask_non_finite
 from kornia_lightning_probe.metrics.layout import Layout, layout_of
 from kornia_lightning_probe.metrics.movement import Movement, Movements
-from kornia_lightning_probe.warping import Size
 
 
 @dataclass(frozen=True)

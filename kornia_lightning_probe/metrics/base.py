@@ -148,7 +148,19 @@ class ProbeMetric(Metric):
             Value and standard error, each (view, layer).
         """
 
-    def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: tuple[int, int]) -> None:
+    def asks_for_stripes(self, site: Site, image_size: tuple[int, int]) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether :meth:`calibrate` is to have what a layer makes of images with stripes; by default not."""
+        return False
+
+    def calibrate(
+        self,
+        site: Site,
+        clean: Tensor,
+        flipped: Tensor,
+        *,
+        image_size: tuple[int, int],
+        striped: Tensor | None = None,
+    ) -> None:
         """See a layer on the first block and on the same images mirrored left to right, before anything is measured.
 
         Called where :attr:`calibrates` is set, on every process with the same images; by default nothing happens.
@@ -158,6 +170,7 @@ class ProbeMetric(Metric):
             clean: (n, ...).
             flipped: (n, ...).
             image_size: height and width in pixels.
+            striped: of the first images with stripes, (m, ...), given where :meth:`asks_for_stripes`.
         """
 
     def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002

@@ -10,21 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from kornia_lightning_probe.calibration import calibrated_phase, is_ambiguous
 from kornia_lightning_probe.distances import piece_of, upcast
 from kornia_lightning_probe.functional import sensitivity
+from kornia_lightning_probe.grids import Phase, Size
 from kornia_lightning_probe.influence import sensitivity_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.clean import CleanBlock
 from kornia_lightning_probe.metrics.layout import Layout
-from kornia_lightning_probe.warping import (
-    GridWarp,
-    Phase,
-    Size,
-    calibrated_phase,
-    masked_squared_distance,
-    sample,
-)
+from kornia_lightning_probe.warping import GridWarp, masked_squared_distance, sample
 
 # An eroded mask has nothing left of a smaller grid.
 _SMALLEST = 3
@@ -164,18 +159,27 @@ class GeometricMetric(ProbeMetric):
         """Whether the site is a grid of at least 3 x 3 cells."""
         return super().applies_to(site) and grid_size(site) is not None
 
-    def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size) -> None:
-        """Find out where a layer's cells lie; see :func:`~kornia_lightning_probe.warping.calibrated_phase`.
+    def asks_for_stripes(self, site: Site, image_size: Size) -> bool:
+        """Whether the layer's grid may be one of convolutions without padding."""
+        size = grid_size(site)
+        return size is not None and is_ambiguous(image_size, size)
+
+    def calibrate(
+        self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size, striped: Tensor | None = None
+    ) -> None:
+        """Find out where a layer's cells lie; see :func:`~kornia_lightning_probe.calibration.calibrated_phase`.
 
         Args:
             site: the layer.
             clean: its activations of some images, (n, ...).
             flipped: its activations of the same images, mirrored left to right.
             image_size: height and width of the images in pixels.
+            striped: its activations of the first images with stripes, (m, ...).
         """
         if clean not in _CALIBRATED:
             maps, mirrored = (site.layout.as_map(upcast(activation)) for activation in (clean, flipped))
-            _CALIBRATED[clean] = calibrated_phase(maps, mirrored, image_size)
+            stripes = None if striped is None else site.layout.as_map(upcast(striped))
+            _CALIBRATED[clean] = calibrated_phase(maps, mirrored, image_size, striped=stripes)
         self.phases[site.name] = _CALIBRATED[clean]
 
     def carried(self, about: About) -> CarriedMap | None:

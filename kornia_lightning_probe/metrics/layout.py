@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from kornia_lightning_probe.warping import Size
+from kornia_lightning_probe.grids import Size
 
 # By so much more than a map's sides, as logarithms, its channels must differ from a side to be told from one. Unpadded
 # convolutions take as much off both sides, and so change the ratio of two unequal ones.

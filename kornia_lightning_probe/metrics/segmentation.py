@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.calibration import calibrated_phase, is_ambiguous
 from kornia_lightning_probe.distances import piece_of, upcast
 from kornia_lightning_probe.functional import mean_with_error
+from kornia_lightning_probe.grids import Phase, Size
 from kornia_lightning_probe.influence import mean_influence
 from kornia_lightning_probe.metrics.about import About, Site
 from kornia_lightning_probe.metrics.base import ProbeMetric
-from kornia_lightning_probe.warping import GridWarp, Phase, Size, calibrated_phase, moves, sample
+from kornia_lightning_probe.warping import GridWarp, moves, sample
 
 # An eroded mask has nothing left of a smaller output.
 _SMALLEST = 3
@@ -58,16 +60,24 @@ class PixelFlipRate(ProbeMetric):
         """Class scores of at least 3 x 3 pixels."""
         return super().applies_to(site) and len(site.shape) == 3 and min(site.shape[1:]) >= _SMALLEST
 
-    def calibrate(self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size) -> None:
-        """Find out where an output's cells lie; see :func:`~kornia_lightning_probe.warping.calibrated_phase`.
+    def asks_for_stripes(self, site: Site, image_size: Size) -> bool:
+        """Whether the output's grid may be one of convolutions without padding."""
+        return is_ambiguous(image_size, (site.shape[1], site.shape[2]))
+
+    def calibrate(
+        self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size, striped: Tensor | None = None
+    ) -> None:
+        """Find out where an output's cells lie; see :func:`~kornia_lightning_probe.calibration.calibrated_phase`.
 
         Args:
             site: the output.
             clean: the scores of some images, (n, classes, H, W).
             flipped: the scores of the same images, mirrored left to right.
             image_size: height and width of the images in pixels.
+            striped: the scores of the first images with stripes, (m, classes, H, W).
         """
-        self.phases[site.name] = calibrated_phase(upcast(clean), upcast(flipped), image_size)
+        stripes = None if striped is None else upcast(striped)
+        self.phases[site.name] = calibrated_phase(upcast(clean), upcast(flipped), image_size, striped=stripes)
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's share of pixels, of those that can tell."""

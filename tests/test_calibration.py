@@ -1,0 +1,136 @@
+from itertools import pairwise
+
+import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
+import pytest
+import torch
+from torch import nn
+
+from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.calibration import calibrated_phase, measured_stride, with_stripes
+
+
+def _rand(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class _Chain(nn.Sequential):
+    """Untrained layers that halve the side each time."""
+
+    def __init__(self, kind, seed):
+        torch.manual_seed(seed)
+        widths = [3, 16, 32, 64]
+        layers = []
+        for before, after in pairwise(widths):
+            if kind == "corner":
+                layers.append(nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()))
+            else:
+                layers.append(nn.Sequential(nn.Conv2d(before, after, 2, 2), nn.ReLU()))
+        super().__init__(*layers)
+
+
+def _images(seed):
+    coarse = _rand(16, 3, 8, 8, seed=seed)
+    smooth = nn.functional.interpolate(coarse, size=(64, 64), mode="bicubic", align_corners=False)
+    return smooth + 0.05 * _rand(16, 3, 64, 64, seed=seed + 100)
+
+
+@pytest.mark.parametrize("kind", ["corner", "half-pixel"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_phase_of_untrained_layers_is_found_though_their_kernels_are_no_mirror_images(kind, seed):
+    clean = _images(seed)
+    flipped = clean.flip(-1)
+    with torch.random.fork_rng(), torch.no_grad():
+        for layer in _Chain(kind, seed):
+            clean, flipped = layer(clean), layer(flipped)
+            assert calibrated_phase(clean, flipped, (64, 64)) == kind
+
+
+def test_the_phase_of_a_single_image_is_found_and_a_non_finite_image_is_passed_over():
+    image = _images(0)
+    clean, flipped = image[..., ::4, ::4].clone(), image.flip(-1)[..., ::4, ::4].clone()
+    assert calibrated_phase(clean[:1], flipped[:1], (64, 64)) == "corner"
+    flipped[3, 0, 1, 1] = torch.nan
+    clean[5] = torch.inf
+    assert calibrated_phase(clean, flipped, (64, 64)) == "corner"
+
+
+def test_the_phase_is_half_pixel_where_nothing_tells():
+    image = _images(0)
+    assert calibrated_phase(image, image.flip(-1), (64, 64)) == "half-pixel"
+    assert calibrated_phase(torch.ones(4, 2, 4, 4), torch.ones(4, 2, 4, 4), (64, 64)) == "half-pixel"
+    nothing = torch.full((2, 2, 4, 4), torch.nan)
+    assert calibrated_phase(nothing, nothing, (64, 64)) == "half-pixel"
+
+
+# Grids without padding.
+
+
+def _layer(*layers, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(*(layer() for layer in layers)).eval()
+
+
+def _conv(before, after, kernel, padding=0):
+    return lambda: nn.Sequential(nn.Conv2d(before, after, kernel, padding=padding), nn.ReLU())
+
+
+LENET = (_conv(3, 16, 5), lambda: nn.MaxPool2d(2), _conv(16, 32, 5), lambda: nn.MaxPool2d(2))
+
+
+@pytest.mark.parametrize(
+    ("layers", "side", "stride", "phase"),
+    [
+        ((_conv(3, 16, 3),), 16, 1, "unpadded"),
+        ((_conv(3, 16, 3),), 64, 1, "unpadded"),
+        ((_conv(3, 16, 5), _conv(16, 32, 5)), 32, 1, "unpadded"),
+        (LENET[:2], 32, 2, "unpadded"),
+        (LENET[:2], 28, 2, "unpadded"),
+        (LENET, 64, 4, "unpadded"),
+        # 64 pixels make 16 cells of 4, of which adaptive pooling makes 7 of 64 / 7.
+        ((_conv(3, 16, 3, 1), lambda: nn.MaxPool2d(4), lambda: nn.AdaptiveAvgPool2d(7)), 64, 64 / 7, "half-pixel"),
+        # Patches of 7 pixels, one of which is left over.
+        ((lambda: nn.Conv2d(3, 32, 7, 7),), 64, 7, "half-pixel"),
+        ((lambda: nn.Conv2d(3, 32, 7, 7),), 224, 7, "half-pixel"),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_grid_without_padding_is_told_by_its_stride(layers, side, stride, phase, seed):
+    model, images = _layer(*layers, seed=seed), _rand(8, 3, side, side, seed=seed)
+    with torch.no_grad():
+        clean, flipped, striped = (model(x) for x in (images, images.flip(-1), with_stripes(images)))
+    # Kernels of untrained layers lean to a side, and cells that are few round the places of stripes.
+    assert measured_stride(clean, striped, side) == pytest.approx(stride, rel=0.06)
+    assert calibrated_phase(clean, flipped, (side, side), striped=striped) == phase
+
+
+def test_without_stripes_or_an_answer_to_them_no_grid_is_unpadded():
+    images = _rand(8, 3, 16, 16)
+    cropped = images[..., 1:-1, 1:-1]
+    flipped, striped = images.flip(-1)[..., 1:-1, 1:-1], with_stripes(images)[..., 1:-1, 1:-1]
+    assert calibrated_phase(cropped, flipped, (16, 16), striped=striped) == "unpadded"
+    assert calibrated_phase(cropped, flipped, (16, 16)) == "half-pixel"
+    assert calibrated_phase(cropped, flipped, (16, 16), striped=cropped) == "half-pixel"
+    assert calibrated_phase(cropped, flipped, (16, 16), striped=torch.full_like(cropped, torch.nan)) == "half-pixel"
+
+
+def test_a_stripe_lies_in_the_middle_half_of_each_image_and_changes_nothing_else():
+    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 4, 40)
+    changed = with_stripes(images) != images
+    assert changed.sum((1, 2, 3)).tolist() == [4 * 2] * 5
+    assert not changed[..., :10].any()
+    assert not changed[..., 30:].any()
+    assert changed[0, 0, 0, 10]
+    assert changed[4, 0, 0, 29]
+
+
+@pytest.mark.parametrize("layers", [(_conv(3, 8, 3),), (_conv(3, 8, 5),), LENET[:2]], ids=["3 x 3", "5 x 5", "pooled"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_layers_without_padding_move_with_the_image(layers, whole):
+    # By 4 of 16 pixels, which are 4 cells or 2: what a cell has seen is elsewhere, and all the same.
+    bank = AugmentationBank({"moved": K.RandomTranslate((0.25, 0.25), (0.0, 0.0), p=1.0)})
+    images = _rand(8 if whole else 4, 3, 16, 16)
+    result = probe_model(nn.Sequential(_layer(*layers)), images, bank, layers=["0"], batch_size=32 if whole else 3)
+    assert result.value("equivariance_error", "0") == pytest.approx(0.0, abs=1e-4)
+    assert result.value("interpolation_floor", "0") == pytest.approx(0.0, abs=1e-4)
+    assert result.value("invariance_error", "0") > 0.3
