@@ -58,9 +58,9 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size, *, stripe
     if striped is not None and is_ambiguous(image_size, size):
         pixels, cells = image_size[1], size[1]
         found = measured_stride(clean[: len(striped)], striped, pixels)
-        away = [abs(math.log(found / stride)) for stride in (unpadded_stride(pixels, cells), pixels / cells)]
-        # NaN, where nothing is to be seen, is not smaller.
-        return "unpadded" if away[0] < away[1] else "half-pixel"
+        # The one in proportion closer; not where nothing is to be seen (NaN), or nothing that follows the stripes.
+        between = math.sqrt(unpadded_stride(pixels, cells) * pixels / cells)
+        return "unpadded" if 0 < found < between else "half-pixel"
     return "half-pixel"
 
 

@@ -112,6 +112,8 @@ def test_without_stripes_or_an_answer_to_them_no_grid_is_unpadded():
     assert calibrated_phase(cropped, flipped, (16, 16)) == "half-pixel"
     assert calibrated_phase(cropped, flipped, (16, 16), striped=cropped) == "half-pixel"
     assert calibrated_phase(cropped, flipped, (16, 16), striped=torch.full_like(cropped, torch.nan)) == "half-pixel"
+    # An answer that goes the other way is none to a stripe that goes from left to right.
+    assert calibrated_phase(flipped, cropped, (16, 16), striped=striped.flip(-1)) == "half-pixel"
 
 
 def test_a_stripe_lies_in_the_middle_half_of_each_image_and_changes_nothing_else():
