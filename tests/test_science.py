@@ -5,7 +5,7 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SEEDS = (0, 1)
+SEEDS = range(5)
 EPOCHS = 40
 
 
