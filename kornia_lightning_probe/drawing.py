@@ -153,8 +153,10 @@ def mark_swap(ax: Axes, metric: str, *, upright: bool = False) -> str:
     limits = ax.get_xlim() if upright else ax.get_ylim()
     if metric not in SWAPS or limits[1] < 0.9:
         return ""
-    draw = ax.axvline if upright else ax.axhline
+    draw, limit = (ax.axvline, ax.set_xlim) if upright else (ax.axhline, ax.set_ylim)
     draw(1.0, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
+    # Limits that were set once do not follow what is drawn later.
+    limit(limits[0], max(limits[1], 1.02))
     return "; dashed: as far as swapping the image"
 
 

@@ -93,10 +93,13 @@ def test_no_result_is_an_error():
         plot_profile([])
 
 
-def test_the_mark_of_a_swapped_image_appears_where_the_axis_reaches_it():
+@pytest.mark.parametrize("value", [0.9, 1.1])
+def test_the_mark_of_a_swapped_image_appears_where_the_axis_comes_near_it_and_is_inside(value):
     views = views_of({"blur": (1.0,)})
-    far = ProbeResult(layers=("a",), views=views, tables={"sensitivity": table_of(("a",), [[1.1]])})
-    assert "dashed: as far as swapping the image" in small_print(plot_profile([far]))
+    far = ProbeResult(layers=("a",), views=views, tables={"sensitivity": table_of(("a",), [[value]])})
+    figure = plot_profile([far])
+    assert "dashed: as far as swapping the image" in small_print(figure)
+    assert figure.axes[0].get_ylim()[1] > 1.0
     assert "dashed" not in small_print(plot_profile([made_result()]))
 
 
