@@ -16,6 +16,9 @@ from kornia_lightning_probe.warping import carried_to_grid, inside, inverse, sam
 # where half-pixel is true and at most .63 where corner is, on photographs as on noise.
 _MARGIN = 0.72
 
+#: A stride is not told from fewer stripes.
+FEWEST_STRIPES = 3
+
 
 def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size, *, striped: Tensor | None = None) -> Phase:
     r"""Where the cells of a layer lie, from its maps of some images and of the same images mirrored left to right.
@@ -58,24 +61,25 @@ def calibrated_phase(clean: Tensor, flipped: Tensor, image_size: Size, *, stripe
     if striped is not None and is_ambiguous(image_size, size):
         pixels, cells = image_size[1], size[1]
         found = measured_stride(clean[: len(striped)], striped, pixels)
-        # The one in proportion closer; not where nothing is to be seen (NaN), or nothing that follows the stripes.
+        # The closer one, in proportion; not where nothing is to be seen (NaN), or nothing that follows the stripes.
         between = math.sqrt(unpadded_stride(pixels, cells) * pixels / cells)
         return "unpadded" if 0 < found < between else "half-pixel"
     return "half-pixel"
 
 
 def is_ambiguous(image_size: Size, size: Size) -> bool:
-    """Whether a grid of this size may be one of layers without padding, or tile the image.
+    """Whether a grid of this size may be one of layers without padding, or tile the image, by its width.
 
     Example:
         >>> is_ambiguous((32, 32), (28, 28)), is_ambiguous((32, 32), (8, 8))
         (True, False)
     """
-    return any(unpadded_stride(*pair) != pair[0] / pair[1] for pair in zip(image_size, size, strict=True))
+    pixels, cells = image_size[1], size[1]
+    return unpadded_stride(pixels, cells) != pixels / cells
 
 
 def with_stripes(images: Tensor) -> Tensor:
-    """Images with an upright stripe in each that is the next image's, at places spread over the middle half.
+    """Images with an upright stripe in each that is the next image's, at places spread over the middle third.
 
     Args:
         images: (n, C, H, W).
@@ -84,10 +88,10 @@ def with_stripes(images: Tensor) -> Tensor:
         (n, C, H, W), a copy.
 
     Example:
-        >>> with_stripes(torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1).expand(3, 1, 1, 8)).squeeze().int()
-        tensor([[0, 0, 1, 0, 0, 0, 0, 0],
-                [1, 1, 1, 1, 2, 1, 1, 1],
-                [2, 2, 2, 2, 2, 0, 2, 2]], dtype=torch.int32)
+        >>> with_stripes(torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1).expand(3, 1, 1, 9)).squeeze().int()
+        tensor([[0, 0, 0, 1, 0, 0, 0, 0, 0],
+                [1, 1, 1, 1, 2, 1, 1, 1, 1],
+                [2, 2, 2, 2, 2, 0, 2, 2, 2]], dtype=torch.int32)
     """
     striped, others = images.clone(), images.roll(-1, 0)
     for number, stripe in enumerate(_stripes(images.shape[-1], len(images))):
@@ -107,16 +111,21 @@ def measured_stride(clean: Tensor, striped: Tensor, pixels: int) -> float:
         pixels: the images' width.
 
     Returns:
-        The stride, in pixels, of a line through the centres; NaN where a stripe makes no difference.
+        The stride, in pixels, of a line through the centres; NaN where fewer than three stripes make a difference that
+        is finite, which others are not counted for.
 
     Example:
         >>> image = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        >>> round(measured_stride(image[..., 2:-2], with_stripes(image)[..., 2:-2], 32), 2)
+        >>> round(measured_stride(image[..., 2:-2], with_stripes(image)[..., 2:-2], 32), 1)
         1.0
     """
     answer = (striped.to("cpu", torch.float64) - clean.to("cpu", torch.float64)).square().sum((1, 2))
-    centre = (answer * torch.arange(answer.shape[1])).sum(1) / answer.sum(1)
     place = torch.tensor([(stripe.start + stripe.stop - 1) / 2 for stripe in _stripes(pixels, len(clean))])
+    known = answer.isfinite().all(1) & (answer.sum(1) > 0)
+    answer, place = answer[known], place[known]
+    if len(place) < FEWEST_STRIPES:
+        return math.nan
+    centre = (answer * torch.arange(answer.shape[1])).sum(1) / answer.sum(1)
     place, centre = place - place.mean(), centre - centre.mean()
     # Places are known and centres are not, so that the line is one of centres on places.
     return float(place.square().sum() / (centre * place).sum())
@@ -124,7 +133,8 @@ def measured_stride(clean: Tensor, striped: Tensor, pixels: int) -> float:
 
 def _stripes(pixels: int, count: int) -> list[slice]:
     width = max(1, pixels // 16)
-    starts = torch.linspace(pixels / 4, pixels * 3 / 4 - width, count).round().int().tolist()
+    # Farther out, few cells are left on one side of a stripe, and what they answer has its centre too far inside.
+    starts = torch.linspace(pixels / 3, pixels * 2 / 3 - width, count).round().int().tolist()
     return [slice(start, start + width) for start in starts]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank import AugmentationBank
 from kornia_lightning_probe.batches import join_rows
-from kornia_lightning_probe.calibration import with_stripes
+from kornia_lightning_probe.calibration import FEWEST_STRIPES, with_stripes
 from kornia_lightning_probe.distances import accumulation_dtype, all_finite, squared_distance, upcast
 from kornia_lightning_probe.findings import Findings, listed
 from kornia_lightning_probe.images import Block, ProbeImages
@@ -24,7 +24,6 @@ from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
 from kornia_lightning_probe.schedule import (
     CALIBRATED,
-    FEWEST_STRIPED,
     STRIPED,
     Segment,
     count_passes,
@@ -184,15 +183,17 @@ class _Probe:
         few, fewer = block.first(CALIBRATED), block.first(STRIPED)
         flipped = self.passes.keep_clean(_changed(few, lambda images: images.flip(-1)))
         striped: dict[str, Tensor] = {}
-        # A line needs some stripes, and each of them another image.
-        if len(fewer) >= FEWEST_STRIPED and self.measuring.asks_for_stripes((height, width)):
+        if len(fewer) >= FEWEST_STRIPES and self.measuring.asks_for_stripes((height, width)):
+            self.passes.expect_more(len(slices(len(fewer), self.plan.batch_size)))
             striped = self.passes.keep_clean(_changed(fewer, with_stripes))
         shown = {name: activation[: len(few)] for name, activation in activations.items()}
         self.measuring.calibrate(shown, flipped, striped, (height, width))
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
         """Say aloud that labels= is of no use, where nobody has asked for metrics that may need none."""
-        if not (self.plan.images.labels_given and self.plan.default_set):
+        images = self.plan.images
+        # Targets have been of use: they say that the output is none of one class.
+        if images.other_targets or not (images.labels_given and self.plan.default_set):
             return
         output = next((site for site in sites if site.kind == "output"), None)
         height, width = block.images[0].shape[-2:]

@@ -286,7 +286,7 @@ class Measuring:
                     f"{shapes[name]} without; activations can only be compared at one size: leave it out"
                 )
             wide = upcast(activation)
-            for write, slot in kept[name]:
+            for write, slot in kept.get(name, ()):
                 write(wide, slot)
             for reading in fed.get(name, ()):
                 for piece, (common, rows) in zip(torch.split(wide, segment.num_images), told, strict=True):

@@ -58,7 +58,7 @@ def why_no_scores(
         dtype = str(scores.dtype).removeprefix("torch.")
         return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
     if other_targets:
-        return f"the images come with {other_targets} where class labels are integers, one for each image"
+        return f"the targets are {other_targets} where class labels are integers, one for each image"
     if tuple(scores.shape[1:]) in (image_shape, (math.prod(image_shape),)):
         return "it has as many numbers as the image, so it is an image"
     highest = -1 if labels is None else _highest(labels)

@@ -141,6 +141,12 @@ class Passes:
         self._bar.update()
         return output
 
+    def expect_more(self, passes: int) -> None:
+        """Have the bar wait for passes that its total did not count."""
+        if self._total is not None:
+            self._bar.total += passes
+            self._bar.refresh()
+
     def run_clean(self, block: Block, sink: Callable[[str, Tensor, slice], None], *, draw: str = "clean") -> None:
         """Run the model on all rows of a block; the sink is told which rows an activation is of."""
         for rows in slices(len(block), self.batch_size):

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 # How many images of the first block, mirrored, metrics may calibrate on.
 CALIBRATED = 16
-# How many of them they may see with stripes, and how few they must be.
+# How many of them they may see with stripes.
 STRIPED = 8
-FEWEST_STRIPED = 3
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,7 @@ def _labels_or_targets(labels: Tensor | Sequence[int], total: int) -> tuple[Tens
     """The labels, or in their place a text that says what the targets of several labels for each image are."""
     expected = (
         f"expected {total} integers, one per image, masks ({total}, H, W) of integers, or targets ({total}, K) of K "
-        "labels for each image; number the classes, or leave labels= out where the targets are others"
+        "> 1 labels for each image; number the classes, or leave labels= out where the targets are others"
     )
     try:
         tensor = torch.as_tensor(labels)

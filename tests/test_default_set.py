@@ -106,6 +106,24 @@ def test_pooled_features_keep_what_images_differ_by_however_large_the_mean(layou
     assert result.value("spread", pooled) == pytest.approx(PLAIN["spread"](clean, augmented).item(), rel=1e-5)
 
 
+def test_pooled_features_keep_their_digits_beside_an_image_that_is_not_finite():
+    images = torch.rand(31, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    images[3] = 0.0
+
+    class Breaking(Layer):
+        def forward(self, x):
+            return super().forward(torch.where(x.flatten(1).any(1).view(-1, 1, 1, 1), x, torch.nan))
+
+    bank = AugmentationBank({"darker": lambda x: 0.7 * x})
+    with pytest.warns(UserWarning, match="not finite"):
+        result = probe_model(nn.Sequential(Breaking("map", 1000, torch.float32)), images, bank, layers=["0"])
+    others = torch.cat([images[:3], images[4:]])
+    clean, augmented = ((x + 1000).double().mean((2, 3)) for x in (others, 0.7 * others))
+    assert result.value("sensitivity_pooled", "0") == pytest.approx(
+        PLAIN["sensitivity"](clean, augmented).item(), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize("name", ["sensitivity_pooled", *POOLED])
 @pytest.mark.parametrize("broken", [None, "clean", "augmented"])
 def test_several_views_at_once_are_one_view_at_a_time(name, broken):

@@ -493,3 +493,26 @@ def test_the_metadata_say_what_was_measured_how():
     # 20 images of the first block in float32: 3, 4 and 8 channels and 5 classes.
     assert metadata["clean_block_bytes"] == 20 * 4 * (3 * 144 + 4 * 144 + 8 * 36 + 5)
     assert metadata["shapes"]["block2"] == [8, 6, 6]
+
+
+class _Now(nn.Module):
+    """A second layer that runs where images are bright: on the first block, and on others under a view only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.late = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.late(y) if float(x.mean()) > 0.5 else y[..., 1:-1, 1:-1]
+
+
+def test_a_layer_that_runs_under_a_view_only_is_not_measured_in_that_block():
+    images = torch.cat([torch.full((32, 3, 8, 8), 0.9), torch.full((32, 3, 8, 8), 0.4)])
+    images = images - 0.1 * torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    # The first 32 of the order in which images are taken are the first block.
+    images = images[torch.argsort(torch.tensor(ProbeImages(images).image_ids))]
+    result = run(_Now(), images, AugmentationBank({"brighter": lambda x: (x + 0.3).clamp(0, 1)}))
+    table = result.table("sensitivity")
+    assert table.num_images[0, table.layers.index("first")] == 64
+    assert table.num_images[0, table.layers.index("late")] == 32

@@ -33,6 +33,9 @@ def test_three_axes_are_channels_and_a_map(shape, image_size, size):
         ((15, 15, 16), (224, 224), (15, 15)),
         ((16, 32, 24), (64, 128), (16, 32)),
         ((7, 10, 768), (224, 320), (7, 10)),
+        # 20 x 32 is nearly the shape of the image, too; 12 x 20 is exactly.
+        ((12, 20, 32), (96, 160), (12, 20)),
+        ((23, 40, 64), (90, 160), (23, 40)),
     ],
 )
 def test_channels_are_last_where_only_the_first_two_sides_are_those_of_an_image(shape, image_size, size):
@@ -47,15 +50,15 @@ def test_channels_are_last_where_only_the_first_two_sides_are_those_of_an_image(
         (36, (16, 36), (4, 9), False),
         (33, (64, 128), (4, 8), True),
         (280, (224, 320), (14, 20), False),
-        # Patches of 16 pixels, the last pixels left over: 100 / 16 = 6.25 and 220 / 16 = 13.75.
-        (78, (100, 220), (6, 13), False),
-        # 10 x 11 is nearly a square, and 7 x 11 nearly half as high as wide; no patch leaves either.
+        # 10 x 11 is nearly a square, and 7 x 11 nearly half as high as wide; no square patches make up either.
         (110, (224, 224), None, False),
         (77, (64, 128), None, False),
+        # A class token and four registers before 4 x 8 patches: no grid that is known, and not 4 x 9.
+        (37, (128, 256), None, False),
         (2, None, None, False),
     ],
 )
-def test_tokens_lie_on_a_grid_that_a_stride_leaves_of_the_image(tokens, image_size, size, has_class_token):
+def test_tokens_lie_on_a_grid_of_square_patches_that_make_up_the_image(tokens, image_size, size, has_class_token):
     assert layout_of((tokens, 8), image_size=image_size) == Layout("tokens", size, has_class_token)
 
 

@@ -240,10 +240,10 @@ class Ending(nn.Module):
 
 
 OTHERS = {
-    "multi-label floats": (of_shape(5), Items(torch.rand(10, 5).round()), "come with float32 (10, 5)"),
-    "multi-hot integers": (of_shape(5), Items((torch.rand(10, 5) > 0.5).long()), "come with int64 (10, 5)"),
-    "multi-hot booleans": (of_shape(5), Items(torch.rand(10, 5) > 0.5), "come with bool (10, 5)"),
-    "regression": (of_shape(2), Items(torch.rand(10)), "come with float32 (10,)"),
+    "multi-label floats": (of_shape(5), Items(torch.rand(10, 5).round()), "targets are float32 (10, 5)"),
+    "multi-hot integers": (of_shape(5), Items((torch.rand(10, 5) > 0.5).long()), "targets are int64 (10, 5)"),
+    "multi-hot booleans": (of_shape(5), Items(torch.rand(10, 5) > 0.5), "targets are bool (10, 5)"),
+    "regression": (of_shape(2), Items(torch.rand(10)), "targets are float32 (10,)"),
     "one logit": (of_shape(1), Items([0, 1] * 5), "one number for each image"),
     "one number": (of_shape(), Items([0, 1] * 5), "one number for each image"),
     "detection": (detections, images_of(10), "no tensor of class scores"),
@@ -326,9 +326,8 @@ def test_labels_that_fit_no_class_scores_are_said(end, labels, came, scores, exp
         (of_shape(1), [0, 1] * 5, "it has one number for each image, so it is a regression or a single logit"),
         (lambda _: None, [0, 1] * 5, "no tensor of class scores was found in it"),
         (of_shape(4), [0, 4] * 5, "labels go up to 4 and it has 4 entries"),
-        (of_shape(5), torch.eye(5).repeat(2, 1), "the images come with float32 (10, 5)"),
     ],
-    ids=["regression", "nothing", "too few classes", "multi-label"],
+    ids=["regression", "nothing", "too few classes"],
 )
 def test_labels_of_a_model_without_class_scores_are_said_with_the_reason(end, labels, reason):
     torch.manual_seed(0)
@@ -344,11 +343,13 @@ def test_labels_of_a_model_without_class_scores_are_said_with_the_reason(end, la
         (of_shape(5), images_of(10), LABELS),
         (segmenting(), images_of(10), masks(12, 12)),
         (segmenting(3), images_of(10), masks(12, 12)),
+        # They were of use: the output is left out for them.
+        (of_shape(5), images_of(10), torch.eye(5).repeat(2, 1)),
         # Nobody has asked for anything of the labels that come with a dataset.
         (of_shape(1), TensorDataset(images_of(10), LABELS), None),
         (of_shape(5), TensorDataset(images_of(10), masks(12, 12)), None),
     ],
-    ids=["classes", "masks", "masks of larger images", "a regression's dataset", "masks of a dataset"],
+    ids=["classes", "masks", "masks of larger images", "multi-label", "a regression's dataset", "masks of a dataset"],
 )
 def test_labels_that_fit_or_come_along_are_no_news(end, inputs, labels):
     torch.manual_seed(0)
@@ -377,7 +378,7 @@ def test_targets_of_several_labels_leave_the_output_out_as_those_of_a_dataset_do
     dataset = TensorDataset(images_of(10), torch.as_tensor(targets))
     with pytest.warns(UserWarning, match="is not in the result"):
         expected, result = probed(SmallCNN(), dataset), probed(SmallCNN(), inputs, labels=targets)
-    assert "come with" in result.metadata["left_out"]["output"]
+    assert "targets are" in result.metadata["left_out"]["output"]
     assert result.metadata["left_out"] == expected.metadata["left_out"]
     assert classes(result) == set()
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from math import isqrt
 from typing import Literal
 
 from torch import Tensor
 
 from kornia_lightning_probe.grids import Size
-
-# By so much more than a map's sides, as logarithms, its channels must differ from a side to be told from one. Unpadded
-# convolutions take as much off both sides, and so change the ratio of two unequal ones.
-_UNLIKE = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,9 +45,9 @@ class Layout:
 def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layout:
     """Read an activation's layout from its shape and from that of the images.
 
-    Three axes are a (C, H, W) map, as torch has it, unless the first two have the images' ratio of sides and the last
-    two clearly don't. A sequence lies on a grid where so many tokens make one that some stride leaves of the images;
-    one token more is a class token.
+    Three axes are a (C, H, W) map, as torch has it, unless a stride leaves the first two of the images, and neither a
+    stride nor layers without padding leave the last two. A sequence lies on a grid where so many square patches make
+    up the images; one token more is a class token.
 
     Args:
         shape: of one image's activation.
@@ -64,8 +59,11 @@ def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layo
     """
     image = image_size or (1, 1)
     if len(shape) == 3:
-        last = _is_left_of(shape[:2], image) and not _is_like(shape[1:], image)
-        return Layout("channels last", shape[:2]) if last else Layout("map", shape[1:])
+        first, last = shape[:2], shape[1:]
+        is_map = _is_left_by_stride(last, image) or _is_left_unpadded(last, image)
+        if _is_left_by_stride(first, image) and not is_map:
+            return Layout("channels last", first)
+        return Layout("map", last)
     if len(shape) == 2:
         grid = _grid_of(shape[0], image)
         with_class = None if grid or shape[0] < 5 else _grid_of(shape[0] - 1, image)
@@ -74,34 +72,28 @@ def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layo
 
 
 def _grid_of(cells: int, image: Size) -> Size | None:
-    """The grid of so many cells that a stride can leave of the image; the one closest in shape where there are more."""
-    pairs = {
-        pair
-        for divisor in range(1, isqrt(cells) + 1)
-        if cells % divisor == 0
-        for pair in ((divisor, cells // divisor), (cells // divisor, divisor))
-    }
-    return min((pair for pair in pairs if _is_left_of(pair, image)), key=lambda pair: _apart(pair, image), default=None)
+    """The grid of so many square patches into which the image can be cut without a rest."""
+    height = math.isqrt(cells * image[0] // image[1])
+    is_grid = height > 0 and cells % height == 0 and height * image[1] == cells // height * image[0]
+    return (height, cells // height) if is_grid else None
 
 
-def _is_left_of(grid: Size, image: Size) -> bool:
-    """Whether one stride leaves this grid of the image, both sides rounded down or both rounded up."""
-    if image[0] == image[1]:
-        return grid[0] == grid[1]
-    sides = list(zip(image, grid, strict=True))
-    down = max(pixels / (cells + 1) for pixels, cells in sides) < min(pixels / cells for pixels, cells in sides)
-    up = max(pixels / cells for pixels, cells in sides) < min(
-        pixels / (cells - 1) if cells > 1 else math.inf for pixels, cells in sides
-    )
-    even = sides[0][0] * sides[1][1] == sides[1][0] * sides[0][1]
-    return down or up or even
+def _is_left_by_stride(grid: Size, image: Size) -> bool:
+    """Whether a stride leaves this grid of the image: one that divides both sides, or a power of two."""
+    if grid[0] * image[1] == grid[1] * image[0]:
+        return True
+    up = [tuple(-(-side // stride) for side in image) for stride in _strides(image)]
+    down = [tuple(side // stride for side in image) for stride in _strides(image)]
+    return image[0] != image[1] and grid in (*up, *down)
 
 
-def _is_like(grid: Size, image: Size) -> bool:
-    """Whether a grid may be one of such images, unpadded convolutions included."""
-    return grid[0] == grid[1] if image[0] == image[1] else _apart(grid, image) <= _UNLIKE
+def _is_left_unpadded(grid: Size, image: Size) -> bool:
+    """Whether layers without padding, which take as much off both sides, leave this grid of the image."""
+    lost = [(image[0] / stride - grid[0], image[1] / stride - grid[1]) for stride in _strides(image)]
+    # A side that a stride does not divide is rounded.
+    rounding = 0 if image[0] == image[1] else 1
+    return any(min(sides) >= 0 and abs(sides[0] - sides[1]) <= rounding for sides in lost)
 
 
-def _apart(grid: Size, image: Size) -> float:
-    """By how much the ratios of sides differ, as logarithms."""
-    return abs(math.log(grid[0] * image[1] / (grid[1] * image[0])))
+def _strides(image: Size) -> list[int]:
+    return [2**power for power in range(max(image).bit_length())]

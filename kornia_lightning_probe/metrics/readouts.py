@@ -59,12 +59,15 @@ class Readout:
         A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large.
 
         Returns:
-            A scalar, the rounding of the pooled features relative to their distance from the mean image.
+            A scalar, the rounding of the pooled features relative to their distance from the mean image; images that
+            are not finite are left out.
         """
         if not self.over or activation.dtype == accumulation_dtype(activation.device):
             return None
         pooled = replace(self, is_wide=True).take(activation)
-        apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
+        known = pooled.isfinite().all(1, keepdim=True)
+        pooled = torch.where(known, pooled, 0.0)
+        apart = torch.linalg.vector_norm(torch.where(known, pooled - pooled.sum(0) / known.sum(), 0.0))
         lost: Tensor = torch.finfo(torch.float32).eps / 2 * torch.linalg.vector_norm(pooled) / apart
         return lost
 
