@@ -36,6 +36,11 @@ def test_three_axes_are_channels_and_a_map(shape, image_size, size):
         # 20 x 32 is nearly the shape of the image, too; 12 x 20 is exactly.
         ((12, 20, 32), (96, 160), (12, 20)),
         ((23, 40, 64), (90, 160), (23, 40)),
+        # 64 x 192 is as much smaller than 128 x 256 along both sides, and of another shape.
+        ((32, 64, 192), (256, 512), (32, 64)),
+        ((56, 64, 96), (224, 256), (56, 64)),
+        # Patches of 4 pixels rounded down, merged two by two and rounded up.
+        ((28, 38, 192), (225, 300), (28, 38)),
     ],
 )
 def test_channels_are_last_where_only_the_first_two_sides_are_those_of_an_image(shape, image_size, size):
@@ -53,6 +58,9 @@ def test_channels_are_last_where_only_the_first_two_sides_are_those_of_an_image(
         # 10 x 11 is nearly a square, and 7 x 11 nearly half as high as wide; no square patches make up either.
         (110, (224, 224), None, False),
         (77, (64, 128), None, False),
+        # Patches of 16 pixels, the last pixels left over.
+        (253, (225, 300), (14, 18), True),
+        (78, (100, 220), (6, 13), False),
         # A class token and four registers before 4 x 8 patches: no grid that is known, and not 4 x 9.
         (37, (128, 256), None, False),
         (2, None, None, False),

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from kornia_lightning_probe.grids import Size
 
+# Layers without padding change the ratio of unequal sides by no more than this, as a logarithm.
+_UNLIKE = 0.1
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -47,7 +50,7 @@ def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layo
 
     Three axes are a (C, H, W) map, as torch has it, unless a stride leaves the first two of the images, and neither a
     stride nor layers without padding leave the last two. A sequence lies on a grid where so many square patches make
-    up the images; one token more is a class token.
+    up the images, or leave a rest of them at a border; one token more is a class token.
 
     Args:
         shape: of one image's activation.
@@ -72,28 +75,40 @@ def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layo
 
 
 def _grid_of(cells: int, image: Size) -> Size | None:
-    """The grid of so many square patches into which the image can be cut without a rest."""
+    """The grid of so many cells with the ratio of the image, or one that patches leave with a rest at the border."""
     height = math.isqrt(cells * image[0] // image[1])
-    is_grid = height > 0 and cells % height == 0 and height * image[1] == cells // height * image[0]
-    return (height, cells // height) if is_grid else None
+    if height > 0 and cells % height == 0 and _has_ratio((height, cells // height), image):
+        return height, cells // height
+    if image[0] == image[1]:
+        return None
+    with_rest = ((image[0] // stride, image[1] // stride) for stride in _strides(image))
+    return next((grid for grid in with_rest if grid[0] * grid[1] == cells), None)
 
 
 def _is_left_by_stride(grid: Size, image: Size) -> bool:
-    """Whether a stride leaves this grid of the image: one that divides both sides, or a power of two."""
-    if grid[0] * image[1] == grid[1] * image[0]:
-        return True
-    up = [tuple(-(-side // stride) for side in image) for stride in _strides(image)]
-    down = [tuple(side // stride for side in image) for stride in _strides(image)]
-    return image[0] != image[1] and grid in (*up, *down)
+    """Whether a stride leaves this grid of the image: one that divides both sides, or a power of two, rounded."""
+    if _has_ratio(grid, image) or image[0] == image[1]:
+        return _has_ratio(grid, image)
+    return any(
+        all(cells in (side // stride, -(-side // stride)) for cells, side in zip(grid, image, strict=True))
+        for stride in _strides(image)
+    )
 
 
 def _is_left_unpadded(grid: Size, image: Size) -> bool:
     """Whether layers without padding, which take as much off both sides, leave this grid of the image."""
+    if image[0] == image[1]:
+        return grid[0] == grid[1]
+    if min(grid) == 0 or abs(math.log(grid[0] * image[1] / (grid[1] * image[0]))) > _UNLIKE:
+        return False
     lost = [(image[0] / stride - grid[0], image[1] / stride - grid[1]) for stride in _strides(image)]
-    # A side that a stride does not divide is rounded.
-    rounding = 0 if image[0] == image[1] else 1
-    return any(min(sides) >= 0 and abs(sides[0] - sides[1]) <= rounding for sides in lost)
+    # By one more or less where a stride does not divide a side.
+    return any(min(sides) >= 0 and abs(sides[0] - sides[1]) <= 1 for sides in lost)
+
+
+def _has_ratio(grid: Size, image: Size) -> bool:
+    return grid[0] * image[1] == grid[1] * image[0]
 
 
 def _strides(image: Size) -> list[int]:
-    return [2**power for power in range(max(image).bit_length())]
+    return [2**power for power in range(min(image).bit_length())]
