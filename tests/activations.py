@@ -6,10 +6,25 @@ from collections.abc import Sequence
 
 import torch
 
+from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.images import deal_blocks
-from kornia_lightning_probe.metrics import About, FunctionMetric, Ledger, RelativeChange, resolve_metrics
+from kornia_lightning_probe.metrics import About, FunctionMetric, Ledger, ProbeMetric, RelativeChange, resolve_metrics
 
 LAYER = "layer"
+
+
+class MeanShift(ProbeMetric):
+    """How far the mean of an activation moves; nothing says what each image adds to it."""
+
+    name = "mean_shift"
+    statistics = ("shift",)
+
+    def measure(self, clean, augmented, about):
+        return {"shift": (augmented - clean).flatten(1).mean(1)}
+
+    def reduce(self, table):
+        estimate = mean_with_error(table["shift"])
+        return estimate.value, estimate.std_error
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

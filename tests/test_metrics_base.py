@@ -11,6 +11,7 @@ import torch.distributed as dist
 from activations import (
     LAYER,
     METRICS,
+    MeanShift,
     about,
     assert_same,
     estimate,
@@ -25,12 +26,10 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.images import deal_blocks
 from kornia_lightning_probe.metrics import (
     FunctionMetric,
     LayerSensitivity,
-    ProbeMetric,
     RelativeChange,
     Site,
     Spread,
@@ -40,18 +39,6 @@ from kornia_lightning_probe.metrics import (
 # Four blocks of 31 images.
 BLOCKS = [range(8), range(8, 16), range(16, 24), range(24, 31)]
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-
-
-class MeanShift(ProbeMetric):
-    name = "mean_shift"
-    statistics = ("shift",)
-
-    def measure(self, clean, augmented, about):
-        return {"shift": (augmented - clean).flatten(1).mean(1)}
-
-    def reduce(self, table):
-        estimate = mean_with_error(table["shift"])
-        return estimate.value, estimate.std_error
 
 
 class Returning(MeanShift):

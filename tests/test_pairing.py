@@ -2,33 +2,18 @@ import math
 
 import pytest
 import torch
+from activations import MeanShift
 from made_results import made_result, table_of, views_of
 from nets import SmallCNN
 from probing import images_of, plain_bank
 
 from kornia_lightning_probe import probe_model
-from kornia_lightning_probe.functional import mean_with_error
 from kornia_lightning_probe.influence import mean_influence
-from kornia_lightning_probe.metrics import ProbeMetric
 from kornia_lightning_probe.result import ProbeResult
 
 NAN = float("nan")
 # It reads nothing of other images, so an image's value is the same in any block.
 ALONE = ("relative_change",)
-
-
-class MeanShift(ProbeMetric):
-    """How far the mean of an activation moves; nothing says what each image adds to it."""
-
-    name = "mean_shift"
-    statistics = ("shift",)
-
-    def measure(self, clean, augmented, about):
-        return {"shift": (augmented - clean).flatten(1).mean(1)}
-
-    def reduce(self, table):
-        estimate = mean_with_error(table["shift"])
-        return estimate.value, estimate.std_error
 
 
 class PairedMeanShift(MeanShift):
