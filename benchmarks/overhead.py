@@ -38,8 +38,8 @@ from resnet import ResNet18
 from torch import Tensor, nn
 
 from kornia_lightning_probe import presets, probe_model
-from kornia_lightning_probe.bank import AugmentationBank
-from kornia_lightning_probe.images import Block, ProbeImages
+from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.images.probe_images import Block, ProbeImages
 
 ARMS = ("bare", "probe", "ad-hoc")
 SIZE = 64

@@ -24,10 +24,11 @@ from digits import LAYERS, DigitsNet, digits
 from matplotlib.figure import Figure
 from torch.utils.data import TensorDataset
 
-from kornia_lightning_probe import AugmentationBank, ProbeImages, ProbeResult, drawing, presets, probe_model
-from kornia_lightning_probe.drift import DriftRecord
-from kornia_lightning_probe.features import Features, collect_features
+from kornia_lightning_probe import AugmentationBank, ProbeImages, ProbeResult, presets, probe_model
+from kornia_lightning_probe.engine.features import Features, collect_features
 from kornia_lightning_probe.probe import choose_subject
+from kornia_lightning_probe.reporting.figures import drawing
+from kornia_lightning_probe.results.drift import DriftRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

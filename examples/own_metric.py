@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kornia_lightning_probe import AugmentationBank, SensitivityProbe, presets, probe_model
-from kornia_lightning_probe.functional import mean_with_error
+from kornia_lightning_probe.functional.estimates import mean_with_error
 from kornia_lightning_probe.metrics import About, ProbeMetric
 
 

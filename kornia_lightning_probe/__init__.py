@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from kornia_lightning_probe.bank import AugmentationBank, View
-from kornia_lightning_probe.images import ProbeImages
-from kornia_lightning_probe.layers import select_layers
+from kornia_lightning_probe.bank.bank import AugmentationBank, View
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.layers import select_layers
+from kornia_lightning_probe.model.recorder import ActivationRecorder
 from kornia_lightning_probe.probe import probe_model
-from kornia_lightning_probe.recorder import ActivationRecorder
 from kornia_lightning_probe.result import ProbeResult
 
 if TYPE_CHECKING:

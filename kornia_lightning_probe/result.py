@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lightning_probe.comparison import compare_results
-from kornia_lightning_probe.headline import HEADLINE, headline_table
-from kornia_lightning_probe.severity import THRESHOLD, severity_columns, severity_rows
-from kornia_lightning_probe.storage import json_text, plain, state_of_json, write_whole
-from kornia_lightning_probe.summary import summary_text
-from kornia_lightning_probe.tables import MetricTable, ProbeRow, ViewInfo, known_names, unknown
+from kornia_lightning_probe.reporting.text.summary import summary_text
+from kornia_lightning_probe.results.comparison import compare_results
+from kornia_lightning_probe.results.headline import HEADLINE, headline_table
+from kornia_lightning_probe.results.severity import THRESHOLD, severity_columns, severity_rows
+from kornia_lightning_probe.results.storage import json_text, plain, state_of_json, write_whole
+from kornia_lightning_probe.results.tables import MetricTable, ProbeRow, ViewInfo, known_names, unknown
 
 if TYPE_CHECKING:
     import os
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from torch import Tensor
 
-    from kornia_lightning_probe.comparison import Comparison
-    from kornia_lightning_probe.severity import SeverityRow
+    from kornia_lightning_probe.results.comparison import Comparison
+    from kornia_lightning_probe.results.severity import SeverityRow
 
 __all__ = ["MetricTable", "ProbeResult", "ProbeRow", "ViewInfo"]
 
@@ -311,7 +311,7 @@ class ProbeResult:
             ValueError: If the kind or a name is unknown.
             ImportError: If matplotlib isn't installed.
         """
-        from kornia_lightning_probe.plotting import plot_heatmap, plot_profile, plot_severity
+        from kornia_lightning_probe.reporting.figures.views import plot_heatmap, plot_profile, plot_severity
 
         if kind == "profile":
             return plot_profile([self], metric=metric, augmentation=augmentation)

@@ -11,10 +11,10 @@ import matplotlib as mpl
 import pytest
 import torch
 import yaml
-from nets import HuggingViT, ImageAndMask, LeftAndRight, ResNet, UNet, ViT
+from support.nets import HuggingViT, ImageAndMask, LeftAndRight, ResNet, UNet, ViT
+from support.trainings import QUIET, Net
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from trainings import QUIET, Net
 
 import kornia_lightning_probe
 from kornia_lightning_probe import AugmentationBank, presets, probe_model

@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from nets import Composed, ImageAndMask, LeftAndRight, SmallCNN
-from probing import Labels, halved, images_of, mirrored, plain_bank, random_bank, same, unchanged
+from support.nets import Composed, ImageAndMask, LeftAndRight, SmallCNN
+from support.probing import Labels, halved, images_of, mirrored, plain_bank, random_bank, same, unchanged
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from kornia_lightning_probe import AugmentationBank, probe_model
-from kornia_lightning_probe.images import deal_blocks
+from kornia_lightning_probe.images.probe_images import deal_blocks
 from kornia_lightning_probe.metrics import LayerSensitivity, RelativeChange
 
 IMAGES = images_of(40)

@@ -41,7 +41,7 @@ def test_lightning_and_what_is_optional_are_imported_on_first_use_only():
     code = """
 import sys
 import kornia_lightning_probe
-heavy = ("lightning.pytorch", "pytorch_lightning", "kornia_lightning_probe.plotting", "pandas", "tensorboard")
+heavy = ("lightning.pytorch", "pytorch_lightning", "matplotlib", "pandas", "tensorboard")
 print([name for name in heavy if name in sys.modules])
 kornia_lightning_probe.SensitivityProbe
 print("lightning.pytorch" in sys.modules)

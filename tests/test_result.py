@@ -7,7 +7,7 @@ import struct
 
 import pytest
 import torch
-from made_results import made_result, table_of, views_of
+from support.made_results import made_result, table_of, views_of
 
 from kornia_lightning_probe.result import MetricTable, ProbeResult, ProbeRow, ViewInfo
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from kornia_lightning_probe.callbacks.environment import is_training, require_validation, weight_averaging_before
+from kornia_lightning_probe.callbacks.trainer import is_training, require_validation, weight_averaging_before
 
 START_EPOCH = -1
 

@@ -14,23 +14,30 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from kornia_lightning_probe.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.callbacks.base import EpochProbe
-from kornia_lightning_probe.callbacks.environment import forward_in, is_training, is_trial, logging_step, world_of
 from kornia_lightning_probe.callbacks.history import results_of, states_of
-from kornia_lightning_probe.callbacks.reading import Reading
-from kornia_lightning_probe.calling import Forward, forward_of
-from kornia_lightning_probe.drift import REFERENCES, DriftRecord, Snapshot
-from kornia_lightning_probe.engine import Subject
-from kornia_lightning_probe.features import collect_features
-from kornia_lightning_probe.images import ProbeImages
-from kornia_lightning_probe.layers import LayerSelector
+from kornia_lightning_probe.callbacks.images import Reading
+from kornia_lightning_probe.callbacks.trainer import forward_in, is_training, is_trial, logging_step, world_of
+from kornia_lightning_probe.engine.features import collect_features
+from kornia_lightning_probe.engine.loop import Subject
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
+from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.calling import Forward, forward_of
+from kornia_lightning_probe.model.layers import LayerSelector
 from kornia_lightning_probe.probe import choose_subject
+from kornia_lightning_probe.reporting.tensorboard import (
+    Curves,
+    add_charts,
+    add_picture,
+    chart_layout,
+    curve_tag,
+    writer_of,
+)
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.similarity import FEWEST_IMAGES
-from kornia_lightning_probe.tables import unknown
-from kornia_lightning_probe.tensorboard import Curves, add_charts, add_picture, chart_layout, curve_tag, writer_of
-from kornia_lightning_probe.world import World
+from kornia_lightning_probe.results.drift import REFERENCES, DriftRecord, Snapshot
+from kornia_lightning_probe.results.tables import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,8 +95,8 @@ class DriftProbe(EpochProbe):
         ValueError: at a probe, where the images differ from those of an earlier probe, of a checkpoint for instance.
 
     Source:
-        See :func:`~kornia_lightning_probe.similarity.debiased_cka` and
-        :func:`~kornia_lightning_probe.similarity.rankme`.
+        See :func:`~kornia_lightning_probe.functional.similarity.debiased_cka` and
+        :func:`~kornia_lightning_probe.functional.similarity.rankme`.
 
     Example:
         >>> probe = DriftProbe(num_images=64)
@@ -169,7 +176,7 @@ class DriftProbe(EpochProbe):
             ValueError: before the first probe, or for a reference that was not measured.
             ImportError: where matplotlib isn't installed.
         """
-        from kornia_lightning_probe.plotting_drift import plot_drift
+        from kornia_lightning_probe.reporting.figures.drift import plot_drift
 
         return plot_drift(self.history, references=references)
 

@@ -10,12 +10,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from kornia_lightning_probe.bank import AugmentationBank
-from kornia_lightning_probe.callbacks.environment import is_training, is_trial
+from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.callbacks.summaries import compared, summarise
+from kornia_lightning_probe.callbacks.trainer import is_training, is_trial
+from kornia_lightning_probe.reporting.tensorboard import (
+    KINDS,
+    Curves,
+    add_charts,
+    add_picture,
+    chart_layout,
+    curves,
+    writer_of,
+)
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.tables import unknown
-from kornia_lightning_probe.tensorboard import KINDS, Curves, add_charts, add_picture, chart_layout, curves, writer_of
+from kornia_lightning_probe.results.tables import unknown
 
 _ANY_NUMBER = 2**31
 
@@ -141,7 +149,7 @@ class Logbook:
                 "pip install 'kornia-lightning-probe[plots]', or pass figures=False"
             )
             return
-        from kornia_lightning_probe.plotting import plot_bank, plot_epoch
+        from kornia_lightning_probe.reporting.figures.views import plot_bank, plot_epoch
 
         step = history[-1].step
         if bank is not None:

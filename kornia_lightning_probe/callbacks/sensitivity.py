@@ -12,22 +12,22 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from kornia_lightning_probe.bank import AugmentationBank
-from kornia_lightning_probe.batches import ImageKeys, ToInputs
+from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.callbacks.base import EpochProbe
-from kornia_lightning_probe.callbacks.environment import forward_in, logging_step, unused_transfer_hooks, world_of
 from kornia_lightning_probe.callbacks.history import results_of, states_of
+from kornia_lightning_probe.callbacks.images import Reading
 from kornia_lightning_probe.callbacks.logbook import Logbook
-from kornia_lightning_probe.callbacks.reading import Reading
 from kornia_lightning_probe.callbacks.summaries import size_of
-from kornia_lightning_probe.calling import Forward, forward_of
-from kornia_lightning_probe.engine import Plan, Subject, run_probe
-from kornia_lightning_probe.images import ProbeImages
-from kornia_lightning_probe.layers import LayerSelector
+from kornia_lightning_probe.callbacks.trainer import forward_in, logging_step, unused_transfer_hooks, world_of
+from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
+from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
+from kornia_lightning_probe.model.calling import Forward, forward_of
+from kornia_lightning_probe.model.layers import LayerSelector
 from kornia_lightning_probe.probe import choose_subject
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.world import World
 
 _MOST_OF_AN_EPOCH = 0.1
 

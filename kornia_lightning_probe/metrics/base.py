@@ -11,9 +11,9 @@ import torch.distributed
 from torch import Tensor
 from torchmetrics import Metric
 
-from kornia_lightning_probe.distances import accumulation_dtype
-from kornia_lightning_probe.functional import Estimate
-from kornia_lightning_probe.metrics.about import About, Site
+from kornia_lightning_probe.activations.about import About, Site
+from kornia_lightning_probe.functional.distances import accumulation_dtype
+from kornia_lightning_probe.functional.estimates import Estimate
 
 
 def sum_over_ranks(tensor: Tensor, group: Any = None) -> list[Tensor]:

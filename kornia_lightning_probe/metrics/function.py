@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_lightning_probe.functional import mean_with_error
-from kornia_lightning_probe.influence import mean_influence
-from kornia_lightning_probe.metrics.about import About
+from kornia_lightning_probe.activations.about import About
+from kornia_lightning_probe.functional.estimates import mean_with_error
+from kornia_lightning_probe.functional.influence import mean_influence
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
 

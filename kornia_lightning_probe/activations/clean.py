@@ -1,0 +1,257 @@
+"""Clean activations of a block: what all views of it have in common, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable
+from functools import cached_property
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional.distances import (
+    Room,
+    block_mean,
+    block_mean_and_distance,
+    piece_of,
+    squared_distance,
+    squared_norm,
+    upcast,
+)
+
+_T = TypeVar("_T")
+
+
+class Centre(NamedTuple):
+    """Where a layer's clean activations are centred, and how far images lie apart, known from reference images.
+
+    Args:
+        mean: (1, ...).
+        deviation: the mean of ``e_i`` over the reference images, a scalar.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+class MeanOfBlocks:
+    """The centre of one layer over several blocks, added one at a time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total: Tensor | float = 0.0
+        self._like = torch.empty(0)
+        self._deviations: list[Tensor] = []
+
+    def add(self, block: CleanBlock) -> None:
+        """Take in a block; its images that are not finite do not count."""
+        self._like = block.activation
+        self._count += int(block.valid.sum())
+        self._total = self._total + block.activation.sum(0, keepdim=True).to(block.squared_deviation.dtype)
+        self._deviations.append(block.deviation)
+
+    def value(self) -> Centre:
+        """The centre of what was added.
+
+        Raises:
+            ValueError: where no image was added.
+        """
+        if self._count == 0 or not isinstance(self._total, Tensor):
+            raise ValueError("the reference gives no activation at a layer that runs on the probe images")
+        mean = (self._total / self._count).to(self._like.dtype)
+        return Centre(mean, torch.cat(self._deviations).nanmean())
+
+
+class Scratch:
+    """One buffer that is used again for every temporary of a kind."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+        self._views: dict[Hashable, Tensor] = {}
+
+    def like(self, x: Tensor) -> Tensor:
+        """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
+        key = (x.shape, x.stride(), x.dtype, x.device)
+        if key not in self._views:
+            if self._buffer.dtype != x.dtype or self._buffer.device != x.device or self._buffer.numel() < x.numel():
+                self._views.clear()
+                self._buffer = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+            # Of the same layout, since walking through two of different ones takes several times as long.
+            strides = torch.empty_like(x, device="meta").stride()
+            self._views[key] = self._buffer[: x.numel()].as_strided(x.shape, strides)
+        return self._views[key]
+
+    def rows(self, number: int, x: Tensor) -> Tensor:
+        """So many tensors such as ``x``, all rows behind each other, (number, ...), with arbitrary content."""
+        count = x.shape[0]
+        all_rows = self.like(x[:1].expand(number * count, *x.shape[1:]))
+        grouped: Tensor = all_rows.unflatten(0, (number, count))  # type: ignore[no-untyped-call] # torch doesn't say
+        return grouped
+
+
+class Temporaries:
+    """Memory for temporaries of an activation's size: a buffer for each shape of an image's activation.
+
+    One for all would be smaller, and slower: what a core writes now is what another one has in its cache, since their
+    shares begin elsewhere in every shape.
+    """
+
+    def __init__(self) -> None:
+        self._scratches: dict[Hashable, Scratch] = {}
+        self._rooms: dict[Hashable, Room] = {}
+
+    def like(self, x: Tensor) -> Tensor:
+        """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
+        kind = (x.shape[1:], x.dtype, x.device)
+        if kind not in self._scratches:
+            self._scratches[kind] = Scratch()
+        return self._scratches[kind].like(x)
+
+    def room(self, x: Tensor) -> Room:
+        """Memory for differences of some of ``x``'s rows."""
+        key = (x.shape, x.stride(), x.dtype, x.device)
+        if key not in self._rooms:
+            self._rooms[key] = Room(self.like(piece_of(x)))
+        return self._rooms[key]
+
+
+class Memory:
+    """What has a place for results that several metrics share."""
+
+    def remember(self, key: Hashable, compute: Callable[[], _T]) -> _T:
+        """What ``compute`` returned on the first call with this key; it is not called again.
+
+        Args:
+            key: names the result; a tuple that begins with the metric's own word keeps it apart from others'.
+            compute: takes nothing.
+        """
+        memory = self.__dict__.setdefault("_memory", {})
+        if key not in memory:
+            memory[key] = compute()
+        kept: _T = memory[key]
+        return kept
+
+
+class CleanBlock(Memory):
+    """One layer's clean activations over a block of images, with what all views have in common.
+
+    Args:
+        activation: (n, ...), copied unless ``owned``.
+        centre: mean and deviation from reference images, instead of the block's own.
+        owned: whether the tensor may be kept and written to.
+        temporaries: memory that other blocks and layers use as well.
+
+    Attributes:
+        activation: (n, ...), float32 or float64.
+        mean: (1, ...), the block's or the reference's.
+        squared_deviation: ``|a_i - m|^2``, (n,).
+        valid: which images have finite activations, (n,) bool; see :meth:`mask_non_finite`.
+        num_valid: how many, as far as :meth:`mask_non_finite` was asked; n before that.
+    """
+
+    def __init__(
+        self,
+        activation: Tensor,
+        *,
+        centre: Centre | None = None,
+        owned: bool = False,
+        temporaries: Temporaries | None = None,
+    ) -> None:
+        wide = upcast(activation)
+        self.activation = wide if owned or wide is not activation else activation.clone()
+        self._temporaries = Temporaries() if temporaries is None else temporaries
+        self._centre = centre
+        self.mean, self.squared_deviation = self._centred_on_mean(self.activation)
+        self.valid = self.squared_deviation.isfinite()
+        self.num_valid = self.activation.shape[0]
+
+    @cached_property
+    def room(self) -> Room:
+        """Memory for differences to these activations."""
+        return self._temporaries.room(self.activation)
+
+    def other(self, name: str, rows: slice) -> Tensor:
+        """What augmented activations of some of the rows are subtracted from, to give what About calls ``name``.
+
+        Args:
+            name: "squared_distance" or "squared_deviation".
+            rows: of the block's n.
+
+        Returns:
+            (B, ...) or (1, ...).
+        """
+        return self.mean if name == "squared_deviation" else self.activation[rows]
+
+    def mask_non_finite(self) -> None:
+        """Leave out images with a non-finite activation: zero here, not in the mean, their deviation NaN.
+
+        One such image makes the block's mean non-finite and with it every ``valid``; this finds the one.
+        """
+        self.valid = self.activation.reshape(len(self.activation), -1).isfinite().all(1)
+        self.num_valid = int(self.valid.sum())
+        if self.num_valid == self.valid.shape[0]:
+            return
+        # A new tensor, since this one is the model's own or what a later block is written into.
+        self.activation = self.activation.masked_fill(~self.valid.view(-1, *[1] * (self.activation.ndim - 1)), 0.0)
+        if self.num_valid:
+            self.mean, _ = self._centred_on_mean(self.activation[self.valid])
+        self.squared_deviation = self._masked(squared_distance(self.activation, self.mean))
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """``e_i = n/(n-1) |a_i - m|^2``, (n,), or the reference's mean of it; NaN for a single image."""
+        if self._centre is not None:
+            return self._masked(self._centre.deviation.expand(self.valid.shape))
+        count = self.num_valid
+        return self.squared_deviation * (count / (count - 1) if count > 1 else math.nan)
+
+    @cached_property
+    def channel_variance(self) -> Tensor:
+        """Of pooled features, each channel's unbiased variance between images, (C,); NaN beside a reference."""
+        if self._centre is not None:
+            # The reference keeps no variance of single channels.
+            return torch.full_like(self.squared_deviation[:1], torch.nan).expand(self.activation.flatten(1).shape[1])
+        centred = self.centred
+        if self.num_valid < len(centred):
+            centred = torch.where(self.valid.unsqueeze(1), centred, 0.0)
+        # Of a single image beside zero images, all channels would seem to stand still.
+        return centred.square().sum(0).to(self.squared_deviation) / (
+            self.num_valid - 1 if self.num_valid > 1 else math.nan
+        )
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """Of pooled features, ``a_i - m`` as (n, C)."""
+        return (self.activation - self.mean).flatten(1)
+
+    @cached_property
+    def squared_length(self) -> Tensor:
+        """``|a_i|^2``, (n,)."""
+        return self._masked(squared_norm(self.activation))
+
+    def _centred_on_mean(self, activation: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean, or the reference's, and each image's squared distance from it."""
+        if self._centre is None and piece_of(activation) is activation and not activation.requires_grad:
+            return block_mean_and_distance(activation, room=self._temporaries.room(activation))
+        mean = block_mean(activation) if self._centre is None else self._centre.mean
+        return mean, squared_distance(activation, mean, room=self._temporaries.room(activation))
+
+    def _masked(self, scalars: Tensor) -> Tensor:
+        return scalars if self.num_valid == scalars.shape[0] else torch.where(self.valid, scalars, torch.nan)
+
+
+def mask_non_finite(blocks: Iterable[CleanBlock]) -> None:
+    """Mask the non-finite images of several layers; where there are none this costs one look for all of them."""
+    for device_blocks in _by_device(blocks).values():
+        if not bool(torch.cat([block.valid for block in device_blocks]).all()):
+            for block in device_blocks:
+                block.mask_non_finite()
+
+
+def _by_device(blocks: Iterable[CleanBlock]) -> dict[torch.device, list[CleanBlock]]:
+    grouped: dict[torch.device, list[CleanBlock]] = {}
+    # Readouts may share one, and masking it again would find nothing and forget what it found before.
+    for block in {id(block): block for block in blocks}.values():
+        grouped.setdefault(block.valid.device, []).append(block)
+    return grouped

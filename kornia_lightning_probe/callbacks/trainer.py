@@ -1,0 +1,163 @@
+"""What a probe asks a Trainer: processes, device, precision, step, data. The one place for a Trainer's insides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.model.calling import Forward, forward_of
+
+# Under these a forward pass is collective: parameters are gathered from all processes for each layer.
+_SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+# These run the wrapped model, not the LightningModule itself.
+_WRAPPED = {"FSDPStrategy", "DeepSpeedStrategy"}
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
+_HOOKS_OF_LIGHTNING = ("DataHooks.", "LightningModule.", "LightningDataModule.")
+
+
+def world_of(trainer: Trainer) -> World:
+    """This process among all, and the two collectives that the engine needs.
+
+    Processes that hold parts of one layer (tensor parallelism) must see the same inputs, so they count as one: each
+    works on the same blocks, and the first of them brings its numbers to the sum.
+    """
+    if trainer.world_size == 1:
+        return World()
+    strategy = trainer.strategy
+    share = getattr(strategy, "distributed_sampler_kwargs", None) or {}
+    brings = _is_first_of_its_inputs(strategy)
+    return World(
+        rank=share.get("rank", trainer.global_rank),
+        size=share.get("num_replicas", trainer.world_size),
+        add=lambda tensor: _sum(trainer, tensor if brings else torch.zeros_like(tensor)),
+        gather=_gather,
+        lockstep=type(strategy).__name__ in _SHARDED,
+    )
+
+
+def forward_in(trainer: Trainer, module: LightningModule, forward: Forward | None) -> Callable[[Any], Any]:
+    """The forward as Lightning's own validation runs it: inputs converted, inside the precision's context."""
+    strategy, precision = trainer.strategy, trainer.precision_plugin
+    call = forward_of(module, forward)
+    if forward is None and type(strategy).__name__ in _WRAPPED and strategy.model is not None:
+        call = forward_of(strategy.model)
+
+    def run(inputs: Any) -> Any:
+        with precision.forward_context():
+            return call(precision.convert_input(inputs))
+
+    return run
+
+
+def logging_step(trainer: Trainer) -> int:
+    """The step at which Lightning draws its own curves; ``global_step`` is off by one at the end of validation."""
+    loop = getattr(trainer.fit_loop, "epoch_loop", None)
+    return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this run only tries the code (``fast_dev_run``) and leaves nothing behind."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def is_training(trainer: Trainer) -> bool:
+    """Whether this run is a ``fit``, its validations included."""
+    return trainer.state.fn == "fit"
+
+
+def evaluation_loader(trainer: Trainer, dataloader_idx: int) -> Any:
+    """The validation (in test: the test) dataloader that the probe takes its images from.
+
+    Raises:
+        MisconfigurationException: where there is none, or not so many.
+    """
+    if is_training(trainer) and trainer.val_dataloaders is None:
+        _set_up_validation(trainer)
+    kind = "test" if trainer.testing else "validation"
+    loaders = list(_flat(trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders))
+    if dataloader_idx >= len(loaders):
+        raise MisconfigurationException(
+            f"the probe takes its images from {kind} dataloader {dataloader_idx} and there are {len(loaders)}, counted "
+            f"from 0: give the Trainer such a dataloader, set dataloader_idx=, or pass images=, a tensor, a dataset or "
+            "a dataloader"
+        )
+    return loaders[dataloader_idx]
+
+
+def require_validation(trainer: Trainer) -> None:
+    """Refuse a training in which the probe would never run.
+
+    Raises:
+        MisconfigurationException: where the training has no validation.
+    """
+    if not trainer.enable_validation:
+        raise MisconfigurationException(
+            "the probe runs at the end of validation and this training has none: define validation_step, give the "
+            "Trainer a validation dataloader (any will do where the probe has images= of its own), and leave "
+            "limit_val_batches above 0"
+        )
+
+
+def weight_averaging_before(trainer: Trainer, probe: object) -> str | None:
+    """The name of a callback that has put its averaged weights away again before the probe's turn comes."""
+    for callback in getattr(trainer, "callbacks", ()):
+        if callback is probe:
+            return None
+        if any(kind.__name__ == "WeightAveraging" for kind in type(callback).__mro__):
+            return type(callback).__name__
+    return None
+
+
+def unused_transfer_hooks(trainer: Trainer, module: LightningModule) -> list[str]:
+    """The batch transfer hooks that module or datamodule override; the probe, which has no batch, can't call them."""
+    owners = [owner for owner in (module, getattr(trainer, "datamodule", None)) if owner is not None]
+    return [
+        f"{type(owner).__name__}.{hook}"
+        for owner in owners
+        for hook in _TRANSFER_HOOKS
+        if not getattr(getattr(type(owner), hook, None), "__qualname__", "").startswith(_HOOKS_OF_LIGHTNING)
+    ]
+
+
+def _is_first_of_its_inputs(strategy: object) -> bool:
+    mesh = getattr(strategy, "device_mesh", None)
+    if "tensor_parallel" not in (getattr(mesh, "mesh_dim_names", None) or ()):
+        return True
+    return bool(mesh["tensor_parallel"].get_local_rank() == 0)  # type: ignore[index]  # a DeviceMesh
+
+
+def _sum(trainer: Trainer, tensor: Tensor) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(tensor)
+        return tensor
+    return torch.as_tensor(trainer.strategy.reduce(tensor, reduce_op="sum"))
+
+
+def _gather(text: str) -> list[str]:
+    texts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(texts, text)
+    return texts
+
+
+def _set_up_validation(trainer: Trainer) -> None:
+    # What the fit loop itself does before its first epoch where that epoch ends in a validation.
+    trainer.validating = True
+    try:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    finally:
+        trainer.training = True
+
+
+def _flat(loaders: Any) -> Iterator[Any]:
+    if isinstance(loaders, Mapping | list | tuple):
+        for entry in loaders.values() if isinstance(loaders, Mapping) else loaders:
+            yield from _flat(entry)
+    elif loaders is not None:
+        yield loaders

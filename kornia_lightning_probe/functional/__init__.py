@@ -1,0 +1,29 @@
+"""Mathematics on tensors. Knows nothing but torch."""
+
+from kornia_lightning_probe.functional.distances import block_mean, squared_distance, squared_norm
+from kornia_lightning_probe.functional.estimates import (
+    Estimate,
+    between_image_deviation,
+    jensen_shannon,
+    mean_with_error,
+    ratio_of_roots,
+    relative_change,
+    root_of_mean,
+    sensitivity,
+    shared_part,
+)
+
+__all__ = [
+    "Estimate",
+    "between_image_deviation",
+    "block_mean",
+    "jensen_shannon",
+    "mean_with_error",
+    "ratio_of_roots",
+    "relative_change",
+    "root_of_mean",
+    "sensitivity",
+    "shared_part",
+    "squared_distance",
+    "squared_norm",
+]

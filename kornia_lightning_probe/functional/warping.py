@@ -1,0 +1,282 @@
+"""Pure kernels that carry an image's geometric transform to a feature grid and apply it to maps.
+
+A matrix maps source to destination as Kornia's `transform_matrix` does, from where something was to where it is now,
+with (x, y) and integers at the centres of pixels or cells. Sampling asks where something comes from, so it inverts.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
+from torch import Tensor
+
+from kornia_lightning_probe.functional.distances import accumulation_dtype, squared_difference
+from kornia_lightning_probe.functional.grids import Phase, Size, grid_to_image
+
+#: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
+TOLERANCE = 1e-3
+
+# A coordinate that is outside of any grid, in grid_sample's unit.
+_FAR = 4.0
+
+
+def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
+    r"""A pixel matrix as it acts on a feature grid, :math:`M_f = G^{-1} M G`.
+
+    Args:
+        matrix: M, (B, 3, 3), source to destination in pixels.
+        to_image: G of :func:`grid_to_image`, (3, 3).
+
+    Returns:
+        (B, 3, 3) float64, source to destination in cells.
+
+    Example:
+        >>> shift = torch.eye(3)[None]
+        >>> shift[0, 0, 2] = 4.0  # pixels to the right, which are 2 cells of 2 pixels
+        >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
+        2.0
+    """
+    return inverse(to_image) @ matrix.double() @ to_image
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """The inverses of (..., 3, 3) matrices, in closed form; not finite where a matrix is singular."""
+    first, second, third = matrix.unbind(-2)
+    cofactors = [torch.linalg.cross(a, b) for a, b in ((second, third), (third, first), (first, second))]
+    determinant = (first * cofactors[0]).sum(-1)[..., None, None]
+    return torch.stack(cofactors, -1).div_(determinant)
+
+
+def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None = None) -> Tensor:
+    """Where a matrix sends each cell of a grid, in the unit of `grid_sample`: -1 and 1 are the outermost cells.
+
+    Args:
+        matrix: (B, 3, 3), in cells.
+        size: height and width of the grid, at least 2.
+        device: of the result; default: the matrix's.
+
+    Returns:
+        (B, H, W, 2) float32, (x, y). Far outside where the point lies at infinity or behind the camera (w <= 0), or the
+        matrix isn't finite.
+
+    Example:
+        >>> flip = torch.tensor([[[-1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> transform_cells(flip, (2, 3))[0, 0]  # the upper row, -1 0 1, mirrored
+        tensor([[ 1., -1.],
+                [ 0., -1.],
+                [-1., -1.]])
+    """
+    height, width = size
+    scaled = torch.tensor([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]]).to(matrix) @ matrix
+    scaled = torch.where(scaled.isfinite().all(-1).all(-1)[:, None, None], scaled, _far_away(scaled))
+    is_affine = bool((scaled[:, 2] == scaled.new_tensor([0.0, 0.0, 1.0])).all())
+    scaled = scaled.to(device=device or matrix.device, dtype=torch.float32)
+    y = torch.arange(float(height), device=scaled.device).repeat_interleave(width)
+    x = torch.arange(float(width), device=scaled.device).repeat(height)
+    points = scaled[:, : 2 if is_affine else 3] @ torch.stack([x, y, torch.ones_like(x)])
+    if not is_affine:
+        depth = points[:, 2:]
+        points = torch.where(depth > 0, points[:, :2] / depth, _FAR)
+    return points.view(-1, 2, height, width).permute(0, 2, 3, 1)
+
+
+def _far_away(matrix: Tensor) -> Tensor:
+    return matrix.new_tensor([[0.0, 0.0, _FAR], [0.0, 0.0, _FAR], [0.0, 0.0, 1.0]])
+
+
+def inside(points: Tensor, size: Size) -> Tensor:
+    """Which points lie between the centres of a grid's outermost cells, where all that interpolation asks for is known.
+
+    Args:
+        points: (..., 2) of :func:`transform_cells`.
+        size: height and width of the grid.
+
+    Returns:
+        (...) bool.
+
+    Example:
+        >>> inside(torch.tensor([[-1.0, 0.5], [1.1, 0.5]]), (3, 3))
+        tensor([ True, False])
+    """
+    height, width = size
+    across, along = points.abs().unbind(-1)
+    return (across <= 1 + 2 * TOLERANCE / (width - 1)) & (along <= 1 + 2 * TOLERANCE / (height - 1))
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """The cells whose eight neighbours are in the mask too; what lies outside of the grid isn't.
+
+    Args:
+        mask: (B, H, W) bool.
+
+    Returns:
+        (B, H, W) bool.
+
+    Example:
+        >>> eroded(torch.ones(1, 3, 4, dtype=torch.bool)).int()
+        tensor([[[0, 0, 0, 0],
+                 [0, 1, 1, 0],
+                 [0, 0, 0, 0]]], dtype=torch.int32)
+    """
+    rows = mask[:, :-2] & mask[:, 1:-1] & mask[:, 2:]
+    inner = rows[..., :-2] & rows[..., 1:-1] & rows[..., 2:]
+    return F.pad(inner, (1, 1, 1, 1))
+
+
+def sample(maps: Tensor, points: Tensor) -> Tensor:
+    """Read maps at points between their cells, bilinearly; outside, the nearest cell at the border.
+
+    Args:
+        maps: (B, C, H, W) float32 or float64.
+        points: (B, H', W', 2) of :func:`transform_cells`.
+
+    Returns:
+        (B, C, H', W') in the maps' dtype.
+
+    Example:
+        >>> sample(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), torch.zeros(1, 1, 1, 2)).item()  # the centre
+        1.5
+    """
+    return F.grid_sample(maps, points.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp(maps: Tensor, matrix: Tensor) -> Tensor:
+    """Move what maps show: T'f of f, like `kornia.geometry.warp_perspective` to the same size.
+
+    Args:
+        maps: (B, C, H, W) float32 or float64, H and W at least 2.
+        matrix: (B, 3, 3), source to destination in cells.
+
+    Returns:
+        (B, C, H, W); where the source lies outside of the map, its nearest border (Kornia: zero).
+
+    Example:
+        >>> shift = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> warp(torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]]), shift)  # everything one cell to the right
+        tensor([[[[1., 1., 2.],
+                  [4., 4., 5.]]]])
+    """
+    size = (maps.shape[2], maps.shape[3])
+    return sample(maps, transform_cells(inverse(matrix.double()), size, device=maps.device))
+
+
+def moves(matrix: Tensor, image_size: Size) -> Tensor:
+    """Which matrices move a corner of the image by more than rounding.
+
+    Args:
+        matrix: (B, 3, 3), source to destination in pixels.
+        image_size: height and width in pixels.
+
+    Returns:
+        (B,) bool; True for a matrix that isn't finite.
+
+    Example:
+        >>> moves(torch.eye(3).repeat(2, 1, 1) + torch.tensor([0.0, 1.0]).view(2, 1, 1), (8, 8))
+        tensor([False,  True])
+    """
+    x, y = (float(side - 1) for side in reversed(image_size))
+    corners = matrix.new_tensor([[0.0, x, 0.0, x], [0.0, 0.0, y, y], [1.0, 1.0, 1.0, 1.0]])
+    moved = matrix @ corners
+    still = (moved - corners * moved[:, 2:]).abs() <= TOLERANCE * moved[:, 2:]
+    return ~still.flatten(1).all(1)
+
+
+class GridWarp:
+    """A view's transform as it acts on the feature grids of one size: where cells come from, and which can tell.
+
+    Nothing here depends on what a layer shows, so layers of one size share it. What is not asked for is not computed.
+
+    Args:
+        matrix: (B, 3, 3), source to destination in pixels; it is worked out in float64, on the host.
+        image_size: height and width in pixels.
+        size: height and width of the grid, at least 3.
+        phase: where the cells lie.
+        device: where maps are.
+        through: of a chain, the matrices after each step but the last, (B, K, 3, 3): what has left the frame on the way
+            does not come back.
+
+    Example:
+        >>> shift = torch.eye(3)[None]
+        >>> shift[0, 0, 2] = 2.0  # pixels, which are one cell
+        >>> GridWarp(shift, (8, 8), (4, 4)).mask.int()  # the first column comes from outside
+        tensor([[[0, 0, 0, 0],
+                 [0, 0, 1, 0],
+                 [0, 0, 1, 0],
+                 [0, 0, 0, 0]]], dtype=torch.int32)
+    """
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        image_size: Size,
+        size: Size,
+        *,
+        phase: Phase = "half-pixel",
+        device: torch.device | None = None,
+        through: Tensor | None = None,
+    ) -> None:
+        self.size = size
+        self._device = matrix.device if device is None else device
+        to_image = grid_to_image(image_size, size, phase=phase)
+        host = matrix.detach().to("cpu", torch.float64)
+        self._moved = moves(host, image_size)
+        self._matrix = carried_to_grid(host, to_image)
+        steps = () if through is None else through.detach().cpu().unbind(1)
+        self._through = [carried_to_grid(step, to_image) for step in steps]
+
+    @cached_property
+    def moves_any(self) -> bool:
+        """Whether the view moves any of the images."""
+        return bool(self._moved.any())
+
+    @cached_property
+    def sources(self) -> Tensor:
+        """Where each cell's content was, (B, H, W, 2): T'f is `sample(f, sources)`."""
+        return transform_cells(inverse(self._matrix), self.size, device=self._device)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Cells whose source lies inside, eroded by one; none for an image that stays put; (B, H, W) bool."""
+        return eroded(self._has_source)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Where each cell's content is now, (B, H, W, 2): the way back is `sample(T'f, targets)`."""
+        return transform_cells(self._matrix, self.size, device=self._device)
+
+    @cached_property
+    def mask_back(self) -> Tensor:
+        """Cells whose target lies inside and among cells that have a source, eroded by one; (B, H, W) bool."""
+        share = sample(self._has_source.unsqueeze(1).float(), self.targets).squeeze(1)
+        return eroded(inside(self.targets, self.size) & (share > 1 - 2 * TOLERANCE))
+
+    @cached_property
+    def _has_source(self) -> Tensor:
+        known = inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
+        for step in self._through:
+            on_the_way = transform_cells(step @ inverse(self._matrix), self.size, device=self._device)
+            known &= inside(on_the_way, self.size)
+        return known
+
+
+def masked_squared_distance(maps: Tensor, others: Tensor, mask: Tensor, *, buffer: Tensor) -> Tensor:
+    """Squared distance of each pair of maps over the cells of a mask, summed over cells in float64.
+
+    Args:
+        maps: (B, C, H, W).
+        others: (B, C, H, W), or (1, C, H, W).
+        mask: (B, H, W) bool; a NaN outside of it still tells.
+        buffer: of the shape and dtype of ``maps``; is overwritten.
+
+    Returns:
+        (B,) float64 (float32 on MPS), in [0, inf).
+
+    Example:
+        >>> maps, mask = torch.tensor([[[[3.0, 5.0]], [[4.0, 5.0]]]]), torch.tensor([[[True, False]]])
+        >>> masked_squared_distance(maps, torch.zeros(1, 2, 1, 2), mask, buffer=torch.empty_like(maps))
+        tensor([25.], dtype=torch.float64)
+    """
+    energy = squared_difference(maps, others, out=buffer).sum(1)
+    return (energy * mask).flatten(1).sum(1, dtype=accumulation_dtype(maps.device))

@@ -1,0 +1,1 @@
+"""Measures of a layer: how far its activations move."""

@@ -1,0 +1,1 @@
+"""Measures of maps that move along with the image."""

@@ -1,0 +1,190 @@
+"""Chooses which modules of a model are looked at: by name, glob, regex, type, predicate, or "auto"."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import nn
+
+from kornia_lightning_probe.model.stages import WRAPPED, Node, main_stages, module_tree, unwrap
+
+LayerSelector: TypeAlias = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+"""A name, a glob, a regex ("re:..."), "auto", a module type, or a predicate (name, module) -> bool."""
+
+
+def select_layers(model: nn.Module, layers: LayerSelector | Sequence[LayerSelector] = "auto") -> dict[str, nn.Module]:
+    r"""Chooses layers of a model.
+
+    `"auto"` takes the model's own stages or blocks from stem to head, about 6 to 24 of them, and what goes into the
+    head. It descends through wrappers and containers (`LightningModule.model`, `encoder.layer`, `features`) to the
+    finest level of blocks that fits; of a longer sequence of equal rank it takes every second, third, ... member. It
+    passes over metrics, losses, augmentations, dropout and averaged copies of the model.
+
+    Args:
+        model: Any module. The prefixes of wrappers (`module.`, `_orig_mod.`, `_fsdp_wrapped_module.`,
+            `_checkpoint_wrapped_module.`) are no part of a name; an attribute that somebody has called `module` is.
+        layers: A name, a glob (`fnmatch` over the dotted name, so `*` matches dots too), a regex (`"re:..."`, full
+            match), a module type, a predicate `(name, module) -> bool`, `"auto"`, or a list of those. Globs, regexes,
+            types and predicates pass over containers that never run (`ModuleList`, `ModuleDict`).
+
+    Returns:
+        The modules by name, in the model's order, each once; one that has several names goes by its first.
+
+    Raises:
+        ValueError: A selector matches nothing (near names are shown), a regex is none, `layers` is empty, or the model
+            has no submodules.
+        TypeError: `model` is no module, or a selector is none of the above.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 2))
+        >>> list(select_layers(net))
+        ['0', '2', '3', '4']
+        >>> list(select_layers(net, [nn.Conv2d, "re:[34]"]))
+        ['0', '2', '3', '4']
+        >>> list(select_layers(net, lambda name, module: isinstance(module, nn.ReLU)))
+        ['1']
+    """
+    return _select(model, layers)[0]
+
+
+def exact_names(model: nn.Module, layers: LayerSelector | Sequence[LayerSelector] = "auto") -> frozenset[str]:
+    """Tells which of the chosen layers were asked for by their very name, and therefore must run.
+
+    Args:
+        model: As for `select_layers`.
+        layers: As for `select_layers`.
+
+    Returns:
+        The keys of `select_layers(model, layers)` that no glob, regex, type, predicate or "auto" was needed for.
+
+    Example:
+        >>> from torch import nn
+        >>> sorted(exact_names(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), ["1", nn.Linear]))
+        ['1']
+    """
+    return _select(model, layers)[1]
+
+
+def clean_name(dotted: str) -> str:
+    """Strips the prefixes that wrappers put into a dotted name, `module.` only where the name begins with it.
+
+    Example:
+        >>> clean_name("module._orig_mod.blocks.3._checkpoint_wrapped_module.attn")
+        'blocks.3.attn'
+    """
+    parts = [part for part in dotted.split(".") if part not in WRAPPED]
+    while parts[:1] == ["module"]:
+        del parts[0]
+    return ".".join(parts)
+
+
+def _select(
+    model: nn.Module, layers: LayerSelector | Sequence[LayerSelector]
+) -> tuple[dict[str, nn.Module], frozenset[str]]:
+    if not isinstance(model, nn.Module):
+        msg = f"model is a {type(model).__name__}, expected an nn.Module"
+        raise TypeError(msg)
+    root = module_tree(model)
+    selectors = [layers] if isinstance(layers, str) or not isinstance(layers, Sequence) else list(layers)
+    if not selectors:
+        msg = "layers is empty, expected at least one name, pattern, type or predicate; or 'auto'"
+        raise ValueError(msg)
+    if not root.children:
+        msg = f"{type(root.module).__name__} has no submodules to choose from; wrap it: nn.Sequential(model)"
+        raise ValueError(msg)
+    nodes = {node.name: node for node in root.walk()}
+    chosen: set[str] = set()
+    exact: set[str] = set()
+    for selector in selectors:
+        name = _exact(selector, nodes, root.module)
+        exact |= {name} if name else set()
+        chosen |= {name} if name else {node.name for node in _matches(selector, nodes, root)}
+    return {name: node.module for name, node in nodes.items() if name in chosen}, frozenset(exact)
+
+
+def _exact(selector: LayerSelector, nodes: dict[str, Node], root: nn.Module) -> str:
+    """Returns the name of the module that `selector` names, or an empty text where it is no name."""
+    if not isinstance(selector, str) or selector in ("", "auto"):
+        return ""
+    if selector in nodes:
+        return selector
+    try:
+        module = unwrap(root.get_submodule(selector))
+    except AttributeError:
+        return clean_name(selector) if clean_name(selector) in nodes else ""
+    return next((node.name for node in nodes.values() if node.module is module), "")
+
+
+def _matches(selector: LayerSelector, nodes: dict[str, Node], root: Node) -> list[Node]:
+    if isinstance(selector, str) and selector == "auto":
+        return main_stages(root)
+    test = _test(selector, nodes)
+    found = [node for node in nodes.values() if test(node.name, node.module)]
+    running = [node for node in found if node.runs]
+    if running:
+        return running
+    if found:
+        msg = (
+            f"layers={_text(selector)} matches only containers that never run: {_listed(node.name for node in found)}; "
+            "choose what is in them, e.g. "
+            + repr(next((child.name for node in found for child in node.children), "features.*"))
+        )
+        raise ValueError(msg)
+    raise ValueError(_no_match(selector, nodes))
+
+
+def _test(selector: LayerSelector, nodes: dict[str, Node]) -> Callable[[str, nn.Module], bool]:
+    if isinstance(selector, str) and selector.startswith("re:"):
+        try:
+            pattern = re.compile(selector.removeprefix("re:"))
+        except re.error as error:
+            msg = f"layers={selector!r} is not a valid regular expression: {error}"
+            raise ValueError(msg) from error
+        return lambda name, _module: pattern.fullmatch(name) is not None
+    if isinstance(selector, str):
+        return lambda name, _module: fnmatchcase(name, selector)
+    if isinstance(selector, type) and issubclass(selector, nn.Module):
+        return lambda _name, module: isinstance(module, selector)
+    if isinstance(selector, nn.Module):
+        names = [repr(node.name) for node in nodes.values() if node.module is selector]
+        msg = f"a layer is chosen by its name, not by the module itself; pass {names[0] if names else 'its name'}"
+        raise TypeError(msg)
+    if callable(selector) and not isinstance(selector, type):
+        return selector
+    msg = (
+        f"layers={_text(selector)}: expected a name, a glob, 're:...', a type of module, "
+        "a predicate (name, module) -> bool, or a list of these"
+    )
+    raise TypeError(msg)
+
+
+def _no_match(selector: LayerSelector, nodes: dict[str, Node]) -> str:
+    if isinstance(selector, str):
+        wanted = re.sub(r"[*?\[\]\\^$()+|]", "", selector.removeprefix("re:"))
+        near = [name for name in nodes if name.endswith(f".{wanted}")][:3]
+        near += [name for name in difflib.get_close_matches(wanted, nodes, n=5, cutoff=0.5) if name not in near]
+        what = f"near names: {_listed(near[:5])}" if near else f"its names begin with {_listed(_top(nodes))}"
+        return f"no layer matches {selector!r}; {what}"
+    if isinstance(selector, type):
+        types = sorted({type(node.module).__name__ for node in nodes.values()})
+        return f"no layer is a {selector.__name__}; the model has {', '.join(types[:12])}"
+    return (
+        f"no layer satisfies the predicate {_text(selector)}; the model has {len(nodes)}, e.g. {_listed(_top(nodes))}"
+    )
+
+
+def _top(nodes: dict[str, Node]) -> list[str]:
+    return [name for name in nodes if "." not in name][:8]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _text(selector: object) -> str:
+    return getattr(selector, "__qualname__", None) or repr(selector)

@@ -1,0 +1,137 @@
+"""Whether a model's output is class scores, and where in the output they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional.distances import upcast
+
+_SCORES = ("logits", "out", "scores", "output")
+_IGNORED = 255
+# How far the sum of probabilities may be from 1: of float32, and of what was rounded to half precision.
+_SUM, _HALF_SUM = 1e-4, 4e-3
+
+
+def find_scores(output: Any) -> Tensor | None:
+    """The tensor of an output that would be class scores: the output itself, its "logits", or a tuple's first entry.
+
+    Example:
+        >>> find_scores({"logits": torch.zeros(2, 5), "loss": torch.tensor(0.0)}).shape
+        torch.Size([2, 5])
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return next((output[key] for key in _SCORES if isinstance(output.get(key), Tensor)), None)
+    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return next((getattr(output, key, None) for key in _SCORES if isinstance(getattr(output, key, None), Tensor)), None)
+
+
+def why_no_scores(
+    scores: Tensor | None, *, image_shape: tuple[int, ...], labels: Tensor | None, other_targets: str = ""
+) -> str:
+    """Say why an output is not class scores; an empty text says that it is.
+
+    Class scores are (B, classes), or (B, classes, H, W) of a segmentation, with at least two classes.
+
+    Args:
+        scores: what :func:`find_scores` has found.
+        image_shape: (C, H, W) of the model's images.
+        labels: integer labels (B,) or masks (B, H, W) of the images, or None.
+        other_targets: what is given in place of such labels, as a text.
+
+    Example:
+        >>> why_no_scores(torch.zeros(2, 1), image_shape=(3, 8, 8), labels=None)
+        'it has one number for each image, so it is a regression or a single logit'
+    """
+    if scores is None:
+        return "no tensor of class scores was found in it (a detection, or a structure of its own?)"
+    if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):
+        return "it has one number for each image, so it is a regression or a single logit"
+    if not scores.is_floating_point() or scores.ndim not in (2, 4) or scores.shape[1] < 2:
+        dtype = str(scores.dtype).removeprefix("torch.")
+        return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
+    if other_targets:
+        return f"the targets are {other_targets} where class labels are integers, one for each image"
+    if tuple(scores.shape[1:]) in (image_shape, (math.prod(image_shape),)):
+        return "it has as many numbers as the image, so it is an image"
+    highest = -1 if labels is None else _highest(labels)
+    if highest >= scores.shape[1]:
+        return f"labels go up to {highest} and it has {scores.shape[1]} entries"
+    return ""
+
+
+def why_labels_do_not_fit(
+    label_shape: tuple[int, ...], *, scores_shape: tuple[int, ...], image_size: tuple[int, int]
+) -> str:
+    """Say why labels are none of the classes that are scored; an empty text says that they fit.
+
+    One class for each image fits scores of images. Masks fit scores of pixels where they are as large as these or as
+    the images, which a model with a stride has larger.
+
+    Args:
+        label_shape: the shape of one image's label, () or (H, W).
+        scores_shape: the shape of one image's class scores, (classes,) or (classes, H, W).
+        image_size: height and width of the images.
+
+    Example:
+        >>> why_labels_do_not_fit((7, 9), scores_shape=(5,), image_size=(16, 16))
+        'labels (N, 7, 9) came, and class scores (N, 5) go with labels (N,), one integer for each image'
+    """
+    size = scores_shape[1:]
+    sizes = list(dict.fromkeys((size, image_size))) if size else [()]
+    if label_shape in sizes:
+        return ""
+    expected = " or ".join(of_images(fitting) for fitting in sizes)
+    kind = "masks of integers" if size else "one integer for each image"
+    came = f"labels {of_images(label_shape)} came"
+    return f"{came}, and class scores {of_images(scores_shape)} go with labels {expected}, {kind}"
+
+
+def of_images(shape: tuple[int, ...]) -> str:
+    """The shape of N images' numbers as a text, from that of one.
+
+    Example:
+        >>> of_images(()), of_images((5,))
+        ('(N,)', '(N, 5)')
+    """
+    return f"(N, {', '.join(map(str, shape))})" if shape else "(N,)"
+
+
+def _highest(labels: Tensor) -> int:
+    """The highest class; in masks 255 is none, by a convention older than these libraries."""
+    classes = labels[labels != _IGNORED] if labels.ndim > 1 else labels
+    return int(classes.max()) if classes.numel() else -1
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether scores are probabilities, by all images of a block: none negative, and each image's sum 1.
+
+    Args:
+        scores: (B, classes); images that are not finite, or all zeros since they were masked, say nothing.
+
+    Example:
+        >>> are_probabilities(torch.tensor([[0.25, 0.75], [1.0, 0.0]])), are_probabilities(torch.tensor([[2.0, -1.0]]))
+        (True, False)
+    """
+    told = scores[scores.isfinite().all(1) & (scores != 0).any(1)].double()
+    rounded = any(torch.equal(told.to(dtype).double(), told) for dtype in (torch.bfloat16, torch.float16))
+    tolerance = _HALF_SUM if rounded else _SUM
+    return len(told) > 0 and bool((told >= 0).all()) and bool(((told.sum(1) - 1).abs() < tolerance).all())
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """The logits whose softmax these probabilities are, finite for a probability of 0; float32 where half came.
+
+    Example:
+        >>> log_probabilities(torch.tensor([[0.25, 0.75]])).softmax(1)
+        tensor([[0.2500, 0.7500]])
+    """
+    wide = upcast(probabilities)
+    return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()

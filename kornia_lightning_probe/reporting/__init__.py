@@ -1,0 +1,1 @@
+"""Results as text, figures and curves. Knows no engine and no metric."""

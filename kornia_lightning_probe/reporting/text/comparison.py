@@ -1,0 +1,78 @@
+"""A comparison's changes as a text table for a terminal of 100 columns."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from kornia_lightning_probe.reporting.text.table import decimals, named, side_by_side, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kornia_lightning_probe.results.comparison import Comparison, ComparisonRow
+
+MOST_LISTED = 10
+
+
+def comparison_text(comparison: Comparison, metric: str | None = None) -> str:
+    """Lay a comparison out: one metric as a table of layers x augmentations, the others in a line each.
+
+    Args:
+        comparison: The comparison.
+        metric: The metric of the table; None takes sensitivity, or else the first, and gives a line to each other.
+
+    Returns:
+        The text, no line longer than 100 characters, without a line break at its end.
+    """
+    if not comparison.rows and metric is None:
+        return "\n\n".join([f"nothing to compare: {comparison.title}", _remarks(comparison)])
+    chosen = metric or ("sensitivity" if "sensitivity" in comparison.metrics else comparison.metrics[0])
+    rows = {(row.layer, row.augmentation): row for row in comparison.rows_of(chosen)}
+    layers = list(dict.fromkeys(layer for layer, _ in rows))
+    augmentations = dict.fromkeys(name for _, name in rows)
+    digits = decimals(row.change for row in rows.values())
+    columns = [(f"{name} ", [_cell(rows[layer, name], digits) for layer in layers]) for name in augmentations]
+    names = named("layer", layers)
+    title = f"change of {chosen}: {comparison.title}"
+    parts = [title, *side_by_side(names, columns, again=names), _legend(rows.values(), comparison.z_limit)]
+    others = [name for name in comparison.metrics if name != chosen] if metric is None else []
+    if others:
+        parts.append("\n".join(["other metrics", *(_one_line(name, comparison.rows_of(name)) for name in others)]))
+    return "\n\n".join([*parts, _remarks(comparison)])
+
+
+def _remarks(comparison: Comparison) -> str:
+    remarks = [wrapped(f"note: {note}") for note in comparison.notes]
+    remarks += [wrapped(f"left out: {sentence}") for sentence in comparison.left_out[:MOST_LISTED]]
+    if len(comparison.left_out) > MOST_LISTED:
+        remarks.append(f"left out: {len(comparison.left_out) - MOST_LISTED} more, in .left_out")
+    return "\n".join(remarks)
+
+
+def _legend(rows: Iterable[ComparisonRow], z_limit: float) -> str:
+    known = [row for row in rows if not math.isnan(row.std_error)]
+    beyond = sum(row.beyond for row in known)
+    chance = math.erfc(z_limit / math.sqrt(2))
+    expected = f"about {chance * len(known):.1f} would be by chance"
+    return wrapped(
+        f"*: beyond sampling error, more than {z_limit:g} standard errors: {beyond} of {len(known)} cells ({expected})"
+    )
+
+
+def _cell(row: ComparisonRow, digits: int) -> str:
+    mark = "*" if row.beyond else " "
+    if math.isnan(row.change):
+        return f"-{mark}"
+    return (f"{row.change:+.{digits}f}" if abs(row.change) < 100 else f"{row.change:+.3g}") + mark
+
+
+def _one_line(metric: str, rows: Sequence[ComparisonRow]) -> str:
+    found = [row for row in rows if not math.isnan(row.change)]
+    if not found:
+        return f"  {metric}: no value in both results"
+    largest = max(found, key=lambda row: abs(row.change))
+    known = [row for row in found if not math.isnan(row.std_error)]
+    beyond = f"{sum(row.beyond for row in known)} of {len(known)} cells beyond" if known else "no standard errors"
+    change = _cell(largest, decimals([largest.change])).strip()
+    return wrapped(f"  {metric}: {beyond}; the largest change {change} ({largest.layer}, {largest.augmentation})")

@@ -1,0 +1,1 @@
+"""The numbers: found by name, compared, written and read. Knows no report."""

@@ -1,0 +1,391 @@
+import io
+import math
+import sys
+
+import kornia.augmentation as K  # noqa: N812
+import pytest
+import torch
+from support.made_results import made_result, table_of, views_of
+
+from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.functional.estimates import sensitivity
+from kornia_lightning_probe.functional.influence import sensitivity_influence
+from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
+from kornia_lightning_probe.results.comparison import ComparisonRow
+from kornia_lightning_probe.results.tables import CLEAN
+
+NAN = float("nan")
+BLUR = {"blur": (1.0, 2.0)}
+
+
+def squares(generator, *shape):
+    """Positive scalars as skewed as squared distances in eight dimensions."""
+    return torch.randn(*shape, 8, generator=generator, dtype=torch.float64).square().mean(-1)
+
+
+def measured(distance, deviation, *, images="same", ladders=BLUR, influence=True, epoch=0):
+    """The result of a sensitivity probe from its (V, L, N) scalars."""
+    estimate = sensitivity(distance, deviation)
+    kept = sensitivity_influence(distance, deviation) if influence else None
+    layers = tuple(f"layer{i}" for i in range(distance.shape[1]))
+    table = MetricTable(layers, estimate.value, estimate.std_error, estimate.num_images, influence=kept)
+    return ProbeResult(
+        layers=layers,
+        views=views_of(ladders),
+        tables={"sensitivity": table},
+        epoch=epoch,
+        metadata={} if images is None else {"content_hash": images},
+    )
+
+
+def trained(seed, *, layers=1, count=64, change=1.0, **options):
+    """Two probes of the same images: what moves an image far does so in both, up to a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    common, deviation = squares(generator, 1, layers, count), squares(generator, 1, layers, count).expand(2, -1, -1)
+    first, second = (common * (1 + 0.1 * squares(generator, 2, layers, count)) for _ in range(2))
+    return measured(first, deviation, **options), measured(change * second, deviation, epoch=1, **options)
+
+
+def test_the_change_is_the_other_result_minus_this_one():
+    first, second = trained(0, change=4.0)
+    (row,) = first.compare(second).rows
+    # Four times the squared distance is about twice the sensitivity.
+    assert row.change == pytest.approx(row.second - row.first)
+    assert row.second / row.first == pytest.approx(2.0, rel=0.02)
+    assert row.change > 0
+    assert row.beyond
+    assert second.compare(first).rows[0].change == -row.change
+
+
+def test_a_row_is_the_mean_over_the_levels_and_a_view_row_is_one_level():
+    first, second = trained(0)
+    comparison = first.compare(second)
+    (row,) = comparison.rows
+    assert (row.metric, row.layer, row.layer_index, row.augmentation, row.level) == (
+        "sensitivity", "layer0", 1, "blur", None
+    )  # fmt: skip
+    assert math.isnan(row.severity)
+    assert [(view.level, view.severity) for view in comparison.view_rows] == [(1, 1.0), (2, 2.0)]
+    assert row.first == pytest.approx(first.value("sensitivity", "layer0", "blur"))
+    assert row.change == pytest.approx(sum(view.change for view in comparison.view_rows) / 2)
+    assert row.z_score == pytest.approx(row.change / row.std_error)
+
+
+def test_a_probe_compared_with_itself_has_changed_nowhere():
+    first, _ = trained(0, layers=5)
+    comparison = first.compare(first)
+    assert {row.change for row in comparison.rows + comparison.view_rows} == {0.0}
+    assert not any(row.beyond for row in comparison.rows + comparison.view_rows)
+    assert math.isnan(comparison.rows[0].z_score)
+
+
+def test_float_rounding_is_no_change_however_small_its_error():
+    generator = torch.Generator().manual_seed(0)
+    distance, deviation = squares(generator, 2, 3, 64), squares(generator, 2, 3, 64)
+    comparison = measured(distance, deviation).compare(measured(distance * (1 + 1e-6), deviation))
+    assert comparison.rows[0].change > 0
+    assert comparison.rows[0].std_error < 1e-7
+    assert not any(row.beyond for row in comparison.rows)
+
+
+def test_the_paired_error_is_the_spread_over_draws_of_images_and_smaller_than_the_unpaired():
+    pairs = [trained(seed) for seed in range(400)]
+    paired = [first.compare(second).rows[0] for first, second in pairs]
+    spread = torch.tensor([row.change for row in paired]).std().item()
+    claimed = torch.tensor([row.std_error for row in paired]).mean().item()
+    assert all(row.paired for row in paired)
+    # 400 draws know a spread to 1/sqrt(800), 3.5 %; four of those.
+    assert spread == pytest.approx(claimed, rel=0.14)
+    apart = pairs[0][0].compare(pairs[0][1].without_influence()).rows[0]
+    assert not apart.paired
+    assert apart.std_error > 4 * paired[0].std_error
+
+
+def test_where_nothing_has_changed_about_one_cell_in_twenty_is_flagged():
+    generator = torch.Generator().manual_seed(0)
+
+    def half(images):
+        common = squares(generator, 1, 4000, 96)
+        return measured(
+            common * squares(generator, 2, 4000, 96), squares(generator, 1, 4000, 96).expand(2, -1, -1), images=images
+        )
+
+    comparison = half("odd").compare(half("even"))
+    assert not any(row.paired for row in comparison.rows)
+    flagged = sum(row.beyond for row in comparison.rows) / len(comparison.rows)
+    # P(|z| > 2) = .0455; the share of 4000 independent cells has a spread of sqrt(.0455 * .9545 / 4000) = .0033. Four
+    # of those, and as much as .005 for errors that are themselves estimated from 96 skewed values.
+    assert flagged == pytest.approx(0.0455, abs=4 * 0.0033 + 0.005)
+
+
+def test_paired_by_image_one_cell_in_twenty_is_flagged_too():
+    first, second = trained(0, layers=4000, count=96)
+    flagged = sum(row.beyond for row in first.compare(second).rows) / 4000
+    # As above.
+    assert flagged == pytest.approx(0.0455, abs=4 * 0.0033 + 0.005)
+
+
+def test_without_influences_levels_do_not_count_as_independent_images():
+    first, second = trained(0, influence=False)
+    comparison = first.compare(second)
+    # Means of two errors each, as if the levels erred alike; then as independent results.
+    errors = [result.table("sensitivity").std_error.mean().item() for result in (first, second)]
+    assert comparison.rows[0].std_error == pytest.approx(math.hypot(*errors))
+    assert "not paired, though the images are the same: sensitivity" in comparison.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "note"),
+    [
+        (("a", "b"), "not paired (other images, or the same ones in another order)"),
+        (("a", None), "not paired (nothing is known of the images"),
+    ],
+)
+def test_other_images_are_not_paired_and_it_says_so(images, note):
+    (first, _), (_, second) = trained(0, images=images[0]), trained(0, images=images[1])
+    comparison = first.compare(second)
+    assert comparison.notes[0].startswith(note)
+    assert not comparison.rows[0].paired
+
+
+def test_the_limit_is_the_users():
+    first, second = trained(3)
+    z_score = abs(first.compare(second).rows[0].z_score)
+    assert first.compare(second, z_limit=0.9 * z_score).rows[0].beyond
+    assert not first.compare(second, z_limit=1.1 * z_score).rows[0].beyond
+
+
+def test_a_missing_level_is_left_out_of_both_means():
+    views = BLUR
+
+    def result(values):
+        return ProbeResult(
+            layers=("fc",), views=views_of(views), tables={"own": table_of(("fc",), [[value] for value in values])}
+        )
+
+    (row,) = result([1.0, NAN]).compare(result([3.0, 9.0])).rows
+    assert (row.first, row.second, row.change) == (1.0, 3.0, 2.0)
+    (dead,) = result([NAN, NAN]).compare(result([3.0, 9.0])).rows
+    assert math.isnan(dead.change)
+    assert math.isnan(dead.std_error)
+    assert not dead.beyond
+
+
+def test_a_change_of_unknown_error_is_not_beyond_it():
+    views = views_of({"blur": (1.0,)})
+    first, second = (
+        ProbeResult(layers=("fc",), views=views, tables={"own": table_of(("fc",), [[value]], error=NAN)})
+        for value in (1.0, 5.0)
+    )
+    (row,) = first.compare(second).rows
+    assert (row.change, row.beyond) == (4.0, False)
+    text = first.compare(second).summary()
+    assert "0 of 0 cells" in text
+    assert "note: without standard errors, so never marked: own" in text
+
+
+def test_only_what_both_results_have_is_compared_and_the_rest_is_named():
+    first = made_result(tables={"cosine": table_of(("conv1", "conv2"), torch.ones(6, 2))})
+    second = made_result(
+        layers=("conv1", "conv2", "head"),
+        ladders={"rotation": (5.0, 15.0), "noise": (0.1,)},
+        tables={"cosine": table_of(("conv2",), torch.ones(3, 1)), "own": table_of(("head",), torch.ones(3, 1))},
+    )
+    comparison = first.compare(second)
+    assert {row.layer for row in comparison.rows if row.metric == "sensitivity"} == {
+        "input",
+        "conv1",
+        "conv2",
+        "output",
+    }
+    assert {(row.augmentation, row.severity) for row in comparison.view_rows} == {("rotation", 5.0), ("rotation", 15.0)}
+    assert set(comparison.left_out) == {
+        "view hflip 1: only in the first result",
+        "view rotation 30: only in the first result",
+        "view blur 0.005: only in the first result",
+        "view blur 0.01: only in the first result",
+        "view noise 0.1: only in the second result",
+        "layer fc: only in the first result",
+        "layer head: only in the second result",
+        "cosine at layer conv1: only in the first result",
+        "metric own: only in the second result",
+    }
+    assert "left out: layer fc: only in the first result" in comparison.summary()
+
+
+def test_views_are_matched_by_severity_and_not_by_level():
+    first = made_result(ladders={"rotation": (5.0, 15.0)})
+    second = made_result(ladders={"rotation": (15.0, 30.0)})
+    row = next(row for row in first.compare(second).rows if row.layer == "input")
+    # View 1 of the first is .1, view 0 of the second is 0.
+    assert (row.first, row.second) == (pytest.approx(0.1), 0.0)
+
+
+def test_results_with_nothing_in_common_are_an_error():
+    drift = ProbeResult(layers=("a",), views=[CLEAN], tables={"cka_first": table_of(("a",), [[1.0]])})
+    with pytest.raises(ValueError, match="no view") as refused:
+        drift.compare(made_result(layers=("conv",), ladders={"noise": (0.1, 0.2)}))
+    assert str(refused.value) == (
+        "the results have no view (an augmentation at one severity) in common: the first has the views clean 0, the "
+        "metrics cka_first and the layers a; the other has the views noise 0.1, noise 0.2, the metrics sensitivity and "
+        "the layers conv, input, output; compare two results of one kind of probe, measured under banks that share a "
+        "view"
+    )
+    views = views_of({"blur": (1.0,)})
+    first, second = (
+        ProbeResult(layers=(name,), views=views, tables={"own": table_of((name,), [[1.0]])}) for name in ("a", "b")
+    )
+    with pytest.raises(ValueError, match="no metric at a layer of one name in common") as refused:
+        first.compare(second)
+    assert str(refused.value).endswith(
+        "the first has the views blur 1, the metrics own and the layers a; the other has the views blur 1, the metrics "
+        "own and the layers b; compare two results of one kind of probe, with a metric in common, of models whose "
+        "layers go by the same names"
+    )
+
+
+def test_what_is_no_result_is_refused():
+    with pytest.raises(TypeError, match="compare takes another ProbeResult, got a dict"):
+        made_result().compare({})
+    with pytest.raises(ValueError, match="z_limit must be a positive number of standard errors, got 0"):
+        made_result().compare(made_result(), z_limit=0)
+
+
+def test_banks_that_differ_are_noted():
+    def result(seed, transform):
+        views = [{"augmentation": "hflip", "level": 1, "severity": 1.0, "transform": transform}]
+        return made_result(metadata={"bank": {"seed": seed, "views": views}})
+
+    notes = result(0, "Flip()").compare(result(1, "Mirror()")).notes
+    assert "the banks' seeds differ (0, 1); the errors don't cover the augmentations' draw" in notes
+    assert "hflip 1 is not the same augmentation in both results" in notes
+    assert len(result(0, "Flip()").compare(result(0, "Flip()")).notes) == 1
+
+
+def test_results_from_files_give_the_same_changes_unpaired():
+    first, second = trained(0, layers=3)
+    again = ProbeResult.from_json(first.to_json()).compare(ProbeResult.from_json(second.to_json()))
+    before = first.compare(second)
+    assert [row.change for row in again.rows] == [row.change for row in before.rows]
+    assert all(late.std_error > early.std_error for late, early in zip(again.rows, before.rows, strict=True))
+    assert not any(row.paired for row in again.rows)
+
+
+def test_the_summary_marks_what_is_beyond_sampling_error():
+    generator = torch.Generator().manual_seed(0)
+    distance, deviation = squares(generator, 2, 2, 64), squares(generator, 2, 2, 64)
+    moved = distance * torch.tensor([4.0, 1.0])[:, None]
+    text = measured(distance, deviation).compare(measured(moved, deviation, epoch=1)).summary()
+    lines = text.splitlines()
+    assert lines[0] == "change of sensitivity: epoch 1, step 0 minus epoch 0, step 0"
+    # Layer 0 has about .71 and twice that; layer 1 is the same.
+    (changed,) = [line for line in lines if line.startswith("layer0")]
+    assert changed.endswith("*")
+    assert next(line for line in lines if line.startswith("layer1")).split() == ["layer1", "+0.00"]
+    assert "1 of 2 cells (about 0.1 would be by chance)" in text
+    assert "paired image by image" in text
+    assert max(map(len, lines)) <= 100
+
+
+def test_other_metrics_take_a_line_and_each_can_have_the_table():
+    first = made_result(
+        tables={"own": table_of(("fc",), torch.zeros(6, 1)), "gone": table_of(("fc",), torch.full((6, 1), NAN))}
+    )
+    second = made_result(
+        tables={"own": table_of(("fc",), torch.ones(6, 1)), "gone": table_of(("fc",), torch.full((6, 1), NAN))}
+    )
+    comparison = first.compare(second)
+    assert "  own: 3 of 3 cells beyond; the largest change +1.00* (fc, hflip)" in comparison.summary()
+    assert "  gone: no value in both results" in comparison.summary()
+    assert comparison.summary("own").startswith("change of own")
+    with pytest.raises(ValueError, match="no metric 'onw' in this comparison; did you mean 'own'"):
+        comparison.summary("onw")
+
+
+def test_small_changes_are_shown_with_two_digits():
+    views = views_of({"blur": (1.0,)})
+    first, second = (
+        ProbeResult(layers=("a", "b"), views=views, tables={"own": table_of(("a", "b"), [values])})
+        for values in ([0.0, 0.0], [0.0125, -0.25 / 1024])
+    )
+    lines = first.compare(second).summary().splitlines()
+    assert [line.split()[1] for line in lines if line[:2] in ("a ", "b ")] == ["+0.013", "-0.000"]
+    # Both results are of epoch 0.
+    assert lines[0] == "change of own: the second result minus the first (both epoch 0, step 0)"
+
+
+def test_a_metric_without_errors_says_so_in_its_line():
+    tables = {"own": table_of(("fc",), torch.zeros(6, 1), error=NAN)}
+    changed = {"own": table_of(("fc",), torch.ones(6, 1), error=NAN)}
+    text = made_result(tables=tables).compare(made_result(tables=changed)).summary()
+    assert "  own: no standard errors; the largest change +1.00 (fc, hflip)" in text
+
+
+def test_a_long_list_of_what_is_left_out_is_cut_short_in_the_text():
+    comparison = made_result(layers=tuple(f"block{i}" for i in range(30))).compare(made_result(layers=()))
+    assert "left out: 20 more, in .left_out" in comparison.summary()
+    assert len(comparison.left_out) == 30
+
+
+def test_to_pandas_has_a_column_for_each_field():
+    pytest.importorskip("pandas")
+    comparison = made_result().compare(made_result())
+    frame = comparison.to_pandas()
+    assert tuple(frame.columns) == ComparisonRow._fields
+    assert (len(frame), len(comparison.to_pandas(views=True))) == (3 * 5, 6 * 5)
+
+
+def test_without_pandas_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"kornia-lightning-probe\[dataframe\]"):
+        made_result().compare(made_result()).to_pandas()
+
+
+def test_the_figure_has_a_cell_for_each_change_and_hatches_those_within_error():
+    pytest.importorskip("matplotlib")
+    first = made_result()
+    table = first.tensor("sensitivity")
+    table[0, 0] += 0.5
+    second = made_result(tables={"sensitivity": table_of(("input", "conv1", "conv2", "fc", "output"), table)})
+    figure = first.compare(second).plot()
+    (mesh,) = figure.axes[0].collections
+    assert mesh.get_array().shape == (5, 3)
+    # The scale is symmetric about no change.
+    assert mesh.get_clim() == (-0.5, 0.5)
+    assert [patch.get_xy() for patch in figure.axes[0].patches].count((-0.5, -0.5)) == 0
+    assert len(figure.axes[0].patches) == 5 * 3 - 1
+    assert "within 2 standard errors, not paired" in figure.get_supxlabel()
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_a_figure_of_no_change_and_one_in_axes_of_ones_own_can_be_drawn():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from kornia_lightning_probe.reporting.figures.comparison import plot_comparison
+
+    views = views_of({"blur": (1.0,)})
+    empty = ProbeResult(layers=("a",), views=views, tables={"own": table_of(("a",), [[NAN]])})
+    figure = empty.compare(empty).plot("own")
+    assert figure.axes[0].collections[0].get_clim() == (-1.0, 1.0)
+    assert figure.get_supxlabel().endswith("; grey: no value")
+    mine = Figure()
+    assert plot_comparison(made_result().compare(made_result()), ax=mine.subplots()) is mine
+
+
+def test_two_probes_of_one_model_on_the_same_images_agree():
+    images = torch.rand(24, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(400, 2))
+    bank = AugmentationBank({"noise": {0.1: K.RandomGaussianNoise(std=0.1, p=1.0)}})
+    first, second = (probe_model(net, images, bank, layers=["0", "3"], batch_size=size) for size in (8, 24))
+    comparison = first.compare(second)
+    assert comparison.left_out == ()
+    assert all(abs(row.change) <= 1e-5 * abs(row.first) for row in comparison.rows)
+    assert not any(row.beyond for row in comparison.rows)
+
+
+def test_view_infos_say_which_curves_start_at_the_identity_after_a_file_too():
+    view = ViewInfo("rotation", 1, 5.0, from_identity=True)
+    result = ProbeResult(layers=("fc",), views=[view], tables={"own": table_of(("fc",), [[1.0]])})
+    assert ProbeResult.from_json(result.to_json()).views == (view,)

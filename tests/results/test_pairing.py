@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+from support.activations import MeanShift
+from support.made_results import made_result, table_of, views_of
+from support.nets import SmallCNN
+from support.probing import images_of, plain_bank
+
+from kornia_lightning_probe import probe_model
+from kornia_lightning_probe.functional.influence import mean_influence
+from kornia_lightning_probe.result import ProbeResult
+
+NAN = float("nan")
+# It reads nothing of other images, so an image's value is the same in any block.
+ALONE = ("relative_change",)
+
+
+class PairedMeanShift(MeanShift):
+    """The same, as the note on the other advises."""
+
+    def influence(self, table):
+        return mean_influence(table["shift"])
+
+
+def probed(inputs, *, seed=0, weights=0, metrics=ALONE):
+    torch.manual_seed(weights)
+    return probe_model(SmallCNN(), inputs, plain_bank(), metrics=metrics, seed=seed)
+
+
+def without(result, *keys):
+    """The result with less metadata, as older versions have written it."""
+    for key in keys:
+        del result.metadata[key]
+    return result
+
+
+def test_the_same_images_in_another_order_are_paired_by_their_numbers():
+    first, second = (probed(images_of(40), seed=seed) for seed in (0, 1))
+    assert first.metadata["image_ids"] != second.metadata["image_ids"]
+    comparison = first.compare(second)
+    (note,) = comparison.notes
+    assert note == (
+        "paired image by image: both results hold the same images in another order, so what is drawn for an image can "
+        "differ"
+    )
+    # Each image has the same value in both, so that every difference image by image is 0, and so is its error.
+    known = [row for row in comparison.rows if not math.isnan(row.change)]
+    assert known
+    assert all(row.paired and row.std_error <= 1e-5 for row in known)
+    assert max(first.std_error("relative_change", row.layer) for row in known) > 1e-3
+
+
+def test_the_order_of_the_images_does_not_change_a_paired_error():
+    inputs = images_of(40)
+    before, after = probed(inputs), [probed(inputs, seed=seed, weights=1) for seed in (0, 1)]
+    aligned, reordered = (before.compare(result).rows for result in after)
+    for one, other in zip(aligned, reordered, strict=True):
+        assert other.paired
+        assert other.std_error == pytest.approx(one.std_error, rel=1e-3, abs=1e-7, nan_ok=True)
+
+
+def test_equal_numbers_of_another_source_do_not_pair_images():
+    inputs = images_of(40)
+    # The same images from the last to the first: each number means another image.
+    first, second = probed(inputs), probed(inputs.flip(0), seed=1)
+    assert sorted(first.metadata["image_ids"]) == sorted(second.metadata["image_ids"])
+    comparison = first.compare(second)
+    assert comparison.notes[0].startswith("not paired (other images, or the same ones under other numbers): errors are")
+    assert not any(row.paired for row in comparison.rows)
+
+
+def test_results_of_older_versions_are_paired_by_their_order_only():
+    inputs = images_of(40)
+    old = without(probed(inputs), "content_hash_by_number")
+    assert all(row.paired for row in old.compare(probed(inputs, weights=1)).rows)
+    comparison = old.compare(probed(inputs, seed=1))
+    assert comparison.notes[0].startswith("not paired (other images, or the same ones in another order): errors are")
+    assert not any(row.paired for row in comparison.rows)
+
+
+def test_a_metric_without_influence_is_named_with_what_it_lacks():
+    first, second = (probed(images_of(8), weights=weights, metrics=["cosine", MeanShift()]) for weights in (0, 1))
+    assert first.metadata["metrics_without_influence"] == ["mean_shift"]
+    comparison = first.compare(second)
+    paired, lacking = comparison.notes
+    assert paired == "paired image by image, but for mean_shift: both results hold the same images"
+    assert lacking == (
+        "not paired, though the images are the same: mean_shift; a metric without influence() doesn't say what each "
+        "image adds to the value, so these errors are too large as a rule; give its class one, which for a mean over "
+        "images returns mean_influence (in kornia_lightning_probe.influence) of the statistic"
+    )
+    assert {row.metric for row in comparison.rows if not row.paired} == {"mean_shift"}
+
+
+def test_a_metric_with_the_influence_that_the_note_advises_is_paired():
+    first, second = (probed(images_of(40), weights=weights, metrics=[PairedMeanShift()]) for weights in (0, 1))
+    comparison = first.compare(second)
+    assert comparison.notes == ("paired image by image: both results hold the same images",)
+    # Two models see the same pixels: each image's shift is the same there, and the error of the difference is 0.
+    halved = next(row for row in comparison.rows if row.layer == "input")
+    assert (halved.paired, halved.std_error) == (True, 0.0)
+    assert first.std_error("mean_shift", "input", halved.augmentation) > 1e-4
+
+
+def test_what_a_file_has_lost_and_what_a_metric_lacks_are_told_apart():
+    results = [probed(images_of(8), weights=weights, metrics=["cosine", MeanShift()]) for weights in (0, 1)]
+    first, second = (ProbeResult.from_json(result.to_json()) for result in results)
+    lacking, lost = first.compare(second).notes
+    assert lacking.startswith("not paired, though the images are the same: mean_shift; a metric without influence()")
+    assert lost.startswith("not paired, though the images are the same: cosine; what each image adds to the values is")
+
+
+def test_metrics_that_all_have_influence_are_not_listed_as_without():
+    assert "metrics_without_influence" not in probed(images_of(8)).metadata
+
+
+def with_geometric_metric(ladders, value, attempted):
+    """A result of sensitivity, and of a metric with errors that is measured under some of the views."""
+    value = torch.tensor(value)[:, None]
+    table = table_of(("fc",), value, error=0.01, attempted=torch.tensor(attempted)[:, None])
+    return made_result(ladders=ladders, tables={"equivariance_error": table})
+
+
+def test_a_metric_without_value_under_the_common_views_is_not_called_one_without_errors():
+    first = with_geometric_metric({"noise": (0.1,), "rotation": (15.0,)}, [NAN, 0.5], [False, True])
+    second = with_geometric_metric({"noise": (0.1,)}, [NAN], [False])
+    comparison = first.compare(second)
+    assert comparison.metrics == ("sensitivity",)
+    assert comparison.notes[1:] == (
+        "no value in both results under any view that both have, so not compared: equivariance_error",
+    )
+
+
+def test_a_comparison_without_any_value_says_why_in_its_summary():
+    views = views_of({"noise": (0.1,)})
+    table = table_of(("fc",), [[NAN]], attempted=torch.tensor(False))
+    result = ProbeResult(layers=("fc",), views=views, tables={"equivariance_error": table})
+    lines = result.compare(result).summary().splitlines()
+    assert lines[0] == "nothing to compare: the second result minus the first (both epoch 0, step 0)"
+    assert " ".join(line.strip() for line in lines).endswith("so not compared: equivariance_error")

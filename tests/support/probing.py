@@ -1,0 +1,128 @@
+"""Images, banks, metrics and simulated processes that the tests of probing share."""
+
+import random
+
+import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
+import numpy as np
+import torch
+
+from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.metrics import ProbeMetric, resolve_metrics
+from kornia_lightning_probe.model.layers import exact_names, select_layers
+
+CPU = torch.device("cpu")
+# One metric of whole activations and one of pooled features.
+BOTH = ("sensitivity", "spread")
+
+
+def images_of(count, *, size=12, channels=3, seed=0):
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def halved(x):
+    return x / 2
+
+
+def mirrored(x):
+    return x.flip(3)
+
+
+def unchanged(x):
+    return x
+
+
+def plain_bank():
+    """Two views that draw nothing."""
+    return AugmentationBank({"halve": halved, "mirror": mirrored})
+
+
+def random_bank(seed=0):
+    """Four views whose parameters and pixels are drawn."""
+    return AugmentationBank(
+        {
+            "rotation": {degrees: K.RandomRotation((-degrees, degrees), p=1.0) for degrees in (10.0, 30.0)},
+            "noise": K.RandomGaussianNoise(std=0.05, p=1.0),
+            "erasing": K.RandomErasing(p=0.7),
+        },
+        seed=seed,
+    )
+
+
+def streams():
+    """What the global random streams would give next, read without moving them."""
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002 - as said
+
+
+def same(left, right, **tolerances):
+    """Raise where two results differ in their numbers: by default in a single bit."""
+    assert left.metrics == right.metrics
+    assert left.layers == right.layers
+    for metric in left.metrics:
+        for field in ("value", "std_error", "num_images"):
+            pair = (getattr(result.table(metric), field) for result in (left, right))
+            torch.testing.assert_close(*pair, equal_nan=True, **({"rtol": 0, "atol": 0} | tolerances))
+
+
+def run(model, inputs, bank, *, layers="auto", metrics=BOTH, forward=None, world=None, embedding=None, **options):
+    """The engine on a model, without the sentences that probe_model says aloud."""
+    world = world or World()
+    subject = Subject(
+        model, forward or model, select_layers(model, layers), CPU, exact_names(model, layers), embedding=embedding
+    )
+    images = ProbeImages(inputs, rank=world.rank, world_size=world.size)
+    return run_probe(subject, Plan(images, bank, resolve_metrics(metrics), world=world, **options))
+
+
+def run_on_all(size, model, inputs, bank, *, lockstep=False, **options):
+    """The results of `size` simulated processes: all send what they would sum, then all receive the sum."""
+    if size == 1:
+        return [run(model, inputs, bank, **options)]
+    sent = []
+
+    def send(tensor):
+        sent.append(tensor.clone())
+        return tensor
+
+    def on(rank, add):
+        world = World(rank=rank, size=size, add=add, gather=lambda text: [text] * size, lockstep=lockstep)
+        return run(model, inputs, bank, world=world, **options)
+
+    for rank in range(size):
+        on(rank, send)
+    # A probe needs one collective, whatever is measured.
+    assert len(sent) == size
+    total = torch.stack(sent).sum(0)
+    return [on(rank, lambda _: total.clone()) for rank in range(size)]
+
+
+class Labels(ProbeMetric):
+    """How far each image's label is from the number that its first pixel holds."""
+
+    name = "labels"
+    statistics = ("error",)
+
+    def applies_to(self, site):
+        return site.kind == "input" and site.representation == "activation"
+
+    def measure(self, clean, augmented, about):
+        return {"error": (clean[:, 0, 0, 0] * 100 - about.labels).abs()}
+
+    def reduce(self, table):
+        return table["error"].amax(-1), table["error"].isnan().sum(-1).double()
+
+
+class Raising(ProbeMetric):
+    """Fails on the first activation that it measures."""
+
+    name = "raising"
+    statistics = ("nothing",)
+
+    def measure(self, clean, augmented, about):
+        msg = "this metric fails"
+        raise RuntimeError(msg)
+
+    def reduce(self, table):
+        return table["nothing"].mean(-1), table["nothing"].mean(-1)
