@@ -11,7 +11,8 @@ from kornia_lightning_probe.results.comparison import compare_results
 from kornia_lightning_probe.results.headline import HEADLINE, headline_table
 from kornia_lightning_probe.results.severity import THRESHOLD, severity_columns, severity_rows
 from kornia_lightning_probe.results.storage import json_text, plain, state_of_json, write_whole
-from kornia_lightning_probe.results.tables import MetricTable, ProbeRow, ViewInfo, known_names, unknown
+from kornia_lightning_probe.results.tables import MetricTable, ProbeRow, ViewInfo
+from kornia_lightning_probe.wording import known_names, unknown
 
 if TYPE_CHECKING:
     import os

@@ -37,7 +37,7 @@ from kornia_lightning_probe.reporting.tensorboard import (
 )
 from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.results.drift import REFERENCES, DriftRecord, Snapshot
-from kornia_lightning_probe.results.tables import unknown
+from kornia_lightning_probe.wording import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,7 +23,7 @@ from kornia_lightning_probe.reporting.tensorboard import (
     writer_of,
 )
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.results.tables import unknown
+from kornia_lightning_probe.wording import unknown
 
 _ANY_NUMBER = 2**31
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.engine.notes import Findings, listed
+from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import INPUT, OUTPUT, Passes, Subject, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.segments import (
@@ -32,6 +32,7 @@ from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
+from kornia_lightning_probe.wording import listed
 
 __all__ = ["INPUT", "OUTPUT", "Plan", "Subject", "World", "run_probe"]
 

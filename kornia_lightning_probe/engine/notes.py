@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from kornia_lightning_probe.wording import listed
+
 # What a recorder puts behind a layer's name: the number of a later call, an entry of its output.
 _PART = re.compile(r"(\.call\d+)?(\[|$)")
 _PACKAGES = ("kornia-lightning-probe", "torch", "kornia", "lightning", "torchmetrics")
@@ -147,12 +149,6 @@ class Findings:
 
 def _belongs(entry: str, layer: str) -> bool:
     return entry.startswith(layer) and _PART.match(entry[len(layer) :]) is not None
-
-
-def listed(names: Sequence[object], most: int = 8) -> str:
-    """The first few of many names as a text, and how many more there are."""
-    shown = ", ".join(str(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.bank.bank import View
 from kornia_lightning_probe.engine.feeding import MOST_GATHERED_BYTES, Gathered
-from kornia_lightning_probe.engine.notes import Findings, listed
+from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.segments import Segment, slices
 from kornia_lightning_probe.functional.distances import sum_of_squares, upcast
 from kornia_lightning_probe.images.probe_images import Block
@@ -34,6 +34,7 @@ from kornia_lightning_probe.metrics import (
 )
 from kornia_lightning_probe.model.outputs import of_images
 from kornia_lightning_probe.result import MetricTable
+from kornia_lightning_probe.wording import listed
 
 # Of so many numbers movements are computed together.
 _MOST_TOGETHER = 2**16

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from kornia_lightning_probe.results.tables import pick_layers, unknown
+from kornia_lightning_probe.results.tables import pick_layers
+from kornia_lightning_probe.wording import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

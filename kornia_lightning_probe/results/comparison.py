@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from kornia_lightning_probe.engine.notes import listed
 from kornia_lightning_probe.functional.influence import combined_error
 from kornia_lightning_probe.reporting.text.comparison import comparison_text
 from kornia_lightning_probe.results.pairing import pair_images, pairing_notes
-from kornia_lightning_probe.results.tables import unknown
+from kornia_lightning_probe.wording import listed, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

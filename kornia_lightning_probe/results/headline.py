@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.results.tables import MetricTable, known_names
+from kornia_lightning_probe.results.tables import MetricTable
+from kornia_lightning_probe.wording import known_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ def pooled_places(tables: Mapping[str, MetricTable], views: Sequence[ViewInfo]) 
     pooled = tables.get(POOLED)
     if SENSITIVITY not in tables or pooled is None:
         return places
-    geometric = torch.tensor([view.geometric for view in views], dtype=torch.bool)
+    geometric = torch.tensor([view.moves_pixels for view in views], dtype=torch.bool)
     for column, layer in enumerate(table.layers):
         if layer in pooled.layers and layer != INPUT:
             places[:, column] = geometric & pooled.attempted[:, pooled.layers.index(layer)]

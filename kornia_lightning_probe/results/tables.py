@@ -1,16 +1,16 @@
-"""The records a result is made of: a row, a view's name, a metric's table; and the error that shows near names."""
+"""The records that a result is made of: a row, a view's name, a metric's table."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error, shares
+from kornia_lightning_probe.quantity import Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,14 +41,14 @@ class ViewInfo:
     """The name of one view: an augmentation at one level (from 1) and its severity, a physical magnitude.
 
     `from_identity` says that the severity is the distance from the identity, as in every ladder of the presets: at
-    severity 0 the augmentation does nothing. `geometric` says that it moved pixels, by a matrix that is known.
+    severity 0 the augmentation does nothing. `moves_pixels` says that it moves pixels from where they are.
     """
 
     augmentation: str
     level: int
     severity: float
     from_identity: bool = False
-    geometric: bool = False
+    moves_pixels: bool = False
 
 
 #: The one view of a result that measures the clean images themselves, such as their drift over a training.
@@ -67,6 +67,7 @@ class MetricTable:
         attempted: (V, L) of bool, or one for all: False where the metric doesn't apply to the view: no row.
         influence: (V, L, N), what each image adds to each value, see `influence.py`; NaN where it is not known. None
             where that isn't kept. It lives in memory only: not in states, nor in files.
+        quantity: what the metric says of itself.
 
     Raises:
         ValueError: If the tables' shapes differ or a layer is named twice.
@@ -78,6 +79,7 @@ class MetricTable:
     num_images: Tensor
     attempted: Tensor = torch.tensor(True)  # noqa: RUF009 - never written to: __post_init__ copies
     influence: Tensor | None = None
+    quantity: Quantity = Quantity()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         expected = (len(self.value), len(self.layers))
@@ -121,19 +123,6 @@ class MetricTable:
 
 def _owned(table: Tensor, dtype: torch.dtype) -> Tensor:
     return table.detach().to("cpu", dtype, copy=True)
-
-
-def unknown(kind: str, name: object, known: Sequence[str], *, place: str = "result") -> str:
-    """The text of an error about a name that isn't known: the names nearest to it, or all that there are."""
-    near = get_close_matches(str(name), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else known_names(kind, known)
-    return f"there is no {kind} {name!r} in this {place}; {hint}"
-
-
-def known_names(kind: str, known: Sequence[str], most: int = 12) -> str:
-    """The known names as a text, at most `most` of them."""
-    more = f" and {len(known) - most} more" if len(known) > most else ""
-    return f"each {kind} that it has: {', '.join(known[:most])}{more}"
 
 
 def pick_layers(layers: Sequence[str], most: int | None = 10) -> list[str]:

@@ -79,7 +79,7 @@ def test_without_geometric_views_or_pooled_values_it_is_sensitivity():
 
 def test_without_sensitivity_it_is_the_first_metric_whatever_its_values():
     tables = {"gone": table_of(("a",), [[NAN]]), "own": table_of(("a",), [[1.0]])}
-    result = ProbeResult(layers=("a",), views=[ViewInfo("flip", 1, 1.0, geometric=True)], tables=tables)
+    result = ProbeResult(layers=("a",), views=[ViewInfo("flip", 1, 1.0, moves_pixels=True)], tables=tables)
     assert result.table("headline") is tables["gone"]
     assert pooled_augmentations(result) == ()
 
@@ -128,7 +128,7 @@ def test_the_small_print_names_what_is_pooled_among_what_is_shown():
 
 
 def test_of_many_augmentations_the_first_are_named():
-    views = [ViewInfo(f"move{i}", 1, 1.0, geometric=True) for i in range(6)] + views_of({"blur": (1.0,)})
+    views = [ViewInfo(f"move{i}", 1, 1.0, moves_pixels=True) for i in range(6)] + views_of({"blur": (1.0,)})
     tables = {name: table_of(("conv",), torch.ones(7, 1)) for name in ("sensitivity", "sensitivity_pooled")}
     result = ProbeResult(layers=("conv",), views=views, tables=tables)
     assert pooled_text(result, "headline") == "maps pooled under move0, move1, move2, move3 and 2 more"

@@ -32,8 +32,8 @@ def geometric_result(
 ):
     """Flattened sensitivity is .5 everywhere, the pooled one .25; rotation moves pixels, blur doesn't."""
     views = [
-        ViewInfo("rotation", 1, 15.0, from_identity=True, geometric=True),
-        ViewInfo("rotation", 2, 30.0, from_identity=True, geometric=True),
+        ViewInfo("rotation", 1, 15.0, from_identity=True, moves_pixels=True),
+        ViewInfo("rotation", 2, 30.0, from_identity=True, moves_pixels=True),
         ViewInfo("blur", 1, 0.01, from_identity=True),
     ]
     columns = ("input", *layers)

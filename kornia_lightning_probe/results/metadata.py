@@ -1,0 +1,121 @@
+"""What is known of a probe beside its numbers: one field for each fact, readable as a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+#: Fields that are a list or mapping in every result, empty or not.
+_ALWAYS = ("left_out", "warnings", "notes")
+
+
+@dataclass(frozen=True)
+class ProbeMetadata(Mapping[str, Any]):
+    """The facts of one probe. As a mapping it holds those that are known: a field that is None is not in it.
+
+    Args:
+        num_images: N.
+        num_blocks: of how many blocks.
+        image_ids: each image's number in its source, in the order of the tables.
+        content_hash: of the images, in that order.
+        content_hash_by_number: of the images in the order of their numbers.
+        bank: what was done to the images, in plain data.
+        seed: of the choice of images and of the forward's random stream.
+        batch_size: at most so many images in one pass.
+        device: where the model was.
+        world_size: how many processes took part.
+        seconds: what the probe took.
+        embedding: the layer called the embedding.
+        shapes: each layer's activation, of one image.
+        activation_dtypes: the dtypes of activations that were seen.
+        noise_floor: how far two equal passes lie apart, as a sensitivity.
+        clean_block_bytes: what one block's clean activations take.
+        unchanged_views: views that changed no pixel.
+        views_without_matrix: views that did not tell a matrix.
+        dead_layers: layers that give every clean image the same activation.
+        non_finite: by layer the numbers of the images whose activation was not finite.
+        non_finite_cells: in how many cells that was.
+        metrics_left_out: metrics of the default set that apply nowhere, and why.
+        metrics_without_influence: metrics that do not say what each image adds to their values.
+        readout: of a drift, "pooled" or "flattened" features.
+        pooled_for_their_size: of a drift, layers that are too large to be flattened.
+        references: of a drift, the epoch of each probe that it is compared with.
+        left_out: the name of a layer, metric or view, and the reason why it is not in the result.
+        warnings: sentences that were said aloud.
+        notes: sentences on what a reader should know.
+        versions: of the packages.
+        others: what else is to be kept, by name; its entries are those of the mapping too.
+
+    Example:
+        >>> metadata = ProbeMetadata(num_images=3, embedding="features", others={"run": "a"})
+        >>> metadata["embedding"], metadata["run"], metadata.get("device"), "device" in metadata
+        ('features', 'a', None, False)
+    """
+
+    num_images: int | None = None
+    num_blocks: int | None = None
+    image_ids: list[int] | None = None
+    content_hash: str | None = None
+    content_hash_by_number: str | None = None
+    bank: Mapping[str, Any] | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+    device: str | None = None
+    world_size: int | None = None
+    seconds: float | None = None
+    embedding: str | None = None
+    shapes: Mapping[str, list[int]] | None = None
+    activation_dtypes: list[str] | None = None
+    noise_floor: float | None = None
+    clean_block_bytes: int | None = None
+    unchanged_views: list[str] | None = None
+    views_without_matrix: list[str] | None = None
+    dead_layers: list[str] | None = None
+    non_finite: Mapping[str, list[int]] | None = None
+    non_finite_cells: int | None = None
+    metrics_left_out: Mapping[str, str] | None = None
+    metrics_without_influence: list[str] | None = None
+    readout: str | None = None
+    pooled_for_their_size: list[str] | None = None
+    references: Mapping[str, int | None] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    versions: Mapping[str, str] | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> ProbeMetadata:
+        """From plain data such as :meth:`state` gives; what has no field is kept in ``others``."""
+        if isinstance(facts, cls):
+            return facts
+        names = {entry.name for entry in fields(cls)} - {"others"}
+        known = {name: value for name, value in facts.items() if name in names}
+        for name in _ALWAYS:
+            # An older file may hold nothing there.
+            if known.get(name) is None:
+                known.pop(name, None)
+        return cls(**known, others={name: value for name, value in facts.items() if name not in names})
+
+    def state(self) -> dict[str, Any]:
+        """The mapping as a dict."""
+        return {name: self[name] for name in self}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.others:
+            return self.others[name]
+        value = getattr(self, name, None) if name in _NAMES else None
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (name for name in _NAMES if getattr(self, name) is not None)
+        yield from self.others
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+_NAMES = tuple(entry.name for entry in fields(ProbeMetadata) if entry.name != "others")

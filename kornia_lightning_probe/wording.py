@@ -1,0 +1,62 @@
+"""Names and lists in what is said to users: the first few of many, the names nearest to a misspelt one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+def listed(names: Iterable[object], *, most: int = 8) -> str:
+    """The first few of many names, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    texts = [str(name) for name in names]
+    shown = ", ".join(texts[:most])
+    if len(texts) <= most:
+        return shown
+    return f"{shown} and {len(texts) - most} more"
+
+
+def quoted(names: Iterable[object], *, most: int = 8) -> str:
+    """As :func:`listed`, each name in quotes.
+
+    Example:
+        >>> quoted(["conv1", "conv2"])
+        "'conv1', 'conv2'"
+    """
+    return listed([repr(name) for name in names], most=most)
+
+
+def near_names(name: object, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
+    """The known names that a misspelt one may stand for, nearest first; none where nothing is near.
+
+    Example:
+        >>> near_names("layr1", ["layer1", "layer2", "head"])
+        ['layer1', 'layer2']
+    """
+    return get_close_matches(str(name), list(known), n=most, cutoff=cutoff)
+
+
+def known_names(kind: str, known: Sequence[str], *, most: int = 12) -> str:
+    """The known names as a text.
+
+    Example:
+        >>> known_names("metric", ["cosine"])
+        'each metric that it has: cosine'
+    """
+    return f"each {kind} that it has: {listed(known, most=most)}"
+
+
+def unknown(kind: str, name: object, known: Sequence[str], *, place: str = "result") -> str:
+    """The text of an error about a name that isn't known: the names nearest to it, or all that there are.
+
+    Example:
+        >>> unknown("layer", "conv3", ["conv1", "head"])
+        "there is no layer 'conv3' in this result; did you mean 'conv1'?"
+    """
+    near = near_names(name, known)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else known_names(kind, known)
+    return f"there is no {kind} {name!r} in this {place}; {hint}"
