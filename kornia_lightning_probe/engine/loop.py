@@ -310,8 +310,8 @@ class _Probe:
         return ProbeResult(
             layers=[name for name in self.measuring.readouts if name not in (INPUT, OUTPUT)],
             views=[
-                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, moved > 0)
-                for view, (_, _, moved) in seen
+                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels)
+                for view in self.plan.bank
             ],
             tables=tables,
             epoch=epoch,
