@@ -57,10 +57,14 @@ class AugmentationBank:
         mean: of the normalisation that the loader has applied, one number or one for each channel; None: no shift.
         std: likewise; None: no scaling.
         value_range: lowest and highest value of raw images, before `mean` and `std`.
+        moves_pixels: names of augmentations of one's own that move pixels from where they are. Kornia's and
+            torchvision's geometric ones, and what holds one of them, are known without that; what a plain function does
+            is not.
 
     Raises:
         TypeError: where `views` isn't a mapping, or an entry isn't an augmentation.
-        ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite.
+        ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite, or a
+            name in `moves_pixels` that no augmentation has.
 
     Example:
         >>> import kornia.augmentation as K
@@ -83,10 +87,11 @@ class AugmentationBank:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        moves_pixels: str | Sequence[str] = (),
     ) -> None:
         self.seed = int(seed)
         self.pixels = PixelScale(mean=mean, std=std, value_range=value_range)
-        self.views = read_views(views)
+        self.views = read_views(views, moving=moves_pixels)
         # Set by preset(): what fit_channels may leave out.
         self._needs_rgb: frozenset[str] = frozenset()
         self.left_out: tuple[str, ...] = ()
@@ -161,6 +166,7 @@ class AugmentationBank:
                     "augmentation": view.augmentation,
                     "level": view.level,
                     "severity": view.severity,
+                    "moves_pixels": view.moves_pixels,
                     "transform": describe_transform(view.transform),
                 }
                 for view in self

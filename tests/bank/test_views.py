@@ -14,7 +14,7 @@ def _flip() -> nn.Module:
 
 
 def test_one_augmentation_is_one_level_of_severity_one():
-    assert read_views({"flip": _flip()}) == (View("flip", 1, 1.0, None, 1),)
+    assert read_views({"flip": _flip()}) == (View("flip", 1, 1.0, None, moves_pixels=True),)
 
 
 @pytest.mark.parametrize("container", [list, tuple, nn.ModuleList])
