@@ -25,8 +25,9 @@ from kornia_lightning_probe.engine.segments import (
 from kornia_lightning_probe.engine.under_views import Clean, Measuring, Views
 from kornia_lightning_probe.functional.calibration import FEWEST_STRIPES, with_stripes
 from kornia_lightning_probe.functional.distances import accumulation_dtype, all_finite, squared_distance, upcast
-from kornia_lightning_probe.images.batches import join_rows
-from kornia_lightning_probe.images.probe_images import Block, ProbeImages
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import join_rows
+from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import ProbeMetric, Site
 from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.undisturbed import undisturbed

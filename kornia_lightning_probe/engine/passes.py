@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.functional.distances import upcast
-from kornia_lightning_probe.images.batches import image_entries, map_tensors
-from kornia_lightning_probe.images.probe_images import Block
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import image_entries, map_tensors
 from kornia_lightning_probe.metrics import Site
 from kornia_lightning_probe.model.outputs import find_scores, why_no_scores
 from kornia_lightning_probe.model.recorder import ActivationRecorder, named_entries
