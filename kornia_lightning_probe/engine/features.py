@@ -15,7 +15,8 @@ from kornia_lightning_probe.engine.passes import Passes, Subject, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.functional.distances import accumulation_dtype
-from kornia_lightning_probe.images.probe_images import Block, ProbeImages
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import Site, readouts_of
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from kornia_lightning_probe.randomness import stable_seed

@@ -18,8 +18,9 @@ from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
 from kornia_lightning_probe.functional.distances import accumulation_dtype
-from kornia_lightning_probe.images.batches import join_rows
-from kornia_lightning_probe.images.probe_images import Block, ProbeImages
+from kornia_lightning_probe.images.nested import join_rows
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from kornia_lightning_probe.randomness import stable_seed

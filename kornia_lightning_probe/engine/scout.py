@@ -12,7 +12,7 @@ from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, other_rows, room_for, rows_of
 from kornia_lightning_probe.engine.segments import slices
-from kornia_lightning_probe.images.probe_images import Block
+from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.model.outputs import find_scores, why_no_scores
 from kornia_lightning_probe.model.recorder import named_entries
 

@@ -15,7 +15,7 @@ from kornia_lightning_probe.engine.feeding import MOST_GATHERED_BYTES, Gathered
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.segments import Segment, slices
 from kornia_lightning_probe.functional.distances import sum_of_squares, upcast
-from kornia_lightning_probe.images.probe_images import Block
+from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.metrics import (
     About,
     Centre,
