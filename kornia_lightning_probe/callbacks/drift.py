@@ -19,7 +19,7 @@ from kornia_lightning_probe.callbacks.history import results_of, states_of
 from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.trainer import forward_in, is_training, is_trial, logging_step, world_of
 from kornia_lightning_probe.engine.features import collect_features
-from kornia_lightning_probe.engine.loop import Subject
+from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs

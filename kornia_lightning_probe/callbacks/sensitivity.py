@@ -19,13 +19,14 @@ from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.logbook import Logbook
 from kornia_lightning_probe.callbacks.summaries import size_of
 from kornia_lightning_probe.callbacks.trainer import forward_in, logging_step, unused_transfer_hooks, world_of
-from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
 from kornia_lightning_probe.model.calling import Forward, forward_of
 from kornia_lightning_probe.model.layers import LayerSelector
+from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.probe import choose_subject
 from kornia_lightning_probe.result import ProbeResult
 

@@ -18,8 +18,8 @@ from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
 from kornia_lightning_probe.functional.distances import accumulation_dtype
-from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.undisturbed import undisturbed
@@ -41,6 +41,10 @@ class Visitor(Protocol):
 
     def block_passes(self, num_images: int) -> int:
         """How many passes :meth:`see` runs for a block of so many images."""
+        ...
+
+    def check(self) -> None:
+        """Refuse what can't be worked on, before the model runs."""
         ...
 
     def open(self, scouted: Scouted, passes: Passes) -> None:
@@ -95,7 +99,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
         raise ValueError(f"batch_size must be at least 1, got {route.batch_size}")
     started = time.perf_counter()
     world, images = route.world, route.images
-    with undisturbed(subject.model, device=subject.device, graph=route.graph):
+    with undisturbed(subject.model, device=subject.device):
         try:
             _work(subject, route, visitor, findings)
         except Exception as error:
@@ -123,6 +127,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
 
 def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> None:
     images, world = route.images, route.world
+    visitor.check()
     counts = [count_passes(images.deal, visitor, route.batch_size, rank, world.size) for rank in range(world.size)]
     own = counts[world.rank]
     total = own if route.progress else None
@@ -143,9 +148,7 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
             _keep_step(passes, first, max(counts) - own)
 
 
-def count_passes(
-    deal: Sequence[range], visitor: Visitor, batch_size: int, rank: int = 0, world_size: int = 1
-) -> int:
+def count_passes(deal: Sequence[range], visitor: Visitor, batch_size: int, rank: int = 0, world_size: int = 1) -> int:
     """How many forward passes a process runs: the scout's, the visitor's own, and those over its blocks.
 
     Args:

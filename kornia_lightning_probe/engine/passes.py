@@ -16,8 +16,8 @@ from kornia_lightning_probe.activations.site import INPUT, OUTPUT
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.functional.distances import upcast
-from kornia_lightning_probe.images.nested import image_entries, map_tensors
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import image_entries, map_tensors
 from kornia_lightning_probe.model.outputs import find_scores
 from kornia_lightning_probe.model.recorder import ActivationRecorder
 from kornia_lightning_probe.model.subject import Subject
@@ -49,7 +49,7 @@ class Forward:
         self.subject = subject
         self._seed = seed
         self._total = total
-        self._recorder = ActivationRecorder(subject.layers, receive=self._receive, graph=graph)
+        self._recorder = ActivationRecorder(subject.layers, receive=self._receive)
         self.left_out = self._recorder.left_out
         self._sink: Sink = ignore
         self._dtype = torch.get_default_dtype()
