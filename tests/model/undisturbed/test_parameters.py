@@ -1,0 +1,106 @@
+import pytest
+import torch
+from support.nets import SmallCNN
+from support.probing import CPU, images_of
+from torch import nn
+
+from kornia_lightning_probe.model.undisturbed import guarded_parameters, undisturbed
+from kornia_lightning_probe.model.undisturbed.parameters import own_parameters
+
+IMAGES = images_of(2)
+
+
+class Momentum(nn.Module):
+    """Its teacher follows its student in every forward, in eval mode too."""
+
+    def __init__(self, follow, *, hidden=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.follow = follow
+        self.student, teacher = SmallCNN(), SmallCNN()
+        self.teachers = [teacher] if hidden else nn.ModuleList([teacher])
+
+    @torch.no_grad()
+    def forward(self, x):
+        for own, other in zip(self.teachers[0].parameters(), self.student.parameters(), strict=True):
+            self.follow(own, other)
+        return self.student(x) - self.teachers[0](x)
+
+
+def set_data(own, other):
+    own.data = 0.9 * own.data + 0.1 * other.data
+
+
+FOLLOW = {
+    "data in place": lambda own, other: own.data.mul_(0.9).add_(other.data, alpha=0.1),
+    "data replaced": set_data,
+    "in place": lambda own, other: own.lerp_(other, 0.1),
+}
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("follow", FOLLOW)
+def test_weights_that_a_forward_updates_are_put_back_and_named(follow, hidden):
+    net = Momentum(FOLLOW[follow], hidden=hidden)
+    weights = [*net.student.parameters(), *net.teachers[0].parameters()]
+    before = [(id(weight), weight.data_ptr(), weight.tolist()) for weight in weights]
+    first = "teachers[0].block1.0.weight" if hidden else "teachers.0.block1.0.weight"
+    with pytest.raises(RuntimeError) as raised, undisturbed(net, device=CPU, check_parameters=True):
+        net(IMAGES)
+    text = str(raised.value)
+    assert text.startswith(f"running Momentum in eval mode has changed its parameters '{first}', ")
+    assert "student" not in text
+    assert "if self.training:" in text
+    assert "forward=" in text
+    assert [(id(weight), weight.data_ptr(), weight.tolist()) for weight in weights] == before
+
+
+def test_an_error_from_inside_comes_as_it_is_with_a_note_and_the_weights_are_put_back():
+    net = Momentum(FOLLOW["data in place"])
+    before = [weight.tolist() for weight in net.parameters()]
+    with pytest.raises(ZeroDivisionError) as raised, guarded_parameters(net):
+        len(net(IMAGES)) / 0
+    assert raised.value.__notes__[0].startswith("running Momentum in eval mode has changed its parameters")
+    assert [weight.tolist() for weight in net.parameters()] == before
+    with pytest.raises(KeyError, match="inside") as raised, guarded_parameters(net):
+        raise KeyError("inside")
+    assert not hasattr(raised.value, "__notes__")
+
+
+def test_weights_that_stay_raise_nothing_not_even_nan_and_are_not_written_to():
+    net = SmallCNN()
+    net.head.bias.data.fill_(torch.nan)
+    versions = [weight._version for weight in net.parameters()]
+    with undisturbed(net, device=CPU, check_parameters=True):
+        net(IMAGES)
+    assert [weight._version for weight in net.parameters()] == versions
+
+
+def test_without_being_asked_for_weights_are_not_compared():
+    net = Momentum(FOLLOW["data in place"])
+    with undisturbed(net, device=CPU):
+        net(IMAGES)
+
+
+def test_the_copies_are_freed_also_while_the_error_lives():
+    net = Momentum(FOLLOW["data in place"])
+    guard = guarded_parameters(net)
+    guard.__enter__()
+    net(IMAGES)
+    with pytest.raises(RuntimeError, match="has changed") as raised:
+        guard.__exit__(None, None, None)
+    frames = [frame for frame in _frames(raised.value.__traceback__) if "kept" in frame.f_locals]
+    assert [frame.f_locals["kept"] for frame in frames] == [{}]
+
+
+def _frames(trace):
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
+def test_a_weight_with_two_names_is_kept_once_under_the_first():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[1].weight = net[0].weight
+    assert list(own_parameters(dict(net.named_modules()))) == ["0.weight", "0.bias", "1.bias"]
+    assert list(own_parameters({"": nn.Linear(2, 2)})) == ["weight", "bias"]
