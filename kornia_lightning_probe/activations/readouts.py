@@ -73,15 +73,17 @@ class Readout:
 
         Returns:
             Two scalars: the rounding of the means relative to their distance from the mean image, and that of the
-            cells. Images that are not finite are left out.
+            cells. Images that are not finite are left out; of one image, infinite and 0.
         """
         if not self.over or activation.dtype == accumulation_dtype(activation.device):
             return None
         pooled = replace(self, is_wide=True).take(activation)
-        known = pooled.isfinite().all(1, keepdim=True)
-        pooled = torch.where(known, pooled, 0.0)
-        apart = torch.linalg.vector_norm(torch.where(known, pooled - pooled.sum(0) / known.sum(), 0.0))
-        cells = torch.linalg.vector_norm(self.pick(activation)[known.flatten()], dtype=pooled.dtype)
+        known = pooled.isfinite().all(1)
+        if int(known.sum()) < 2:
+            return pooled.new_tensor(torch.inf), pooled.new_tensor(0.0)
+        pooled = pooled[known]
+        apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
+        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype)
         eps = torch.finfo(torch.float32).eps
         return eps / 2 * torch.linalg.vector_norm(pooled) / apart, eps * cells / self.cells**0.5 / apart
 

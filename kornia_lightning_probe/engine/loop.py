@@ -99,7 +99,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
         raise ValueError(f"batch_size must be at least 1, got {route.batch_size}")
     started = time.perf_counter()
     world, images = route.world, route.images
-    with undisturbed(subject.model, device=subject.device):
+    with undisturbed(subject.model, device=subject.device, graph=route.graph):
         try:
             _work(subject, route, visitor, findings)
         except Exception as error:
