@@ -51,7 +51,9 @@ class View:
     @property
     def label(self) -> str:
         """A short text for pictures and axes: "rotation 15", or just the name where there is one level only."""
-        return self.augmentation if self.num_levels == 1 else f"{self.augmentation} {self.severity:g}"
+        if self.num_levels == 1:
+            return self.augmentation
+        return f"{self.augmentation} {self.severity:g}"
 
     @property
     def title(self) -> str:
@@ -75,15 +77,27 @@ def read_views(views: Any, *, moving: str | Sequence[str] = ()) -> tuple[View, .
         ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite, or
             an unknown name in `moving`.
     """
-    if not isinstance(views, Mapping):
-        raise TypeError(f"views must map names to augmentations, got {type(views).__name__}.")
+    if not isinstance(views, Mapping | nn.ModuleDict):
+        raise TypeError(f"views must map names to augmentations, got {_how_to_name(views)}")
     if not views:
-        raise ValueError("The bank is empty: views must name at least one augmentation.")
+        raise ValueError("The bank is empty: views must name at least one augmentation")
     said = _moving_names(moving, list(views))
     read = []
     for name, entry in views.items():
         read += _read_entry(name, entry, moves=name in said)
     return tuple(read)
+
+
+def _how_to_name(views: Any) -> str:
+    """What came instead of a mapping, and how it is written as one."""
+    if isinstance(views, str):
+        return f"the text {views!r}; for a preset by name write AugmentationBank.preset({views!r})"
+    kind = type(views).__name__
+    if _is_list(views):
+        return f"{kind}; as the levels of one augmentation write {{'name': [first, second]}}, else name each"
+    if callable(views):
+        return f"{kind}; write {{'name': {kind}(...)}}, where the name is what results will call it"
+    return f"{kind}; write {{'flip': K.RandomHorizontalFlip(p=1.0)}}, for example"
 
 
 def _moving_names(moving: Any, known: list[str]) -> list[str]:
@@ -98,10 +112,10 @@ def _moving_names(moving: Any, known: list[str]) -> list[str]:
 
 def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:
     if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"An augmentation's name must be a text without '/', got {name!r}.")
+        raise ValueError(f"An augmentation's name must be a text without '/', got {name!r}")
     ladder = sorted(_read_ladder(name, entry), key=lambda rung: rung[0])
     if not ladder:
-        raise ValueError(f"Augmentation {name!r} has no levels.")
+        raise ValueError(f"Augmentation {name!r} has no levels")
     named = functools.partial(View, name, num_levels=len(ladder), from_identity=isinstance(entry, Ladder))
     views = []
     for level, (severity, transform) in enumerate(ladder, start=1):
@@ -112,22 +126,30 @@ def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:
 
 
 def _read_ladder(name: str, entry: Any) -> list[tuple[float, Any]]:
-    if isinstance(entry, Mapping):
+    if isinstance(entry, Mapping | nn.ModuleDict):
         return [(_severity(name, severity), transform) for severity, transform in entry.items()]
-    if isinstance(entry, list | tuple | nn.ModuleList):
+    if _is_list(entry):
         return [(float(level), transform) for level, transform in enumerate(entry, start=1)]
     return [(1.0, entry)]
+
+
+def _is_list(entry: Any) -> bool:
+    # OmegaConf's lists are sequences and no list.
+    if isinstance(entry, str) or (callable(entry) and not isinstance(entry, nn.ModuleList)):
+        return False
+    return isinstance(entry, Sequence | nn.ModuleList)
 
 
 def _severity(name: str, severity: Any) -> float:
     # JSON has texts for keys only.
     number = _number(severity) if isinstance(severity, str) else severity
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(f"Augmentation {name!r}: a severity must be a finite number, got {severity!r}.")
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not math.isfinite(number):
+        raise ValueError(f"Augmentation {name!r}: a severity must be a finite number, got {severity!r}")
     return float(number)
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> Any:
     try:
         return float(text)
     except ValueError:
@@ -137,15 +159,15 @@ def _number(text: str) -> float | None:
 def _own_copy(view: View) -> Callable[..., Any]:
     transform = view.transform
     if inspect.isclass(transform):
-        raise TypeError(f"{view.title} is the class {transform.__name__}; make an instance of it.")
+        raise TypeError(f"{view.title} is the class {transform.__name__}; make an instance of it")
     if not callable(transform):
-        raise TypeError(f"{view.title} is a {type(transform).__name__}, expected a module or another callable.")
+        raise TypeError(f"{view.title} is a {type(transform).__name__}, expected a module or another callable")
     try:
         # Kornia's containers draw nothing when copied, but a foreign class may.
         with isolated_rng():
             return copy.deepcopy(transform)
     except Exception as error:
-        raise TypeError(f"{view.title} can't be copied ({error}); give the bank a freshly made one.") from error
+        raise TypeError(f"{view.title} can't be copied ({error}); give the bank a freshly made one") from error
 
 
 def describe_transform(transform: Callable[..., Any]) -> str:
