@@ -20,8 +20,8 @@ class ActivationRecorder:
     r"""Records what chosen layers put out, in the order in which they run.
 
     Hooks are registered on entering the `with` and removed on leaving it, also after an exception; if one of them can't
-    be registered, those before it are removed again. Nothing is modified in the model, no graph is kept, and RNG,
-    training flags and grad mode are the caller's.
+    be registered, those before it are removed again. Nothing is modified in the model, and RNG, training flags and grad
+    mode are the caller's.
 
     An output of several tensors is taken apart. Where a layer `f` puts out
 
@@ -33,9 +33,10 @@ class ActivationRecorder:
     any of these, nested        `f[hidden_states][0]`
     ==========================  =========================================================================
 
-    A layer's second call in one pass is `f.call2` (`f.call2[0]`, ...). Nested tensors are padded with zeros, complex
-    ones become real with a last axis of two. What can't be an activation (integers, scalars, strings) is named in
-    `left_out`; an entry that is None is no entry.
+    A layer's second call in one pass is `f.call2` (`f.call2[0]`, ...), or `f.call02` where a layer is itself called
+    `f.call2`. Nested tensors are padded with zeros, complex ones become real with a last axis of two, quantised ones
+    are dequantised. What can't be an activation (integers, scalars, strings) is named in `left_out`; an entry that is
+    None is no entry.
 
     A hook that is added to a model which `torch.compile` has already compiled never fires, and nothing says so. Run
     such a model under `torch.compiler.set_stance("force_eager")`, as `probe_model` does: every hook fires, and the
@@ -46,10 +47,12 @@ class ActivationRecorder:
         receive: Called inside the hook as `receive(name, activation)`, in place of keeping a clone. The activation is
             the model's own tensor, only detached: reduce or copy it at once, since an in-place operation that follows
             overwrites it, and never write into it.
+        graph: Whether activations keep their graph, so that gradients with respect to inputs or weights can be taken of
+            them. The graph, with all that it saves, lives as long as one of them.
 
     Attributes:
         layers: The watched modules by name.
-        activations: Detached clones by name, in order of execution; empty where `receive` is given.
+        activations: Clones by name, in order of execution, detached but for `graph`; empty where `receive` is given.
         calls: How often each layer has run since the last `reset`, in order of (first) execution. A layer that did not
             run is missing.
         left_out: Why an output, or an entry of it, is no activation, by its name.
@@ -73,26 +76,28 @@ class ActivationRecorder:
         layers: nn.Module | Mapping[str, nn.Module],
         *,
         receive: Callable[[str, Tensor], None] | None = None,
+        graph: bool = False,
     ) -> None:
         self.layers = select_layers(layers) if isinstance(layers, nn.Module) else dict(layers)
         for name, module in self.layers.items():
             if not isinstance(module, nn.Module):
-                msg = f"layer {name!r} is a {type(module).__name__}, expected an nn.Module; select_layers finds them"
-                raise TypeError(msg)
+                kind = type(module).__name__
+                raise TypeError(f"layer {name!r} is a {kind}, expected an nn.Module; select_layers finds them")
         self.activations: dict[str, Tensor] = {}
         self.calls: dict[str, int] = {}
         self.left_out: dict[str, str] = {}
         self._receive = receive
+        self._graph = graph
         self._hooks: ExitStack | None = None
 
     def __enter__(self) -> Self:
         if self._hooks is not None:
-            msg = "this ActivationRecorder is open already; leave its `with` first, or make a second one"
-            raise RuntimeError(msg)
+            raise RuntimeError("this ActivationRecorder is open already; leave its `with` first, or make a second one")
         self.reset()
         with ExitStack() as opening:
             for name, module in self.layers.items():
-                opening.callback(_register(name, module, partial(self._record, name)).remove)
+                handle = _register(name, module, partial(self._record, name))
+                opening.callback(handle.remove)
             self._hooks = opening.pop_all()
         return self
 
@@ -109,33 +114,43 @@ class ActivationRecorder:
         self.calls.clear()
 
     def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
-        count = self.calls[layer] = self.calls.get(layer, 0) + 1
-        name = layer if count == 1 else f"{layer}.call{count}"
+        self.calls[layer] = self.calls.get(layer, 0) + 1
+        name = self._name(layer, self.calls[layer])
         if isinstance(output, Tensor):
             self._take(name, output)
-        else:
-            for entry_name, entry in named_entries(name, output):
-                self._take(entry_name, entry)
+            return
+        for entry_name, entry in named_entries(name, output):
+            self._take(entry_name, entry)
+
+    def _name(self, layer: str, call: int) -> str:
+        if call == 1:
+            return layer
+        number = str(call)
+        # A child may itself be called "call2": zeros in front tell the call from it.
+        while f"{layer}.call{number}" in self.layers:
+            number = f"0{number}"
+        return f"{layer}.call{number}"
 
     def _take(self, name: str, entry: object) -> None:
-        activation = _activation(entry)
-        if isinstance(activation, str):
-            self.left_out[name] = activation
-        elif self._receive is not None:
-            self._receive(name, activation)
-        else:
+        reason = _why_no_activation(entry)
+        if reason or not isinstance(entry, Tensor):
+            self.left_out[name] = reason
+            return
+        activation = _as_real(entry if self._graph else entry.detach())
+        if self._receive is None:
             self.activations[name] = activation.clone()
+        else:
+            self._receive(name, activation)
 
 
 def _register(name: str, module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:
     try:
         return module.register_forward_hook(hook)
     except RuntimeError as error:
-        msg = (
+        raise TypeError(
             f"layer {name!r} ({type(module).__name__}) takes no hooks: {error}; "
             "choose layers outside of it, or probe the model before torch.jit.script"
-        )
-        raise TypeError(msg) from error
+        ) from error
 
 
 def named_entries(name: str, output: object) -> Iterator[tuple[str, object]]:
@@ -154,20 +169,29 @@ def _children(output: object) -> list[tuple[Any, object]]:
     elif isinstance(output, tuple | list):
         pairs = list(enumerate(output))
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
-        pairs = [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
+        names = [field.name for field in dataclasses.fields(output)]
+        pairs = [(name, getattr(output, name)) for name in names]
     return [(key, child) for key, child in pairs if child is not None]
 
 
-def _activation(entry: object) -> Tensor | str:
-    """An output's entry as a real, padded tensor without a graph, or a text that says why it is no activation."""
+def _why_no_activation(entry: object) -> str:
+    """A text that says why an output's entry is no activation; empty where it is one."""
     if not isinstance(entry, Tensor):
         return f"no tensor in the output ({type(entry).__name__})"
-    is_real = entry.is_floating_point()
-    if not (is_real or entry.is_complex()):
-        return f"integer tensor ({str(entry.dtype).removeprefix('torch.')})"
+    if not (entry.is_floating_point() or entry.is_complex() or entry.is_quantized):
+        dtype = str(entry.dtype).removeprefix("torch.")
+        return f"integer tensor ({dtype})"
     if entry.ndim == 0:
         return "scalar tensor (no axis of images)"
-    activation: Tensor = entry.detach() if entry.requires_grad else entry
+    return ""
+
+
+def _as_real(activation: Tensor) -> Tensor:
+    """A float tensor without gaps, of a quantised, nested or complex one."""
+    if activation.is_quantized:
+        return activation.dequantize()
     if activation.is_nested:
         activation = torch.nested.to_padded_tensor(activation, 0.0)
-    return activation if is_real else torch.view_as_real(activation.resolve_conj())
+    if activation.is_complex():
+        return torch.view_as_real(activation.resolve_conj())
+    return activation

@@ -76,6 +76,27 @@ def test_receive_gets_the_models_own_tensor_detached_and_nothing_is_kept() -> No
     assert recorder.activations == {}
 
 
+def test_with_graph_an_activation_has_gradients_with_respect_to_the_input() -> None:
+    net = nn.Sequential(nn.Linear(3, 2, bias=False), nn.ReLU(inplace=True))
+    x = torch.ones(4, 3, requires_grad=True)
+    seen: dict[str, Tensor] = {}
+    with ActivationRecorder({"fc": net[0]}, graph=True) as recorder, ActivationRecorder(net, receive=seen.__setitem__):
+        net(x)
+    (slope,) = torch.autograd.grad(recorder.activations["fc"][:, 0].sum(), x)
+    # d(W x)_0 / dx is the first row of W.
+    torch.testing.assert_close(slope, net[0].weight[0].detach().expand(4, 3))
+    assert not seen["0"].requires_grad
+
+
+def test_with_graph_what_is_received_is_on_the_way_to_the_output() -> None:
+    net, seen = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1, bias=False)), {}
+    with ActivationRecorder({"0": net[0]}, receive=seen.__setitem__, graph=True):
+        output = net(torch.ones(4, 3))
+    (slope,) = torch.autograd.grad(output.sum(), seen["0"])
+    # d(w h) / dh is w.
+    torch.testing.assert_close(slope, net[1].weight.detach().expand(4, 2))
+
+
 def test_no_graph_is_kept() -> None:
     net = ResNet()
     with ActivationRecorder(net) as recorder:
@@ -94,6 +115,32 @@ def test_outputs_of_several_tensors_are_taken_apart() -> None:
         *("f1[maps]", "f1[pairs][0]", "f1[pairs][1]"),
         "f2[maps]",
     ]
+
+
+def test_a_layer_that_is_itself_called_call2_is_told_from_a_second_call() -> None:
+    class Holds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.call2 = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.call2(self.call2(x) + 1)
+
+    net = Holds()
+    with ActivationRecorder({"f": net, "f.call2": net.call2, "f.call02": nn.Identity()}) as recorder:
+        net(net(torch.zeros(2)))
+    # Each call of the child adds what the calls before it have added: 0, 1, then 1, 2 of the net's second call.
+    found = {name: float(activation[0]) for name, activation in recorder.activations.items()}
+    children = {"f.call2": 0, "f.call2.call2": 1, "f.call2.call3": 1, "f.call2.call4": 2}
+    assert found == children | {"f": 1, "f.call002": 2}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantised_outputs_are_dequantised() -> None:
+    # Steps of a half hold 1.5 exactly.
+    recorder = record(lambda x: torch.quantize_per_tensor(1.5 * x, 0.5, 0, torch.qint8))
+    assert torch.equal(recorder.activations["f0"], torch.full((2, 3), 1.5))
+    assert recorder.left_out == {}
 
 
 def test_a_second_call_of_a_tuple_numbers_the_call_before_the_entry() -> None:

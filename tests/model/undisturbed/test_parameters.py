@@ -3,6 +3,7 @@ import torch
 from support.nets import SmallCNN
 from support.probing import CPU, images_of
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 from kornia_lightning_probe.model.undisturbed import guarded_parameters, undisturbed
 from kornia_lightning_probe.model.undisturbed.parameters import own_parameters
@@ -104,3 +105,61 @@ def test_a_weight_with_two_names_is_kept_once_under_the_first():
     net[1].weight = net[0].weight
     assert list(own_parameters(dict(net.named_modules()))) == ["0.weight", "0.bias", "1.bias"]
     assert list(own_parameters({"": nn.Linear(2, 2)})) == ["weight", "bias"]
+
+
+class Sharded(nn.Module):
+    """Two layers under FSDP2, the whole among all ranks."""
+
+    def __init__(self, change=lambda _: None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.change = nn.Linear(3, 4), nn.Linear(4, 2), change
+        mesh = torch.distributed.init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+        fully_shard(self.first, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+
+    def forward(self, x):
+        self.change(self)
+        return self.last(self.first(x))
+
+
+def whole(net):
+    # FSDP leaves the root's parameters whole after a forward.
+    net.reshard()
+    return {name: weight.full_tensor().tolist() for name, weight in net.named_parameters()}
+
+
+def trained_on_rank(probed_at):
+    net = Sharded()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for step in range(2):
+        if step == probed_at:
+            with undisturbed(net, device=CPU, check_parameters=True):
+                net(torch.ones(2, 3))
+        optimizer.zero_grad()
+        net(torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+    return whole(net)
+
+
+def updated_on_rank():
+    """The error of a forward that writes to a shard, and whether weights are as before."""
+    shards = []
+    net = Sharded(lambda _: shards[0].to_local().mul_(2))
+    shards += [net.first.weight]
+    before = whole(net)
+    with pytest.raises(RuntimeError) as raised, undisturbed(net, device=CPU, check_parameters=True):
+        net(torch.ones(2, 3))
+    return str(raised.value), whole(net) == before
+
+
+def test_fsdp_moves_its_weights_as_it_likes_and_trains_on_as_without_a_probe(gloo):
+    without = gloo(2)(trained_on_rank, None)
+    assert gloo(2)(trained_on_rank, 0) == without
+    assert gloo(2)(trained_on_rank, 1) == without
+
+
+def test_of_a_sharded_model_each_rank_sees_its_own_shards(gloo):
+    for text, as_before in gloo(2)(updated_on_rank):
+        assert "has changed its parameters 'first.weight'; " in text
+        assert as_before

@@ -1,5 +1,9 @@
+from contextlib import suppress
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.nets import Returns
 from support.probing import CPU
 from torch import nn
@@ -92,6 +96,22 @@ def test_whatever_a_forward_registers_is_as_before(change, raises):
             net(torch.ones(2, 2))
     assert everything(net) == before
     assert "scale" not in vars(net)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(sorted(CHANGES)), max_size=6), st.booleans(), st.booleans())
+def test_whatever_a_forward_does_in_whatever_order_is_undone(changes, raises, training):
+    def change(net):
+        for name in changes:
+            # One change may take away what the next one needs; then the forward has failed half way.
+            CHANGES[name](net)
+
+    net = Changing(change, raises=raises).train(training)
+    net.inner[0].train(not training)
+    before = everything(net)
+    with suppress(Exception), undisturbed(net, device=CPU):
+        net(torch.ones(2, 2))
+    assert everything(net) == before
 
 
 def test_observers_that_get_their_size_at_the_first_forward_are_as_before():
