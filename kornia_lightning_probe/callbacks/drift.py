@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,8 +214,14 @@ class DriftProbe(EpochProbe):
                 progress=self.progress and trainer.is_global_zero,
                 world=world,
             )
-            result = self._record.compare(features, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
-        result.metadata["seconds"] = time.perf_counter() - started
+            numbers = self._record.compare(
+                features.clean,
+                metadata=features.findings.metadata(),
+                epoch=epoch,
+                step=0 if epoch < 0 else logging_step(trainer),
+            )
+        result = ProbeResult.of(numbers)
+        result.metadata = replace(result.metadata, seconds=time.perf_counter() - started)
         self.history.append(result)
         for sentence in result.metadata["warnings"]:
             self.say_once(sentence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from kornia_lightning_probe.images.probe_images import Block, ProbeImages
 from kornia_lightning_probe.metrics import Site, readouts_of
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from kornia_lightning_probe.randomness import stable_seed
+from kornia_lightning_probe.results.drift import CleanFeatures
 
 MOST_FLATTENED_BYTES = 32 * 2**20
 """A layer whose flattened table (N, d) in float64 is larger than this is pooled all the same."""
@@ -42,6 +43,17 @@ class Features:
     layers: tuple[str, ...]
     embedding: str
     findings: Findings
+
+    @cached_property
+    def clean(self) -> CleanFeatures:
+        """The features alone, as they are compared with those of other probes."""
+        facts = self.findings.facts
+        return CleanFeatures(self.tables, self.layers, self.embedding, facts["content_hash"], facts["readout"])
+
+    def note(self) -> None:
+        """Note what is not finite and what is dead."""
+        self.findings.non_finite(self.clean.missing.unsqueeze(0), list(self.tables), self.findings.facts["image_ids"])
+        self.findings.dead(self.clean.dead)
 
 
 def collect_features(
@@ -192,7 +204,9 @@ class _Collection:
                 tables[row.name][missing] = torch.nan
         self.findings.facts |= self._facts(next(sums))
         embedding = self.rows[self.findings.facts["embedding"]][0].name
-        return Features(tables, tuple(self.rows), embedding, self.findings)
+        features = Features(tables, tuple(self.rows), embedding, self.findings)
+        features.note()
+        return features
 
     def _facts(self, fingerprints: Tensor) -> dict[str, Any]:
         return {

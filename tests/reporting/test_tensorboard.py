@@ -158,7 +158,7 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
     from torch.utils.tensorboard import SummaryWriter
 
-    from kornia_lightning_probe.reporting.figures.views import plot_epoch
+    from kornia_lightning_probe.plotting import plot_epoch
 
     result = made_result()
     logged = curves(result, name="probe")
