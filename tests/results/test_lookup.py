@@ -57,6 +57,15 @@ def test_value_is_the_mean_over_what_is_not_given():
     assert result.value("sensitivity", "input", level=1) == pytest.approx(0.5 / 3)
 
 
+def test_a_severity_names_a_view_as_its_level_does():
+    result = made_result()
+    # Level 2 of rotation is view 2, at 15 degrees.
+    assert result.value("sensitivity", "conv1", "rotation", severity=15) == pytest.approx(0.21)
+    assert result.std_error("sensitivity", "conv1", "rotation", severity=15) == pytest.approx(0.01)
+    # Written another way it is the same severity: a third of .03.
+    assert result.value("sensitivity", "conv1", "blur", severity=0.03 / 3) == pytest.approx(0.51)
+
+
 def test_the_mean_over_layers_leaves_the_input_out():
     # Columns 1 to 4: .025 on top of the views' mean .25.
     assert made_result().value("sensitivity") == pytest.approx(0.275)
@@ -90,7 +99,20 @@ def test_a_metric_of_the_input_alone_has_no_mean_over_layers():
         ({"metric": "flip_rate", "layer": "conv1"}, "'flip_rate' was not measured at layer 'conv1'.*output"),
         ({"metric": "sensitivity", "augmentation": "rotations"}, "did you mean 'rotation'"),
         ({"metric": "sensitivity", "augmentation": "rotation", "level": 4}, r"no level 4 of rotation.*\[1, 2, 3\]"),
-        ({"metric": "sensitivity", "level": 9}, r"no level 9 of any augmentation.*\[1, 2, 3\]"),
+        ({"metric": "sensitivity", "level": 9}, r"no level 9 of any augmentation.*\[1, 2, 3\]$"),
+        (
+            {"metric": "sensitivity", "augmentation": "rotation", "level": 15},
+            r"^no level 15 of rotation; its levels are \[1, 2, 3\]; 15 is a severity: give severity=15$",
+        ),
+        (
+            {"metric": "sensitivity", "augmentation": "rotation", "severity": 2},
+            r"^no severity 2 of rotation; its severities are \[5, 15, 30\]; 2 is a level: give level=2$",
+        ),
+        ({"metric": "sensitivity", "severity": 0.5}, r"^no severity 0.5 of any.*are \[0.005, 0.01, 1, 5, 15, 30\]$"),
+        (
+            {"metric": "sensitivity", "level": 2, "severity": 15},
+            "^level=2 and severity=15 were given, and each names a view; give one of them: a level counts from 1, a",
+        ),
     ],
 )
 def test_an_unknown_name_is_an_error_that_shows_near_ones(asked, message):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from support.made_results import made_result, table_of, views_of
+from support.made_results import made_result, moving_result, table_of, views_of
 from support.pictures import FORTY, small_print
 
 pytest.importorskip("matplotlib")
@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
 
 from kornia_lightning_probe.plotting import figure_pixels, plot_epoch, plot_heatmap, plot_profile, plot_severity
+from kornia_lightning_probe.quantity import Quantity
 from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.result import ProbeResult
 
@@ -82,3 +83,40 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
         importlib.reload(drawing)
     monkeypatch.undo()
     importlib.reload(drawing)
+
+
+def test_every_figure_names_the_augmentations_that_move_pixels():
+    result = moving_result()
+    for figure in (plot_profile([result]), plot_heatmap(result), plot_severity(result), plot_epoch({"now": result})):
+        assert "maps and tokens: spatial mean under rotation" in small_print(figure)
+
+
+def test_what_does_not_move_pixels_or_does_not_depend_on_it_is_not_mentioned():
+    result = moving_result()
+    assert "spatial mean" not in small_print(plot_profile([result], augmentation="blur"))
+    assert "spatial mean" not in small_print(plot_heatmap(result, metric="sensitivity_flat"))
+    assert "spatial mean" not in small_print(plot_heatmap(made_result()))
+
+
+def test_results_of_banks_that_differ_in_what_moves_pixels_are_told_apart():
+    figure = plot_profile({"old": made_result(), "new": moving_result()})
+    assert "old: no view moves pixels; new: maps and tokens: spatial mean under rotation" in small_print(figure)
+
+
+def test_results_that_would_show_different_metrics_are_refused():
+    own = ProbeResult(layers=("a",), views=views_of({"blur": (1,)}), tables={"own": table_of(("a",), [[1.0]])})
+    assert plot_profile({"a": own, "b": own}).axes[0].get_ylabel() == "own, blur"
+    with pytest.raises(ValueError, match=r"give metric=\.\.\.; it is start \(own\), now \(sensitivity\)$"):
+        plot_profile({"start": own, "now": made_result()})
+
+
+def test_a_result_without_metrics_has_nothing_to_show():
+    with pytest.raises(ValueError, match="there is nothing to show in this result: no metric was measured"):
+        plot_heatmap(ProbeResult(layers=(), views=[], tables={}))
+
+
+def test_the_unit_of_a_metric_stands_beside_its_name():
+    table = table_of(("fc",), torch.ones(6, 1), quantity=Quantity(unit="nats"))
+    result = made_result(tables={"own": table})
+    assert plot_profile([result], metric="own").axes[0].get_ylabel() == "own (nats), mean over views"
+    assert plot_severity(result, metric="own").get_supylabel() == "own (nats)"

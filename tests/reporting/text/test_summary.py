@@ -69,9 +69,8 @@ def test_the_severities_are_listed():
 
 def test_a_value_beyond_the_bar_is_marked():
     views = views_of({"blur": (1.0,)})
-    result = ProbeResult(
-        layers=("a",), views=views, tables={"sensitivity": table_of(("a",), [[123.4]], quantity=SENSITIVITY)}
-    )
+    table = table_of(("a",), [[123.4]], quantity=SENSITIVITY)
+    result = ProbeResult(layers=("a",), views=views, tables={"sensitivity": table})
     assert line_of(result, "a ").split() == ["a", "123", "██████+", "123"]
 
 
@@ -132,4 +131,5 @@ def test_a_metric_of_ones_own_has_its_meaning_its_bar_and_its_severity_curves():
     # A mean of 35 is 16.8 eighths of 48.
     assert line_of(result, "a ").split() == ["a", "35.00", "██▏", "35.00"]
     # A ladder of one's own: (20 + 50) / 2 over its range, past .25 from the start.
-    assert "a                35    <=1" in result.summary()
+    assert line_of(result, "area").split() == ["area,", "onset", "blur"]
+    assert result.summary().endswith("\na            35    <=1")
