@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
+from kornia_lightning_probe.images.first_images import has_no_indices, read_first
 from kornia_lightning_probe.images.probe_images import ProbeImages
-from kornia_lightning_probe.images.sources import has_no_indices, read_first
 
 
 class Numbers(Dataset):
@@ -192,6 +192,8 @@ def test_entries_that_disagree_in_number_are_refused():
 def test_labels_follow_their_images():
     images = ProbeImages(torch.arange(6.0).view(6, 1, 1, 1), labels=[0, 1, 2, 3, 4, 5])
     assert images.blocks[0].labels.tolist() == list(images.image_ids)
+    images = ProbeImages(torch.arange(6.0).view(6, 1, 1, 1), labels=[[0], [1], [2], [3], [4], [5]])
+    assert images.blocks[0].labels.tolist() == list(images.image_ids)
     images = ProbeImages(Numbers(6), labels=torch.arange(10, 16))
     assert images.blocks[0].labels.tolist() == [10 + index for index in images.image_ids]
 
@@ -218,12 +220,11 @@ EXPECTED = (
         ([2**70] * 6, "a list of int, int, int, int, ... came ("),
         (3, "int64 () came"),
         ([0.5] * 6, "float32 (6,) came"),
-        ([[1]] * 6, "int64 (6, 1) came"),
         ([[0, 1]] * 5, "int64 (5, 2) came"),
         (torch.zeros(6, 2, 2), "float32 (6, 2, 2) came"),
-        (torch.zeros(6, 1, 2, 2, dtype=torch.long), "int64 (6, 1, 2, 2) came"),
+        (torch.zeros(6, 3, 2, 2, dtype=torch.long), "int64 (6, 3, 2, 2) came"),
     ],
-    ids=["texts", "nothing", "ragged", "one text", "dict", "too large", "one", "floats", "column", "few", "maps", "4D"],
+    ids=["texts", "nothing", "ragged", "one text", "dict", "too large", "one", "floats", "few", "maps", "4D"],
 )
 def test_what_is_no_labels_is_refused_with_what_came_and_what_is_possible(labels, came):
     with pytest.raises(ValueError, match=r"^labels: ") as caught:
