@@ -4,14 +4,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from support.datasets import LazyRaw, LazyStream, LazyZip, Marked, pixels_of, traces_of, write_raw, write_zip
-from support.trainings import QUIET, Net, assert_same_weights, probe_of, trainer_of, weights
+from support.processes import ddp
+from support.trainings import QUIET, Net, assert_same_weights, probe_of, trainer_of, validate, weights
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
-from kornia_lightning_probe import DriftProbe
+from kornia_lightning_probe import DriftProbe, ProbeResult
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
-
-START_METHODS = ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
 
 
 class Seeing(Net):
@@ -52,13 +51,21 @@ def drift_of(**options):
     return DriftProbe(**{"layers": ["stem", "head"], "num_images": 16, "figures": False} | options)
 
 
-@pytest.mark.parametrize("start_method", START_METHODS)
-@pytest.mark.parametrize(("kind", "write"), [(LazyRaw, write_raw), (LazyZip, write_zip)], ids=["raw", "zip"])
+@pytest.mark.filterwarnings("ignore:Consider setting `persistent_workers:UserWarning")
+@pytest.mark.parametrize(
+    ("kind", "write", "start_method"),
+    [
+        (LazyRaw, write_raw, "fork"),
+        (LazyZip, write_zip, "fork"),
+        pytest.param(LazyZip, write_zip, "spawn", marks=pytest.mark.slow),
+    ],
+)
 def test_the_training_of_a_lazily_opened_file_is_the_same_with_the_probes(tmp_path, kind, write, start_method):
     path = write(tmp_path / "images", pixels_of())
     probes = probe_of(), drift_of()
-    assert_undisturbed(tmp_path, lambda: kind(path), *probes, start_method=start_method)
-    assert [result.epoch for result in probes[0].history] == [-1, 0, 1]
+    assert_undisturbed(tmp_path, lambda: kind(path), *probes, start_method=start_method, epochs=1)
+    assert [result.epoch for result in probes[0].history] == [-1, 0]
+    assert len(probes[1].history) == 2
 
 
 def split(dataset):
@@ -110,4 +117,19 @@ def test_the_numbers_of_a_random_dataset_do_not_depend_on_workers(tmp_path):
         trainer = trainer_of(tmp_path, probe)
         trainer.validate(Net(), DataLoader(Marked(), 8, num_workers=workers), verbose=False)
         hashes.append(probe.result.metadata["content_hash"])
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.distributed
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders:UserWarning")
+@pytest.mark.parametrize("kind", [Marked, lambda: LazyStream(Marked())], ids=["by index", "stream"])
+def test_every_process_reads_its_blocks_in_a_worker_of_its_own(tmp_path, monkeypatch, kind):
+    # OpenMP's threads do not survive a fork.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    hashes = []
+    for name, options in (("alone", {}), ("together", {"strategy": ddp(), "devices": 2})):
+        folder = tmp_path / name
+        validate(folder, probe_of(num_images=64), val=DataLoader(kind(), 8, num_workers=1), **options)
+        (path,) = (folder / "probe").glob("*.json")
+        hashes.append(ProbeResult.from_json(path).metadata["content_hash"])
     assert hashes[0] == hashes[1]
