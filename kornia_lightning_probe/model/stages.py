@@ -88,7 +88,7 @@ class Node:
     @property
     def holds_most(self) -> bool:
         """Whether most of the model's weights are in its children: a model with its loss is more than a loss."""
-        inner = {weight for child in self.module.children() for weight in child.parameters()}
+        inner = set(chain.from_iterable(child.parameters() for child in self.module.children()))
         return 2 * _count(self.model_weights & inner) > _count(self.model_weights)
 
     @cached_property
@@ -106,7 +106,10 @@ class Node:
     def parts(self) -> list[Node]:
         """The modules of weight one level below; what never runs itself gives way to what is in it."""
         weighted = [child for child in self.children if child.size]
-        return list(chain.from_iterable([child] if child.runs else child.parts for child in weighted))
+        parts: list[Node] = []
+        for child in weighted:
+            parts += [child] if child.runs else child.parts
+        return parts
 
     @property
     def runs(self) -> bool:
