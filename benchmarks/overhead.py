@@ -39,7 +39,8 @@ from torch import Tensor, nn
 
 from kornia_lightning_probe import presets, probe_model
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.images.probe_images import Block, ProbeImages
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.probe_images import ProbeImages
 
 ARMS = ("bare", "probe", "ad-hoc")
 SIZE = 64

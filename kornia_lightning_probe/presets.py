@@ -1,7 +1,6 @@
-"""The public face of :mod:`kornia_lightning_probe.bank.presets`: ready-made severity ladders."""
+"""The public face of :mod:`kornia_lightning_probe.bank`: ready-made severity ladders, and presets made of them."""
 
-from kornia_lightning_probe.bank.presets import (
-    NEEDS_RGB,
+from kornia_lightning_probe.bank.ladders import (
     brightness,
     brightness_value,
     contrast,
@@ -18,7 +17,6 @@ from kornia_lightning_probe.bank.presets import (
     motion_blur,
     perspective,
     posterize,
-    preset_ladders,
     rotation,
     saturation,
     scale,
@@ -27,6 +25,7 @@ from kornia_lightning_probe.bank.presets import (
     translation,
     vflip,
 )
+from kornia_lightning_probe.bank.presets import NEEDS_RGB, preset_ladders
 
 __all__ = [
     "NEEDS_RGB",

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from kornia_lightning_probe.activations.site import INPUT, OUTPUT
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.engine.loop import INPUT, OUTPUT, Plan, Subject, run_probe
+from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
 from kornia_lightning_probe.model.calling import Forward, cast_inputs, device_of, forward_of
 from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers
+from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.result import ProbeResult
 
 ONE_IMAGE = (

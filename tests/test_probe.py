@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from kornia_lightning_probe import AugmentationBank, probe_model
-from kornia_lightning_probe.images.probe_images import deal_blocks
+from kornia_lightning_probe.images.blocks import deal_blocks
 from kornia_lightning_probe.metrics import LayerSensitivity, RelativeChange
 
 IMAGES = images_of(40)

@@ -2,93 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from kornia_lightning_probe.activations.clean import CleanBlock, Memory, Temporaries, mask_non_finite
-from kornia_lightning_probe.activations.layout import Layout, layout_of
-from kornia_lightning_probe.activations.movement import Movement, Movements
+from kornia_lightning_probe.activations.clean import CleanBlock, Memory, mask_non_finite
+from kornia_lightning_probe.activations.movement import Movement
+from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.distances import squared_distance, upcast
 from kornia_lightning_probe.functional.grids import Size
+from kornia_lightning_probe.functional.memory import Temporaries
 
 
 @dataclass(frozen=True)
-class Site:
-    """A place where activations are compared: the pixels, a layer, or the model's output.
+class Shown:
+    """What was shown to the model, whatever the layer: some images of a block, under one view or several.
 
     Args:
-        name: the layer's dotted name, ``"input"`` or ``"output"``.
-        index: place in order of execution; 0 for the pixels.
-        shape: shape of one image's activation, without the batch.
-        kind: ``"input"``, ``"layer"`` or ``"output"``.
-        is_embedding: whether this is the layer that the probe calls the embedding.
-        representation: "activation", or "pooled" for the spatial or token mean.
-        source: the activation's shape where this is its pooled form.
-        label_shape: the shape of one image's label, () for a class; None where images have no labels.
-        image_size: height and width of the images, which tell grids of their shape; None takes square ones.
-    """
-
-    name: str
-    index: int
-    shape: tuple[int, ...]
-    kind: Literal["input", "layer", "output"] = "layer"
-    is_embedding: bool = False
-    representation: Literal["activation", "pooled"] = "activation"
-    source: tuple[int, ...] | None = None
-    label_shape: tuple[int, ...] | None = None
-    image_size: Size | None = None
-
-    @cached_property
-    def layout(self) -> Layout:
-        """Which axes of the activation are its grid, and which its channels."""
-        return layout_of(self.shape, image_size=self.image_size)
-
-
-@dataclass(frozen=True)
-class About(Memory):
-    """What is known, beside the two tensors, about ``clean`` and ``augmented`` of one layer under one view.
-
-    Quantities that several metrics need are computed once and kept: :attr:`squared_distance` and
-    :attr:`squared_deviation` pass over the activations once each, whoever asks; metrics of one's own share theirs by
-    :meth:`remember`. What does not depend on the view has one row for each of the n images even where there are several
-    views in the B rows: see :meth:`each_view` and :meth:`by_view`.
-
-    Args:
-        augmented: the augmented activations, (B, ...), float32 or float64; empty for metrics that need ``distances``
-            only.
-        block: the clean activations of the whole block of n images that these B belong to.
-        rows: which of the block's n rows the B are.
         ids: the images' rows in the tables, (start, stop).
-        site: the layer, or the pixels, or the output.
-        view_index: the view's row in the tables, or the first view's.
-        num_views: how many views' rows stand behind each other in the B; more than one only where metrics merge views.
-        view: the view itself, with its augmentation, level and severity, where it is known.
-        labels: the images' integer labels, (B,), or masks, (n, H, W), which aren't repeated for several views; or None.
-        matrix: (B, 3, 3) source-to-destination pixel matrices of the view, on the CPU, or None where it has none.
+        rows: which of the block's n images these B are.
+        views: the views' rows in the tables.
+        view: the view itself, with its augmentation, level and severity, where there is one and it is known.
+        labels: the images' integer labels, (B,), or masks, (B, H, W), or None.
+        matrix: (B, 3, 3) source-to-destination pixel matrices of the one view, on the CPU, or None where it has none.
         through: of a chain, the same after each step but the last, (B, K, 3, 3), or None.
         image_size: height and width of the model's input in pixels, or None.
         temporaries: memory for temporaries.
-        movements: of pooled features, the movements of several layers, and which of these this is; None: its own alone.
     """
 
-    augmented: Tensor
-    block: CleanBlock
-    rows: slice
     ids: tuple[int, int]
-    site: Site
-    view_index: int = 0
-    num_views: int = 1
+    rows: slice
+    views: range = range(1)
     view: Any = None
     labels: Tensor | None = None
     matrix: Tensor | None = None
     through: Tensor | None = None
-    image_size: tuple[int, int] | None = None
+    image_size: Size | None = None
     temporaries: Temporaries = field(default_factory=Temporaries, repr=False)
-    movements: tuple[Movements, int] | None = None
+
+
+@dataclass(frozen=True)
+class About(Memory):
+    """What is known, beside the two tensors, about ``clean`` and ``augmented`` of one layer under a view.
+
+    Quantities that several metrics need are computed once and kept: :attr:`squared_distance` and
+    :attr:`squared_deviation` pass over the activations once each, whoever asks; metrics of one's own share theirs by
+    :meth:`remember`.
+
+    Args:
+        shown: the images and the view.
+        site: the layer, or the pixels, or the output.
+        block: the clean activations of the whole block of n images that these B belong to.
+        augmented: the augmented activations, (B, ...), float32 or float64; of several views (views, n, ...).
+    """
+
+    shown: Shown
+    site: Site
+    block: CleanBlock
+    augmented: Tensor
 
     @classmethod
     def of(
@@ -98,10 +72,12 @@ class About(Memory):
         *,
         layer: str,
         view_index: int = 0,
+        view: Any = None,
         ids: Sequence[int] | None = None,
         labels: Tensor | None = None,
         matrix: Tensor | None = None,
-        image_size: tuple[int, int] | None = None,
+        through: Tensor | None = None,
+        image_size: Size | None = None,
     ) -> About:
         """The record for a block that stands alone, where a metric is used without the engine.
 
@@ -110,9 +86,11 @@ class About(Memory):
             augmented: augmented activations of the same images, (n, ...).
             layer: the layer's name, as the metric was prepared for it.
             view_index: the view's row in the tables.
+            view: the view itself.
             ids: the images' consecutive rows in the tables; default: 0 to n - 1.
             labels: integer labels, (n,).
             matrix: the view's pixel matrices, (n, 3, 3).
+            through: of a chain, the matrices after each step but the last, (n, K, 3, 3).
             image_size: height and width of the images.
 
         Raises:
@@ -129,28 +107,18 @@ class About(Memory):
             raise ValueError(f"ids must be {count} consecutive image numbers, got {numbers}")
         block = CleanBlock(clean)
         mask_non_finite([block])
-        return cls(
-            augmented=upcast(augmented),
-            block=block,
-            rows=slice(0, count),
+        shown = Shown(
             ids=(numbers[0], numbers[0] + count),
-            site=Site(layer, 1, tuple(clean.shape[1:]), image_size=image_size),
-            view_index=view_index,
+            rows=slice(0, count),
+            views=range(view_index, view_index + 1),
+            view=view,
             labels=labels,
             matrix=matrix,
+            through=through,
             image_size=image_size,
         )
-
-    @classmethod
-    def sharing(cls, common: Mapping[str, Any], **own: Any) -> About:
-        """The record for one layer, where the fields in ``common`` are those of all layers of a forward pass.
-
-        A frozen dataclass sets its fields one by one through ``object.__setattr__``; this runs for every layer and view
-        and takes them all at once.
-        """
-        about = object.__new__(cls)
-        about.__dict__.update(common, **own)
-        return about
+        site = Site(layer, 1, tuple(clean.shape[1:]), image_size=image_size)
+        return cls(shown, site, block, upcast(augmented))
 
     @property
     def layer(self) -> str:
@@ -158,63 +126,108 @@ class About(Memory):
         return self.site.name
 
     @property
-    def clean(self) -> Tensor:
-        """The clean activations of these B images, (B, ...); zeros where they were not finite."""
-        return self.each_view(self.clean_rows)
+    def view(self) -> Any:
+        """The view, with its augmentation, level and severity; None where there are several or it is not known."""
+        return self.shown.view
 
     @property
-    def clean_rows(self) -> Tensor:
-        """The clean activations that the rows of each view go with, (n, ...); :attr:`clean` where there is one view."""
+    def ids(self) -> tuple[int, int]:
+        """The images' rows in the tables, (start, stop)."""
+        return self.shown.ids
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The images' integer labels, (B,), or masks, (B, H, W), or None."""
+        return self.shown.labels
+
+    @property
+    def matrix(self) -> Tensor | None:
+        """(B, 3, 3) pixel matrices of the view, from where a pixel was to where it is, on the CPU; or None."""
+        return self.shown.matrix
+
+    @property
+    def through(self) -> Tensor | None:
+        """Of a chain, the matrices after each step but the last, (B, K, 3, 3), or None."""
+        return self.shown.through
+
+    @property
+    def image_size(self) -> Size | None:
+        """Height and width of the model's input in pixels, or None."""
+        return self.shown.image_size
+
+    @property
+    def clean(self) -> Tensor:
+        """The clean activations of these B images, (B, ...); zeros where they were not finite."""
         return self._rows_of(self.block.activation)
 
     @property
+    def mean(self) -> Tensor:
+        """The mean of the block's clean activations, or the reference's, (1, ...)."""
+        return self.block.mean
+
+    @property
     def valid(self) -> Tensor:
-        """Which of these images have finite clean activations, (n,) bool."""
+        """Which of these images have finite clean activations, (B,) bool."""
         return self._rows_of(self.block.valid)
 
     @property
     def deviation(self) -> Tensor:
-        """``e_i`` of these images, (n,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
+        """``e_i`` of these images, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
         return self._rows_of(self.block.deviation)
-
-    @property
-    def clean_squared_deviation(self) -> Tensor:
-        """``|a_i - m|^2`` of these images, (n,)."""
-        return self._rows_of(self.block.squared_deviation)
-
-    @property
-    def clean_squared_length(self) -> Tensor:
-        """``|a_i|^2`` of these images, (n,)."""
-        return self._rows_of(self.block.squared_length)
-
-    def by_view(self, x: Tensor) -> Tensor:
-        """The rows of each view apart: from (B, ...) to (views, images, ...)."""
-        return x.view(self.num_views, -1, *x.shape[1:])
 
     @cached_property
     def movement(self) -> Movement:
-        """Of pooled features, how they move."""
-        if self.movements is None:
-            return Movements([self.block], [self.by_view(self.augmented)], rows=self.rows)[0]
-        movements, layer = self.movements
-        return movements[layer]
-
-    def each_view(self, x: Tensor) -> Tensor:
-        """From one row for each image, (n, ...), to one for each image and view, (B, ...)."""
-        return x if self.num_views == 1 else x.repeat(self.num_views, *[1] * (x.ndim - 1))
-
-    def _rows_of(self, x: Tensor) -> Tensor:
-        # A tensor's len() goes through Python, its shape does not; this runs for every layer and view.
-        return x if self.rows.stop - self.rows.start == x.shape[0] else x[self.rows]
+        """Of pooled features, how they move; of one view, with a first axis of one."""
+        augmented = self.augmented
+        if augmented.ndim == self.block.activation.ndim:
+            augmented = augmented.unsqueeze(0)
+        return Movement.of(self.block, augmented)
 
     @cached_property
     def squared_distance(self) -> Tensor:
         """``d_i = |b_i - a_i|^2``, (B,)."""
-        if self.site.representation == "pooled":
-            return self.movement.squared_length.flatten()
-        return squared_distance(self.augmented, self.clean_rows, room=self.temporaries.room(self.augmented))
+        return squared_distance(self.augmented, self.clean, room=self.shown.temporaries.room(self.augmented))
 
     @cached_property
     def squared_deviation(self) -> Tensor:
         """``g_i = |b_i - m|^2``, (B,)."""
-        return squared_distance(self.augmented, self.block.mean, room=self.temporaries.room(self.augmented))
+        return squared_distance(self.augmented, self.block.mean, room=self.shown.temporaries.room(self.augmented))
+
+    def _rows_of(self, x: Tensor) -> Tensor:
+        # A tensor's len() goes through Python, its shape does not; this runs for every layer and view.
+        if self.shown.rows.stop - self.shown.rows.start == x.shape[0]:
+            return x
+        return x[self.shown.rows]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """What a distance metric is told: how far a block's images moved, and how far they lie apart.
+
+    Args:
+        block: the clean activations of the block.
+        rows: which of its n images these B are.
+        squared_distance: ``d_i = |b_i - a_i|^2``, (..., B), float64; NaN where an image is not finite.
+        squared_deviation: ``g_i = |b_i - m|^2`` from the clean block's mean, likewise; None for metrics that do
+            not name it among what they read.
+    """
+
+    block: CleanBlock
+    rows: slice
+    squared_distance: Tensor
+    squared_deviation: Tensor | None = None
+
+    @property
+    def deviation(self) -> Tensor:
+        """``e_i``, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
+        return self.block.deviation[self.rows]
+
+    @property
+    def clean_squared_deviation(self) -> Tensor:
+        """``|a_i - m|^2``, (B,)."""
+        return self.block.squared_deviation[self.rows]
+
+    @property
+    def clean_squared_length(self) -> Tensor:
+        """``|a_i|^2``, (B,)."""
+        return self.block.squared_length[self.rows]

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.distances import (
-    Room,
     block_mean,
     block_mean_and_distance,
-    piece_of,
     squared_distance,
     squared_norm,
     upcast,
 )
+from kornia_lightning_probe.functional.memory import Room, Temporaries, piece_of
 
 _T = TypeVar("_T")
 
@@ -61,59 +60,6 @@ class MeanOfBlocks:
             raise ValueError("the reference gives no activation at a layer that runs on the probe images")
         mean = (self._total / self._count).to(self._like.dtype)
         return Centre(mean, torch.cat(self._deviations).nanmean())
-
-
-class Scratch:
-    """One buffer that is used again for every temporary of a kind."""
-
-    def __init__(self) -> None:
-        self._buffer = torch.empty(0)
-        self._views: dict[Hashable, Tensor] = {}
-
-    def like(self, x: Tensor) -> Tensor:
-        """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
-        key = (x.shape, x.stride(), x.dtype, x.device)
-        if key not in self._views:
-            if self._buffer.dtype != x.dtype or self._buffer.device != x.device or self._buffer.numel() < x.numel():
-                self._views.clear()
-                self._buffer = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
-            # Of the same layout, since walking through two of different ones takes several times as long.
-            strides = torch.empty_like(x, device="meta").stride()
-            self._views[key] = self._buffer[: x.numel()].as_strided(x.shape, strides)
-        return self._views[key]
-
-    def rows(self, number: int, x: Tensor) -> Tensor:
-        """So many tensors such as ``x``, all rows behind each other, (number, ...), with arbitrary content."""
-        count = x.shape[0]
-        all_rows = self.like(x[:1].expand(number * count, *x.shape[1:]))
-        grouped: Tensor = all_rows.unflatten(0, (number, count))  # type: ignore[no-untyped-call] # torch doesn't say
-        return grouped
-
-
-class Temporaries:
-    """Memory for temporaries of an activation's size: a buffer for each shape of an image's activation.
-
-    One for all would be smaller, and slower: what a core writes now is what another one has in its cache, since their
-    shares begin elsewhere in every shape.
-    """
-
-    def __init__(self) -> None:
-        self._scratches: dict[Hashable, Scratch] = {}
-        self._rooms: dict[Hashable, Room] = {}
-
-    def like(self, x: Tensor) -> Tensor:
-        """A tensor of ``x``'s shape, layout, dtype and device with arbitrary content, overwritten by the next call."""
-        kind = (x.shape[1:], x.dtype, x.device)
-        if kind not in self._scratches:
-            self._scratches[kind] = Scratch()
-        return self._scratches[kind].like(x)
-
-    def room(self, x: Tensor) -> Room:
-        """Memory for differences of some of ``x``'s rows."""
-        key = (x.shape, x.stride(), x.dtype, x.device)
-        if key not in self._rooms:
-            self._rooms[key] = Room(self.like(piece_of(x)))
-        return self._rooms[key]
 
 
 class Memory:
@@ -159,8 +105,9 @@ class CleanBlock(Memory):
         temporaries: Temporaries | None = None,
     ) -> None:
         wide = upcast(activation)
-        self.activation = wide if owned or wide is not activation else activation.clone()
-        self._temporaries = Temporaries() if temporaries is None else temporaries
+        is_copy = wide is not activation
+        self.activation = wide if owned or is_copy else activation.clone()
+        self._temporaries = temporaries or Temporaries()
         self._centre = centre
         self.mean, self.squared_deviation = self._centred_on_mean(self.activation)
         self.valid = self.squared_deviation.isfinite()
@@ -172,7 +119,7 @@ class CleanBlock(Memory):
         return self._temporaries.room(self.activation)
 
     def other(self, name: str, rows: slice) -> Tensor:
-        """What augmented activations of some of the rows are subtracted from, to give what About calls ``name``.
+        """What augmented activations of some of the rows are subtracted from, to give the distance called ``name``.
 
         Args:
             name: "squared_distance" or "squared_deviation".
@@ -203,8 +150,9 @@ class CleanBlock(Memory):
         """``e_i = n/(n-1) |a_i - m|^2``, (n,), or the reference's mean of it; NaN for a single image."""
         if self._centre is not None:
             return self._masked(self._centre.deviation.expand(self.valid.shape))
-        count = self.num_valid
-        return self.squared_deviation * (count / (count - 1) if count > 1 else math.nan)
+        if self.num_valid < 2:
+            return torch.full_like(self.squared_deviation, torch.nan)
+        return self.squared_deviation * (self.num_valid / (self.num_valid - 1))
 
     @cached_property
     def channel_variance(self) -> Tensor:
@@ -216,9 +164,8 @@ class CleanBlock(Memory):
         if self.num_valid < len(centred):
             centred = torch.where(self.valid.unsqueeze(1), centred, 0.0)
         # Of a single image beside zero images, all channels would seem to stand still.
-        return centred.square().sum(0).to(self.squared_deviation) / (
-            self.num_valid - 1 if self.num_valid > 1 else math.nan
-        )
+        others = self.num_valid - 1 if self.num_valid > 1 else math.nan
+        return centred.square().sum(0).to(self.squared_deviation) / others
 
     @cached_property
     def centred(self) -> Tensor:

@@ -3,73 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.activations.about import Site
 from kornia_lightning_probe.activations.layout import Layout
+from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.distances import accumulation_dtype
-from kornia_lightning_probe.metrics.base import ProbeMetric
-
-# An activation of at most so many numbers for each image is kept for the views to come: looking at several views at
-# once costs less than looking at each, up to a size at which what is kept no longer fits into a processor's cache.
-SMALL = 1024
 
 
 @dataclass(frozen=True)
 class Readout:
-    """A way to read one layer's activation, and the metrics that are fed with it.
+    """A way to read one layer's activation.
 
     Args:
-        site: the layer as these metrics know it.
+        site: the layer as its metrics know it.
         pick: from an activation (B, ...) to the part of it that is read, a view.
-        whole: whether the part is kept, and metrics get whole blocks under several views at once, however forward
-            passes were cut; so for small readouts, and for metrics that must see whole blocks.
         over: the axes of that part that are averaged over.
         cells: the number of entries along these axes.
-        is_wide: whether sums are taken and kept in float64, see :meth:`loses`.
-        distances: all that is kept of the activation, by the names that About has for it; so for metrics that need no
-            more, at activations that are too large to be kept.
-        metrics: the prepared metrics.
+        is_wide: whether sums are taken and kept in float64, see :meth:`rounding`.
+        is_nothing: whether the means hold rounding only, and are taken as 0, see :meth:`rounding`.
     """
 
     site: Site
     pick: Callable[[Tensor], Tensor]
-    whole: bool
     over: tuple[int, ...] = ()
     cells: int = 1
     is_wide: bool = False
-    distances: tuple[str, ...] = ()
-    metrics: list[ProbeMetric] = field(default_factory=list)
+    is_nothing: bool = False
 
     def take(self, activation: Tensor) -> Tensor:
-        """What is compared, (B, ...); where ``whole``, in memory of its own, since it outlives the forward pass."""
+        """What is compared, (B, ...); what is pooled is in memory of its own."""
         part = self.pick(activation)
-        if self.over:
-            wide = accumulation_dtype(part.device) if self.is_wide else part.dtype
-            return part.sum(self.over, dtype=wide).div_(self.cells)
-        return part.clone() if self.whole else part
-
-    def loses(self, activation: Tensor) -> Tensor | None:
-        """How much of what images differ by would be lost by averaging in float32; None where nothing is averaged.
-
-        A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large.
-
-        Returns:
-            A scalar, the rounding of the pooled features relative to their distance from the mean image; images that
-            are not finite are left out.
-        """
-        if not self.over or activation.dtype == accumulation_dtype(activation.device):
-            return None
-        pooled = replace(self, is_wide=True).take(activation)
-        known = pooled.isfinite().all(1, keepdim=True)
-        pooled = torch.where(known, pooled, 0.0)
-        apart = torch.linalg.vector_norm(torch.where(known, pooled - pooled.sum(0) / known.sum(), 0.0))
-        lost: Tensor = torch.finfo(torch.float32).eps / 2 * torch.linalg.vector_norm(pooled) / apart
-        return lost
+        if self.site.representation == "activation":
+            return part
+        if not self.over:
+            return part.clone()
+        wide = accumulation_dtype(part.device) if self.is_wide else part.dtype
+        total = part.sum(self.over, dtype=wide)
+        return self.settle(total)
 
     def put(self, activation: Tensor, out: Tensor) -> None:
         """Write what :meth:`take` gives into memory that is there already, up to :meth:`settle`.
@@ -83,67 +58,83 @@ class Readout:
         else:
             out.copy_(part)
 
-    def settle(self, rows: Tensor) -> None:
+    def settle(self, rows: Tensor) -> Tensor:
         """Make what :meth:`put` has written, under one view or many, into what :meth:`take` gives, in place."""
-        if self.over:
-            rows.div_(self.cells)
+        if self.is_nothing:
+            return rows.zero_()
+        return rows.div_(self.cells) if self.over else rows
+
+    def rounding(self, activation: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What rounding is beside that by which the means of images differ; None where nothing is averaged.
+
+        A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large,
+        and loses it in float32. Where a normalisation over space makes the means of all images the same, what they
+        still differ by is the rounding of the cells themselves.
+
+        Returns:
+            Two scalars: the rounding of the means relative to their distance from the mean image, and that of the
+            cells. Images that are not finite are left out; of one image, infinite and 0.
+        """
+        if not self.over or activation.dtype == accumulation_dtype(activation.device):
+            return None
+        pooled = replace(self, is_wide=True).take(activation)
+        known = pooled.isfinite().all(1)
+        if int(known.sum()) < 2:
+            return pooled.new_tensor(torch.inf), pooled.new_tensor(0.0)
+        pooled = pooled[known]
+        apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
+        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype)
+        eps = torch.finfo(torch.float32).eps
+        return eps / 2 * torch.linalg.vector_norm(pooled) / apart, eps * cells / self.cells**0.5 / apart
 
 
 def readouts_of(site: Site) -> Iterator[Readout]:
     """All ways to read a site: its activation, and its pooled features.
 
     Pooled are the spatial mean of a map, the token mean of a sequence, and a vector as it is. A sequence with a class
-    token (see :func:`~kornia_lightning_probe.activations.layout.layout_of`) gives two, ``name:cls`` and ``name:patch``.
+    token (see :func:`~kornia_lightning_probe.activations.layout.layout_of`) gives two, ``name:cls`` and ``name:patch``,
+    and the mean over all of its tokens under its own name.
 
     Example:
         >>> [(r.site.name, r.site.representation) for r in readouts_of(Site("block", 1, (197, 768)))]
-        [('block', 'activation'), ('block:cls', 'pooled'), ('block:patch', 'pooled')]
+        [('block', 'activation'), ('block:cls', 'pooled'), ('block:patch', 'pooled'), ('block', 'mean')]
     """
-    yield Readout(site, _as_it_is, whole=False)
-    if site.kind == "output":
-        return
-    for suffix, shape, pick, over in _pooled(site.shape, site.layout):
-        pooled = replace(site, name=site.name + suffix, shape=shape, representation="pooled", source=site.shape)
-        cells = prod(pick(torch.empty(1, *site.shape, device="meta")).shape) // max(1, prod(shape))
-        yield Readout(pooled, pick, whole=True, over=over, cells=cells)
+    yield Readout(site, _as_it_is)
+    if site.kind != "output":
+        yield from _pooled(site, site.layout)
 
 
-def split_by_views(readout: Readout) -> list[Readout]:
-    """Apart those metrics of an activation that can be fed with several views at once, and the others."""
-    if readout.whole:
-        return [readout]
-    is_small = prod(readout.site.shape) <= SMALL
-    # By hand, since a torchmetrics.Metric answers == with another metric.
-    kept: list[ProbeMetric] = []
-    measured: list[ProbeMetric] = []
-    alone: list[ProbeMetric] = []
-    for metric in readout.metrics:
-        is_kept = metric.whole_blocks or (is_small and metric.merges_views)
-        (kept if is_kept else measured if metric.distances and not is_small else alone).append(metric)
-    names = tuple(dict.fromkeys(name for metric in measured for name in metric.distances))
-    parts = (
-        replace(readout, whole=True, metrics=kept),
-        replace(readout, distances=names, metrics=measured),
-        replace(readout, metrics=alone),
-    )
-    return [part for part in parts if part.metrics]
-
-
-def _pooled(
-    shape: tuple[int, ...], layout: Layout
-) -> list[tuple[str, tuple[int, ...], Callable[[Tensor], Tensor], tuple[int, ...]]]:
-    """Of each pooled readout: the end of its name, its shape, the part of an activation, and the axes that it takes."""
+def _pooled(site: Site, layout: Layout) -> Iterator[Readout]:
+    shape = site.shape
     if not shape:
-        return [("", (1,), _column, ())]
-    if layout.has_class_token:
-        return [(":cls", shape[1:], _class_token, ()), (":patch", shape[1:], _patches, (1,))]
-    if layout.kind == "tokens":
-        return [("", shape[1:], _as_it_is, (1,))]
-    if layout.kind == "channels last":
-        return [("", shape[2:], _as_it_is, (1, 2))]
-    if layout.kind == "vector":
-        return [("", shape, _as_it_is, ())]
-    return [("", shape[:1], _as_it_is, tuple(range(2, len(shape) + 1)))]
+        yield _readout(site, (1,), _column)
+    elif layout.has_class_token:
+        yield _readout(site, shape[1:], _class_token, part="cls")
+        yield _readout(site, shape[1:], _patches, over=(1,), part="patch")
+        every = _readout(site, shape[1:], _as_it_is, over=(1,))
+        yield replace(every, site=replace(every.site, representation="mean"))
+    elif layout.kind == "tokens":
+        yield _readout(site, shape[1:], _as_it_is, over=(1,))
+    elif layout.kind == "channels last":
+        yield _readout(site, shape[2:], _as_it_is, over=(1, 2))
+    elif layout.kind == "vector":
+        yield _readout(site, shape, _as_it_is)
+    else:
+        yield _readout(site, shape[:1], _as_it_is, over=tuple(range(2, len(shape) + 1)))
+
+
+def _readout(
+    site: Site,
+    shape: tuple[int, ...],
+    pick: Callable[[Tensor], Tensor],
+    *,
+    over: tuple[int, ...] = (),
+    part: Literal["", "cls", "patch"] = "",
+) -> Readout:
+    name = f"{site.name}:{part}" if part else site.name
+    pooled = replace(site, name=name, shape=shape, representation="pooled", source=site.shape, part=part)
+    picked = pick(torch.empty(1, *site.shape, device="meta"))
+    return Readout(pooled, pick, over, prod(picked.shape) // max(1, prod(shape)))
 
 
 def _as_it_is(activation: Tensor) -> Tensor:

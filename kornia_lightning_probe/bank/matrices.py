@@ -1,5 +1,7 @@
 """Where an augmentation moves a pixel: the matrix of a whole chain of Kornia augmentations."""
 
+from __future__ import annotations
+
 from types import TracebackType
 from typing import Any
 
@@ -43,7 +45,7 @@ class MatrixRecorder:
         self._handles: list[RemovableHandle] = []
         self._matrices: list[Tensor] = []
 
-    def __enter__(self) -> "MatrixRecorder":
+    def __enter__(self) -> MatrixRecorder:
         self._matrices.clear()
         for step in self._steps or ():
             if isinstance(step, RigidAffineAugmentationBase2D) and not isinstance(step, IntensityAugmentationBase2D):
@@ -72,14 +74,18 @@ class MatrixRecorder:
         products = self._products(num_images)
         if products is None:
             return None, None
-        return products[-1], torch.stack(products[:-1], 1) if len(products) > 1 else None
+        through = torch.stack(products[:-1], dim=1) if len(products) > 1 else None
+        return products[-1], through
 
     def _products(self, num_images: int) -> list[Tensor] | None:
         """The product after each step, or the identity where there is none; on the CPU."""
-        if self._steps is None or any(matrix.shape[0] not in (1, num_images) for matrix in self._matrices):
+        is_known = self._steps is not None
+        if not is_known or any(len(matrix) not in (1, num_images) for matrix in self._matrices):
             return None
         first, *others = self._matrices or [torch.eye(3).unsqueeze(0)]
-        products = [first if first.shape[0] == num_images else first.repeat(num_images, 1, 1)]
+        if first.shape[0] != num_images:
+            first = first.repeat(num_images, 1, 1)
+        products = [first]
         for matrix in others:
             products.append(matrix @ products[-1])
         return products
@@ -101,8 +107,13 @@ def is_kornia_chain(transform: Any) -> bool:
 
 def _steps(transform: Any) -> list[nn.Module] | None:
     if type(transform) in _CHAINS:
-        nested = [_steps(child) for child in transform.children()]
-        return None if None in nested else [step for steps in nested for step in steps or ()]
+        nested: list[nn.Module] = []
+        for child in transform.children():
+            steps = _steps(child)
+            if steps is None:
+                return None
+            nested += steps
+        return nested
     if isinstance(transform, RigidAffineAugmentationBase2D | nn.Identity):
         return [transform]
     return None

@@ -1,5 +1,7 @@
 """Operators that the presets need and Kornia lacks, each a Kornia augmentation with its magnitude pinned."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +61,8 @@ class SignedScale(K.RandomAffine):  # type: ignore[misc] # Kornia's lazy import 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """Draw a sign for each image."""
         params: dict[str, Tensor] = super().generate_parameters(batch_shape)
-        params["scale"] = 1.0 + (params["scale"] - 1.0) * _signs(batch_shape[0]).unsqueeze(1)
+        change = params["scale"] - 1.0
+        params["scale"] = 1.0 + change * _signs(batch_shape[0]).unsqueeze(1)
         return params
 
 
@@ -97,7 +100,8 @@ class _Pinned(K.IntensityAugmentationBase2D):
         transform: Tensor | None = None,  # noqa: ARG002 - Kornia passes the identity
     ) -> Tensor:
         """Hand Kornia's call on, magnitude and random draw by name; a container puts its data_keys into both."""
-        return self.change(input, **{**flags, **params})
+        named = dict(flags, **params)
+        return self.change(input, **named)
 
 
 class PinnedGaussianBlur(_Pinned):
@@ -119,9 +123,10 @@ class PinnedGaussianBlur(_Pinned):
     def change(self, images: Tensor, *, sigma: float, relative: bool, **_: Any) -> Tensor:
         """Filter along both axes, mirroring at the border."""
         height, width = images.shape[-2:]
-        pixels = sigma * (min(height, width) if relative else 1)
-        along_x, along_y = (discrete_gaussian(pixels, most=side - 1).to(images)[None] for side in (width, height))
-        return filter2d_separable(images, along_x, along_y, "reflect")
+        pixels = sigma * min(height, width) if relative else sigma
+        along_x = discrete_gaussian(pixels, most=width - 1).to(images)
+        along_y = discrete_gaussian(pixels, most=height - 1).to(images)
+        return filter2d_separable(images, along_x[None], along_y[None], "reflect")
 
 
 class PinnedMotionBlur(_Pinned):
@@ -144,8 +149,11 @@ class PinnedMotionBlur(_Pinned):
     def change(self, images: Tensor, *, fraction: float, angle: Tensor, **_: Any) -> Tensor:
         """Filter with the two nearest odd kernels, mirroring at the border, and blend."""
         half = fraction * min(images.shape[-2:]) / 2
-        short, long = (_smear(images, radius, angle.to(images)) for radius in (math.floor(half), math.floor(half) + 1))
-        return torch.lerp(short, long, half - math.floor(half))
+        radius = math.floor(half)
+        angle = angle.to(images)
+        short = _smear(images, radius, angle)
+        long = _smear(images, radius + 1, angle)
+        return torch.lerp(short, long, half - radius)
 
 
 class ClampedGaussianNoise(K.RandomGaussianNoise):  # type: ignore[misc] # Kornia's lazy import hides its type
@@ -198,7 +206,9 @@ class PinnedValue(_Pinned):
         """Scale each pixel's channels by V'/V; black becomes grey."""
         value = images.amax(dim=1, keepdim=True)
         target = (value + offset).clamp(0.0, 1.0)
-        return torch.where(value > 0, images * (target / value.clamp_min(torch.finfo(images.dtype).tiny)), target)
+        tiny = torch.finfo(images.dtype).tiny
+        scaled = images * (target / value.clamp_min(tiny))
+        return torch.where(value > 0, scaled, target)
 
 
 class PinnedElastic(K.RandomElasticTransform):  # type: ignore[misc] # Kornia's lazy import hides its type
@@ -228,7 +238,12 @@ class PinnedElastic(K.RandomElasticTransform):  # type: ignore[misc] # Kornia's 
         root_mean_square = math.sqrt(1 / 3) * float(kernel.square().sum())
         # grid_sample's coordinates run from -1 to 1, so a whole side is 2.
         strength = 2 * flags["displacement"] / root_mean_square
-        sized = {**flags, "kernel_size": (kernel_size,) * 2, "sigma": (sigma,) * 2, "alpha": (strength,) * 2}
+        sized = dict(
+            flags,
+            kernel_size=(kernel_size, kernel_size),
+            sigma=(sigma, sigma),
+            alpha=(strength, strength),
+        )
         warped: Tensor = super().apply_transform(input, params, sized, transform)
         return warped
 
@@ -258,16 +273,20 @@ def discrete_gaussian(sigma: float, *, most: int) -> Tensor:
     # A period long enough that the tail that wraps around is below rounding.
     period = 2 * (radius + math.ceil(8 * sigma) + 8)
     frequency = 2 * math.pi / period * torch.arange(period // 2 + 1, dtype=torch.float64)
-    kernel = torch.fft.irfft(torch.exp(sigma**2 * (torch.cos(frequency) - 1)).to(torch.complex128), n=period)
-    kernel = torch.cat([kernel[1 : radius + 1].flip(0), kernel[: radius + 1]])
+    spectrum = torch.exp(sigma**2 * (torch.cos(frequency) - 1))
+    kernel = torch.fft.irfft(spectrum.to(torch.complex128), n=period)
+    left = kernel[1 : radius + 1].flip(0)
+    kernel = torch.cat([left, kernel[: radius + 1]])
     return kernel / kernel.sum()
 
 
 def _signs(num_images: int) -> Tensor:
-    return torch.where(torch.rand(num_images) < 0.5, -1.0, 1.0)
+    is_negative = torch.rand(num_images) < 0.5
+    return torch.where(is_negative, -1.0, 1.0)
 
 
 def _smear(images: Tensor, radius: int, angle: Tensor) -> Tensor:
     if radius == 0:
         return images
-    return motion_blur(images, 2 * radius + 1, angle, torch.zeros_like(angle), "reflect", "bilinear")
+    kernel_size, direction = 2 * radius + 1, torch.zeros_like(angle)
+    return motion_blur(images, kernel_size, angle, direction, "reflect", "bilinear")

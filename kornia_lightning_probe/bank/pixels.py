@@ -1,10 +1,14 @@
 """What a pixel value means: the loader's normalisation, undone before an augmentation and redone after it."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from kornia_lightning_probe.wording import listed
 
 _TOLERANCE = 1e-4
 
@@ -40,10 +44,11 @@ class PixelScale:
         self.mean = _per_channel("mean", mean, default=0.0)
         self.std = _per_channel("std", std, default=1.0)
         if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {list(self.std)}.")
-        low, high = (float(bound) for bound in value_range)
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}.")
+            raise ValueError(f"std must be positive, got {list(self.std)}")
+        low, high = map(float, value_range)
+        is_finite = math.isfinite(low) and math.isfinite(high)
+        if not is_finite or low >= high:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}")
         self.value_range = (low, high)
         self._normalised = mean is not None or std is not None
         self._identical = not self._normalised and self.value_range == (0.0, 1.0)
@@ -59,9 +64,8 @@ class PixelScale:
         """
         unit = images.to(torch.float32)
         if not self._identical:
-            mean, std = self._statistics(unit)
-            low, high = self.value_range
-            unit = (unit * std + (mean - low)) / (high - low)
+            std, offset, width = self._factors(unit)
+            unit = (unit * std + offset) / width
         return unit.clamp(0.0, 1.0).contiguous()
 
     def from_unit(self, unit: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -75,9 +79,8 @@ class PixelScale:
             A contiguous tensor of the same shape.
         """
         if not self._identical:
-            mean, std = self._statistics(unit)
-            low, high = self.value_range
-            unit = (unit * (high - low) - (mean - low)) / std
+            std, offset, width = self._factors(unit)
+            unit = (unit * width - offset) / std
         return unit.to(dtype).contiguous()
 
     def check(self, images: Tensor, *, what: str = "images") -> None:
@@ -94,18 +97,19 @@ class PixelScale:
         """
         self.check_layout(images, what=what)
         if images.numel() == 0:
-            raise ValueError(f"{what}: no pixels in a tensor of shape {tuple(images.shape)}.")
-        values = images.to(torch.float64 if images.dtype == torch.float64 else torch.float32)
+            raise ValueError(f"{what}: no pixels in a tensor of shape {tuple(images.shape)}")
+        values = images if images.dtype == torch.float64 else images.to(torch.float32)
         if not self._identical:
             mean, std = self._statistics(values)
             values = values * std + mean
         # Both are NaN where a pixel is.
-        lowest, highest = (float(bound) for bound in torch.aminmax(values))
+        lowest, highest = map(float, torch.aminmax(values))
         if not (math.isfinite(lowest) and math.isfinite(highest)):
-            rows = (~torch.isfinite(images).flatten(1).all(dim=1)).nonzero().flatten().tolist()
+            is_finite = torch.isfinite(images).flatten(1).all(dim=1)
+            rows = (~is_finite).nonzero().flatten().tolist()
             raise ValueError(
-                f"{what}: NaN or infinite pixels in {len(rows)} of {len(images)} images (rows {_some(rows)}). "
-                "Repair or leave out these images."
+                f"{what}: NaN or infinite pixels in {len(rows)} of {len(images)} images (rows {listed(rows)}); "
+                "repair or leave out these images"
             )
         self._check_range(images, what, lowest, highest)
 
@@ -121,50 +125,56 @@ class PixelScale:
             ValueError: for a wrong number of dimensions or channels.
         """
         if not isinstance(images, Tensor):
-            raise TypeError(f"{what} must be a tensor of shape (B, C, H, W), got {type(images).__name__}.")
+            raise TypeError(f"{what} must be a tensor of shape (B, C, H, W), got {type(images).__name__}")
         if not images.is_floating_point():
             raise TypeError(
-                f"{what} must be floating point, got {images.dtype}. Convert 8-bit images with `images.float() / 255` "
-                "or `v2.ToDtype(torch.float32, scale=True)`."
+                f"{what} must be floating point, got {images.dtype}; convert 8-bit images with `images.float() / 255` "
+                "or `v2.ToDtype(torch.float32, scale=True)`"
             )
         if images.ndim != 4:
-            hint = " Add a batch dimension to a single image: `images[None]`." if images.ndim == 3 else ""
-            raise ValueError(f"{what} must have the shape (B, C, H, W), got {tuple(images.shape)}.{hint}")
+            hint = "; add a batch dimension to a single image: `images[None]`" if images.ndim == 3 else ""
+            raise ValueError(f"{what} must have the shape (B, C, H, W), got {tuple(images.shape)}{hint}")
         channels = images.shape[1]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
-                raise ValueError(f"{what} have {channels} channels, but {name} has {len(values)} values.")
+                raise ValueError(f"{what} have {channels} channels, but {name} has {len(values)} values")
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (
-            torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return mean, std
+        mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device)
+        std = torch.tensor(self.std, dtype=like.dtype, device=like.device)
+        return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+    def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The standard deviation, the mean above the lowest value, and the width of the range."""
+        mean, std = self._statistics(like)
+        low, high = self.value_range
+        return std, mean - low, high - low
 
     def _check_range(self, images: Tensor, what: str, lowest: float, highest: float) -> None:
         low, high = self.value_range
-        tolerance = max(_TOLERANCE, torch.finfo(images.dtype).eps) * (high - low)
+        relative = max(_TOLERANCE, torch.finfo(images.dtype).eps)
+        tolerance = relative * (high - low)
         if lowest >= low - tolerance and highest <= high + tolerance:
             return
         undone = " after undoing mean and std" if self._normalised else ""
         raise ValueError(
-            f"{what}: values from {lowest:.4g} to {highest:.4g}{undone}, outside value_range=({low:g}, {high:g}). "
-            + self._advice(lowest, highest, images)
+            f"{what}: values from {lowest:.4g} to {highest:.4g}{undone}, outside value_range=({low:g}, {high:g}); "
+            f"{self._advice(lowest, highest, images)}"
         )
 
     def _advice(self, lowest: float, highest: float, images: Tensor) -> str:
         low, high = self.value_range
-        if self._normalised and float(images.min()) >= low and float(images.max()) <= high:
-            return "As they are given, they lie inside: if the loader doesn't normalise, leave mean and std out."
+        is_inside = float(images.min()) >= low and float(images.max()) <= high
+        if self._normalised and is_inside:
+            return "as they are given, they lie inside: if the loader doesn't normalise, leave mean and std out"
         if self._normalised:
-            return "Pass the mean=, std= and value_range= that the loader's normalisation really has."
+            return "pass the mean=, std= and value_range= that the loader's normalisation really has"
         if lowest < 0 and max(-lowest, highest) < 16:
-            return "If the loader normalises, pass its mean= and std=."
+            return "if the loader normalises, pass its mean= and std="
         for top in (255, 4095, 65535):
             if lowest >= 0 and highest <= top:
-                return f"Pass value_range=(0, {top}), or scale the images to [0, 1]."
-        return "Pass value_range=(lowest, highest) of the raw images."
+                return f"pass value_range=(0, {top}), or scale the images to [0, 1]"
+        return "pass value_range=(lowest, highest) of the raw images"
 
 
 def _per_channel(name: str, values: float | Sequence[float] | None, *, default: float) -> tuple[float, ...]:
@@ -172,10 +182,5 @@ def _per_channel(name: str, values: float | Sequence[float] | None, *, default: 
         return (default,)
     numbers = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
     if not numbers or not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"{name} must be one finite number, or one for each channel, got {values!r}.")
+        raise ValueError(f"{name} must be one finite number, or one for each channel, got {values!r}")
     return tuple(numbers)
-
-
-def _some(rows: list[int], *, most: int = 8) -> str:
-    shown = ", ".join(map(str, rows[:most]))
-    return f"{shown}, ..." if len(rows) > most else shown

@@ -1,16 +1,21 @@
 """The views of a bank: an augmentation, a level, a severity; and how they are read from what a user gives."""
 
+from __future__ import annotations
+
 import copy
+import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
+from kornia_lightning_probe.bank.moving import moves_pixels
 from kornia_lightning_probe.randomness import isolated_rng
+from kornia_lightning_probe.wording import unknown
 
 
 class Ladder(dict[float, nn.Module]):
@@ -31,6 +36,8 @@ class View:
         transform: the bank's own copy of the augmentation.
         num_levels: how many levels the ladder has.
         from_identity: whether the severity is the distance from the identity, as in every ladder of the presets.
+        moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
+            `bank.moving.moves_pixels`, or by the user.
     """
 
     augmentation: str
@@ -39,11 +46,14 @@ class View:
     transform: Callable[..., Any] = field(compare=False)
     num_levels: int = 1
     from_identity: bool = False
+    moves_pixels: bool = False
 
     @property
     def label(self) -> str:
         """A short text for pictures and axes: "rotation 15", or just the name where there is one level only."""
-        return self.augmentation if self.num_levels == 1 else f"{self.augmentation} {self.severity:g}"
+        if self.num_levels == 1:
+            return self.augmentation
+        return f"{self.augmentation} {self.severity:g}"
 
     @property
     def title(self) -> str:
@@ -51,55 +61,95 @@ class View:
         return f"Augmentation {self.augmentation!r} (level {self.level}, severity {self.severity:g})"
 
 
-def read_views(views: Any) -> tuple[View, ...]:
+def read_views(views: Any, *, moving: str | Sequence[str] = ()) -> tuple[View, ...]:
     """Read what the user of a bank gave, and copy it.
 
     Args:
         views: as `AugmentationBank` takes it.
+        moving: names of augmentations that move pixels, whatever they look like.
 
     Returns:
         The views, augmentations in their order, levels by ascending severity.
 
     Raises:
-        TypeError: where `views` isn't a mapping, or an entry isn't an augmentation that can be copied.
-        ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite.
+        TypeError: where `views` isn't a mapping, an entry isn't an augmentation that can be copied, or `moving` holds
+            anything but names.
+        ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite, or
+            an unknown name in `moving`.
     """
-    if not isinstance(views, Mapping):
-        raise TypeError(f"views must map names to augmentations, got {type(views).__name__}.")
+    if not isinstance(views, Mapping | nn.ModuleDict):
+        raise TypeError(f"views must map names to augmentations, got {_how_to_name(views)}")
     if not views:
-        raise ValueError("The bank is empty: views must name at least one augmentation.")
-    return tuple(view for name, entry in views.items() for view in _read_entry(name, entry))
+        raise ValueError("The bank is empty: views must name at least one augmentation")
+    said = _moving_names(moving, list(views))
+    read = []
+    for name, entry in views.items():
+        read += _read_entry(name, entry, moves=name in said)
+    return tuple(read)
 
 
-def _read_entry(name: Any, entry: Any) -> list[View]:
+def _how_to_name(views: Any) -> str:
+    """What came instead of a mapping, and how it is written as one."""
+    if isinstance(views, str):
+        return f"the text {views!r}; for a preset by name write AugmentationBank.preset({views!r})"
+    kind = type(views).__name__
+    if _is_list(views):
+        return f"{kind}; as the levels of one augmentation write {{'name': [first, second]}}, else name each"
+    if callable(views):
+        return f"{kind}; write {{'name': {kind}(...)}}, where the name is what results will call it"
+    return f"{kind}; write {{'flip': K.RandomHorizontalFlip(p=1.0)}}, for example"
+
+
+def _moving_names(moving: Any, known: list[str]) -> list[str]:
+    names = [moving] if isinstance(moving, str) else moving
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"moves_pixels takes names of augmentations, such as ('roll',), got {moving!r}")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"moves_pixels: {unknown('augmentation', name, known, place='bank')}")
+    return list(names)
+
+
+def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:
     if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"An augmentation's name must be a text without '/', got {name!r}.")
-    ladder = _read_ladder(name, entry)
+        raise ValueError(f"An augmentation's name must be a text without '/', got {name!r}")
+    ladder = sorted(_read_ladder(name, entry), key=lambda rung: rung[0])
     if not ladder:
-        raise ValueError(f"Augmentation {name!r} has no levels.")
-    ordered = sorted(ladder, key=lambda rung: rung[0])
-    known = isinstance(entry, Ladder)
-    views = [View(name, i, severity, rung, len(ordered), known) for i, (severity, rung) in enumerate(ordered, 1)]
-    return [replace(view, transform=_own_copy(view)) for view in views]
+        raise ValueError(f"Augmentation {name!r} has no levels")
+    named = functools.partial(View, name, num_levels=len(ladder), from_identity=isinstance(entry, Ladder))
+    views = []
+    for level, (severity, transform) in enumerate(ladder, start=1):
+        given = named(level=level, severity=severity, transform=transform)
+        own = _own_copy(given)
+        views.append(replace(given, transform=own, moves_pixels=moves or moves_pixels(own)))
+    return views
 
 
 def _read_ladder(name: str, entry: Any) -> list[tuple[float, Any]]:
-    if isinstance(entry, Mapping):
+    if isinstance(entry, Mapping | nn.ModuleDict):
         return [(_severity(name, severity), transform) for severity, transform in entry.items()]
-    if isinstance(entry, list | tuple | nn.ModuleList):
+    if _is_list(entry):
         return [(float(level), transform) for level, transform in enumerate(entry, start=1)]
     return [(1.0, entry)]
+
+
+def _is_list(entry: Any) -> bool:
+    # OmegaConf's lists are sequences and no list.
+    if isinstance(entry, str) or (callable(entry) and not isinstance(entry, nn.ModuleList)):
+        return False
+    return isinstance(entry, Sequence | nn.ModuleList)
 
 
 def _severity(name: str, severity: Any) -> float:
     # JSON has texts for keys only.
     number = _number(severity) if isinstance(severity, str) else severity
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError(f"Augmentation {name!r}: a severity must be a finite number, got {severity!r}.")
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not math.isfinite(number):
+        raise ValueError(f"Augmentation {name!r}: a severity must be a finite number, got {severity!r}")
     return float(number)
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> Any:
     try:
         return float(text)
     except ValueError:
@@ -109,15 +159,15 @@ def _number(text: str) -> float | None:
 def _own_copy(view: View) -> Callable[..., Any]:
     transform = view.transform
     if inspect.isclass(transform):
-        raise TypeError(f"{view.title} is the class {transform.__name__}; make an instance of it.")
+        raise TypeError(f"{view.title} is the class {transform.__name__}; make an instance of it")
     if not callable(transform):
-        raise TypeError(f"{view.title} is a {type(transform).__name__}, expected a module or another callable.")
+        raise TypeError(f"{view.title} is a {type(transform).__name__}, expected a module or another callable")
     try:
         # Kornia's containers draw nothing when copied, but a foreign class may.
         with isolated_rng():
             return copy.deepcopy(transform)
     except Exception as error:
-        raise TypeError(f"{view.title} can't be copied ({error}); give the bank a freshly made one.") from error
+        raise TypeError(f"{view.title} can't be copied ({error}); give the bank a freshly made one") from error
 
 
 def describe_transform(transform: Callable[..., Any]) -> str:

@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.history import results_of, states_of
-from kornia_lightning_probe.callbacks.images import Reading
+from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.trainer import forward_in, is_training, is_trial, logging_step, world_of
 from kornia_lightning_probe.engine.features import collect_features
-from kornia_lightning_probe.engine.loop import Subject
+from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
@@ -144,7 +144,7 @@ class DriftProbe(EpochProbe):
         self.progress = progress
         self.history: list[ProbeResult] = []
         self._record = DriftRecord(self.reference)
-        self._reading = Reading(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
+        self._reading = ImageChoice(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
         self._images: ProbeImages | None = None
         self._is_fitting = True
         self._runs: set[str] = set()

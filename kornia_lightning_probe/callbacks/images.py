@@ -19,7 +19,7 @@ _ONE_BLOCK = 32
 
 
 @dataclass(frozen=True)
-class Reading:
+class ImageChoice:
     """Which images a probe takes, and how.
 
     Args:

@@ -15,17 +15,18 @@ from typing_extensions import override
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.history import results_of, states_of
-from kornia_lightning_probe.callbacks.images import Reading
+from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.logbook import Logbook
 from kornia_lightning_probe.callbacks.summaries import size_of
 from kornia_lightning_probe.callbacks.trainer import forward_in, logging_step, unused_transfer_hooks, world_of
-from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
 from kornia_lightning_probe.model.calling import Forward, forward_of
 from kornia_lightning_probe.model.layers import LayerSelector
+from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.probe import choose_subject
 from kornia_lightning_probe.result import ProbeResult
 
@@ -137,7 +138,7 @@ class SensitivityProbe(EpochProbe):
         self.seed = seed
         self.progress = progress
         self.history: list[ProbeResult] = []
-        self._reading = Reading(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
+        self._reading = ImageChoice(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
         self._logbook = Logbook(name, log_curves=log_curves, monitor=monitor, figures=figures, say_once=self.say_once)
         self._images: ProbeImages | None = None
         self._fitted_bank = bank

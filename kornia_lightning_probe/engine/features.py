@@ -1,24 +1,26 @@
-"""The engine's second loop: pooled clean features of all probe images, by image number; it knows no Lightning."""
+"""The visitor that gathers the pooled clean features of all probe images, by image number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.activations.readouts import readouts_of
+from kornia_lightning_probe.activations.site import Site
+from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.engine.passes import Passes, Subject, ignore
+from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.processes import World
-from kornia_lightning_probe.engine.segments import slices
+from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.functional.distances import accumulation_dtype
-from kornia_lightning_probe.images.probe_images import Block, ProbeImages
-from kornia_lightning_probe.metrics import Site, readouts_of
-from kornia_lightning_probe.model.undisturbed import undisturbed
-from kornia_lightning_probe.randomness import stable_seed
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.wording import listed
 
 MOST_FLATTENED_BYTES = 32 * 2**20
 """A layer whose flattened table (N, d) in float64 is larger than this is pooled all the same."""
@@ -77,149 +79,113 @@ def collect_features(
             activation.
         RuntimeError: where another process has failed or sees different layers.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    collection = _Collection(subject, images, batch_size=batch_size, seed=seed, flatten=flatten, world=world or World())
-    with undisturbed(subject.model, device=subject.device):
-        return collection.run(progress=progress)
+    findings = Findings()
+    visitor = CleanFeatures(images.num_images, findings, device=subject.device, flatten=flatten)
+    run_loop(subject, Route(images, batch_size, seed, progress, world or World()), visitor, findings)
+    return visitor.features()
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A table, and what is written into it."""
+@dataclass
+class _Layer:
+    """A layer's tables, and what is written into each."""
 
-    name: str
-    take: Callable[[Tensor], Tensor]
-    width: int
+    filled: Tensor
+    tables: dict[str, Tensor] = field(default_factory=dict)
+    takes: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
 
-class _Collection:
-    def __init__(
-        self, subject: Subject, images: ProbeImages, *, batch_size: int, seed: int, flatten: bool, world: World
-    ) -> None:
-        self.subject, self.images, self.world = subject, images, world
-        self.batch_size, self.seed, self.flatten = batch_size, seed, flatten
-        self.findings = Findings()
-        self.rows: dict[str, list[_Row]] = {}
-        self.tables: dict[str, Tensor] = {}
-        self.filled: dict[str, Tensor] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
+class CleanFeatures:
+    """Keeps each image's features of every layer.
 
-    def run(self, *, progress: bool) -> Features:
-        counts = [self._count(rank) for rank in range(self.world.size)]
-        own = counts[self.world.rank]
-        self.passes = Passes(
-            self.subject,
-            self.findings,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            total=own if progress else None,
-        )
-        try:
-            with self.passes:
-                self._work(idle=max(counts) - own if self.world.lockstep else 0)
-        except Exception as error:
-            self.world.fail(error)
-            raise
-        self.world.meet("done")
-        return self._summed()
+    Args:
+        num_images: N.
+        findings: where it is noted what is too large to be flattened.
+        device: where tables live until they are summed.
+        flatten: whether whole activations are taken, where they fit.
+    """
 
-    def _work(self, *, idle: int) -> None:
-        scout = self.images.scout.to(self.subject.device)
-        self._open_tables(self.passes.sites(self.passes.scout(scout), scout))
-        for block in self.images.blocks:
-            placed = block.to(self.subject.device)
-            self.passes.run_clean(placed, partial(self._write, placed))
-        for _ in range(idle):
-            self.passes.run(scout, scout.rows(0, 1), ignore, draw="idle", num_rows=1)
+    wants_scores = False
 
-    def _count(self, rank: int) -> int:
-        """How many passes a process runs: the scout's, and those over its blocks."""
-        deal = self.images.deal
-        blocks = [deal[0], *deal[rank :: self.world.size]]
-        return sum(len(slices(len(block), self.batch_size)) for block in blocks) + (1 if len(deal[0]) > 2 else 0)
+    def __init__(self, num_images: int, findings: Findings, *, device: torch.device, flatten: bool) -> None:
+        self._num_images = num_images
+        self._findings = findings
+        self._device = device
+        self._flatten = flatten
+        self._layers: dict[str, _Layer] = {}
 
-    def _write(self, block: Block, name: str, activation: Tensor, rows: slice) -> None:
-        if name not in self.rows:
-            return
-        if self.shapes[name] != tuple(activation.shape[1:]):
-            raise ValueError(
-                f"layer {name!r} gave activations of shape {self.shapes[name]} and of {tuple(activation.shape[1:])}; "
-                "features of all images can only be compared at one size: give the probe images of one size"
-            )
-        ids = slice(block.ids.start + rows.start, block.ids.start + rows.stop)
-        for row in self.rows[name]:
-            self.tables[row.name][ids] = _in_pieces(row.take, activation, self.tables[row.name].dtype)
-        self.filled[name][ids] = 1
+    def check(self) -> None:
+        """Nothing: a bank has a range, clean images have none."""
 
-    def _open_tables(self, sites: list[Site]) -> None:
-        device, number = self.subject.device, self.images.num_images
-        for site in sites:
+    def opening_passes(self, num_images: int) -> int:  # noqa: ARG002 - for all visitors
+        """None."""
+        return 0
+
+    def block_passes(self, num_images: int) -> int:  # noqa: ARG002 - for all visitors
+        """None."""
+        return 0
+
+    def open(self, scouted: Scouted, passes: Passes) -> None:  # noqa: ARG002 - for all visitors
+        """Make a table for each way in which a layer is read."""
+        too_large: list[str] = []
+        for site in scouted.sites:
             if site.kind == "layer":
-                self.shapes[site.name] = site.shape
-                self.rows[site.name] = self._rows_of(site)
-                for row in self.rows[site.name]:
-                    self.tables[row.name] = torch.zeros(
-                        number, row.width, dtype=accumulation_dtype(device), device=device
-                    )
-                self.filled[site.name] = torch.zeros(number, dtype=accumulation_dtype(device), device=device)
-        widths = [(row.name, row.width) for rows in self.rows.values() for row in rows]
-        self.world.meet(f"{stable_seed(repr(widths))} for {len(widths)} layers", what="the layers that run")
-        if "pooled_for_their_size" in self.findings.facts:
-            names = ", ".join(self.findings.facts["pooled_for_their_size"])
-            self.findings.warn(
-                f"these layers were pooled although flatten=True, since the features of {number} images would take "
-                f"more than {MOST_FLATTENED_BYTES >> 20} MiB in each: {names}"
+                layer = self._layers[site.name] = _Layer(self._zeros())
+                for name, take, width in self._ways(site, too_large):
+                    layer.tables[name] = self._zeros(width)
+                    layer.takes[name] = take
+        if too_large:
+            self._findings.facts["pooled_for_their_size"] = too_large
+            self._findings.warn(
+                f"these layers were pooled although flatten=True, since the features of {self._num_images} images "
+                f"would take more than {MOST_FLATTENED_BYTES >> 20} MiB in each: "
+                f"{listed(too_large, most=len(too_large))}"
             )
+        self._findings.facts["readout"] = "flattened" if self._flatten else "pooled"
 
-    def _rows_of(self, site: Site) -> list[_Row]:
-        width = torch.Size(site.shape).numel()
-        if self.flatten and 8 * width * self.images.num_images <= MOST_FLATTENED_BYTES:
-            return [_Row(site.name, _flattened, width)]
-        if self.flatten:
-            self.findings.facts.setdefault("pooled_for_their_size", []).append(site.name)
+    def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:  # noqa: ARG002 - for all visitors
+        """Write the rows of a block."""
+        ids = slice(block.ids.start, block.ids.stop)
+        for name, layer in self._layers.items():
+            if name in clean:
+                for row, table in layer.tables.items():
+                    table[ids] = _in_pieces(layer.takes[row], clean[name], table.dtype)
+                layer.filled[ids] = 1
+
+    def tables(self) -> list[Tensor]:
+        """All tables, and which rows are filled."""
+        return [table for layer in self._layers.values() for table in (*layer.tables.values(), layer.filled)]
+
+    def features(self) -> Features:
+        """What was gathered, once all processes have been summed."""
+        tables: dict[str, Tensor] = {}
+        for layer in self._layers.values():
+            missing = layer.filled.cpu() == 0
+            for name, table in layer.tables.items():
+                tables[name] = table.to("cpu", torch.float64)
+                tables[name][missing] = torch.nan
+        embedding = next(iter(self._layers[self._findings.facts["embedding"]].tables))
+        return Features(tables, tuple(self._layers), embedding, self._findings)
+
+    def _ways(self, site: Site, too_large: list[str]) -> list[tuple[str, Callable[[Tensor], Tensor], int]]:
+        """The name of a table, what is taken of an activation for it, and its width."""
+        width = prod(site.shape)
+        if self._flatten and 8 * width * self._num_images <= MOST_FLATTENED_BYTES:
+            return [(site.name, _flattened, width)]
+        if self._flatten:
+            too_large.append(site.name)
         pooled = [readout for readout in readouts_of(site) if readout.site.representation == "pooled"]
-        return [_Row(r.site.name, _flattening(r.take), torch.Size(r.site.shape).numel()) for r in pooled]
+        return [(readout.site.name, readout.take, prod(readout.site.shape)) for readout in pooled]
 
-    def _summed(self) -> Features:
-        images, device = self.images, self.subject.device
-        tensors = [*self.tables.values(), *self.filled.values(), images.fingerprints]
-        sums = iter(self.world.sum_together(tensors, device=device, dtype=accumulation_dtype(device)))
-        tables = {name: next(sums).to("cpu", torch.float64) for name in self.tables}
-        for name in self.filled:
-            missing = next(sums).cpu() == 0
-            for row in self.rows[name]:
-                tables[row.name][missing] = torch.nan
-        self.findings.facts |= self._facts(next(sums))
-        embedding = self.rows[self.findings.facts["embedding"]][0].name
-        return Features(tables, tuple(self.rows), embedding, self.findings)
-
-    def _facts(self, fingerprints: Tensor) -> dict[str, Any]:
-        return {
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "num_images": self.images.num_images,
-            "num_blocks": self.images.num_blocks,
-            "image_ids": list(self.images.image_ids),
-            "readout": "flattened" if self.flatten else "pooled",
-            "content_hash": ProbeImages.content_hash(fingerprints),
-            "notes": list(self.images.notes),
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "device": str(self.subject.device),
-            "activation_dtypes": self.passes.dtypes,
-            "world_size": self.world.size,
-        }
+    def _zeros(self, *width: int) -> Tensor:
+        return torch.zeros(self._num_images, *width, dtype=accumulation_dtype(self._device), device=self._device)
 
 
 def _in_pieces(take: Callable[[Tensor], Tensor], activation: Tensor, wide: torch.dtype) -> Tensor:
     """Read an activation in the widest float, a few images at a time: a wide copy of all of it would be large."""
     rows = max(1, _PIECE // max(1, activation[0].numel()))
-    return torch.cat([take(part.to(wide)) for part in torch.split(activation, rows)])
+    taken = [take(part.to(wide)) for part in torch.split(activation, rows)]
+    return torch.cat(taken).flatten(1)
 
 
 def _flattened(activation: Tensor) -> Tensor:
     return activation.flatten(1)
-
-
-def _flattening(take: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda activation: take(activation).reshape(len(activation), -1)

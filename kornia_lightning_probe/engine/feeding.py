@@ -1,90 +1,173 @@
-"""Keeps small readouts and distances of several views, so that metrics look at all of them at once, not at each."""
+"""Feeds the readings of one block: what a pass gives is written to memory or measured at once.
+
+Of small readouts and of distances several views are kept, so that metrics look at all of them at once, not at each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from kornia_lightning_probe.activations.about import Shown
+from kornia_lightning_probe.engine.passes import Sink
+from kornia_lightning_probe.engine.readings import Reading, Rows, Writer, runs
 from kornia_lightning_probe.engine.segments import Segment
+from kornia_lightning_probe.functional.distances import upcast
+from kornia_lightning_probe.functional.memory import Scratch
 
 #: At most so much is kept of a block's views, beside the views of one forward pass.
-MOST_GATHERED_BYTES = 16 * 2**20
-
-_Key = tuple[str, int]
+MOST_KEPT_BYTES = 16 * 2**20
 
 
-class Gathered:
-    """Slots for what is kept of a block, one for each of the views that are measured at once.
+class Slots:
+    """Memory for what is kept of a block, one slot for each of the views that are measured at once.
 
     Args:
-        memory: by a layer's name and a number, one or more tensors (views, n, ...) with arbitrary content.
-        enough: of so many views it is full.
+        templates: for each reading, tensors (n, ...) such as those to be kept under one view.
+        num_views: of the bank.
+        at_once: how many views come in one pass.
 
-    Example:
-        >>> import torch
-        >>> gathered = Gathered({("fc", 0): (torch.empty(2, 3, 1),)}, enough=2)
-        >>> for view in range(2):
-        ...     segment = Segment(range(view, view + 1), slice(0, 3))
-        ...     came = gathered.coming(segment)
-        ...     (slot,) = gathered.slots(("fc", 0), segment)
-        ...     _ = slot.fill_(view)
-        ...     came.add("fc")
-        >>> gathered.is_full
-        True
-        >>> [(key, view, rows.flatten().tolist()) for key, view, (rows,) in gathered.emptied()]
-        [(('fc', 0), 0, [0.0, 0.0, 0.0, 1.0, 1.0, 1.0])]
+    Attributes:
+        enough: of so many views it is full.
     """
 
-    def __init__(self, memory: Mapping[_Key, tuple[Tensor, ...]], enough: int) -> None:
-        self._memory = memory
-        # Of whole blocks under one view, as most are: made once.
-        self._slots = {
-            key: list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) for key, tensors in memory.items()
+    def __init__(self, templates: Mapping[int, Sequence[Tensor]], num_views: int, at_once: int) -> None:
+        view_bytes = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
+        self.enough = min(num_views, max(1, MOST_KEPT_BYTES // max(1, view_bytes)))
+        # The pass that fills them up may bring more than the last one.
+        number = self.enough + at_once - 1
+        self.memory = {
+            key: [Scratch().rows(number, tensor) for tensor in tensors] for key, tensors in templates.items()
         }
-        self._enough = enough
+        # Of whole blocks under one view, as most are: made once.
+        self._single = {key: [tensor.unbind() for tensor in tensors] for key, tensors in self.memory.items()}
+
+    def of(self, key: int, number: int, segment: Segment) -> list[Tensor]:
+        """Where a segment's rows are to be written, (rows, ...) each; of several views only whole blocks.
+
+        Args:
+            key: the reading.
+            number: the slot of the segment's first view.
+            segment: what comes.
+        """
+        num_views = len(segment.views)
+        if num_views > 1:
+            several = [tensor[number : number + num_views] for tensor in self.memory[key]]
+            return [tensor.flatten(0, 1) for tensor in several]
+        slots = [views[number] for views in self._single[key]]
+        if all(segment.num_images == slot.shape[0] for slot in slots):
+            return slots
+        return [slot[segment.rows] for slot in slots]
+
+
+class Feed:
+    """One block under all views.
+
+    Args:
+        readings: by layer, the ways in which the block is read.
+        shown: the block, as yet under no view.
+        shapes: of one image's activation, by layer.
+        slots: memory for what is kept.
+        rows: gets what is measured.
+    """
+
+    def __init__(
+        self,
+        readings: Mapping[str, Sequence[Reading]],
+        shown: Shown,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        slots: Slots,
+        rows: Rows,
+    ) -> None:
+        self._readings = readings
+        self._shown = shown
+        self._shapes = shapes
+        self._slots = slots
+        self._rows = rows
         self._came: list[tuple[Segment, set[str]]] = []
-        self._first = 0
 
     @property
     def is_full(self) -> bool:
         """Whether what is there should be measured before the next views come."""
-        return bool(self._came) and self._came[-1][0].views.stop - self._first >= self._enough
+        return bool(self._came) and self._came[-1][0].views.stop - self._first >= self._slots.enough
 
-    def coming(self, segment: Segment) -> set[str]:
-        """Say that a segment comes; into what is returned go the layers whose slots have been written.
+    @property
+    def _first(self) -> int:
+        """The view that has the first slot."""
+        return self._came[0][0].views.start
 
-        The first segment after :meth:`emptied` has the first slot.
+    def sink(self, segment: Segment, views: Sequence[Shown]) -> Sink:
+        """What measures the forward pass of a segment, layer by layer.
+
+        Args:
+            segment: the rows and views that come.
+            views: the segment's rows under each of its views.
         """
-        if not self._came:
-            self._first = segment.views.start
         layers: set[str] = set()
         self._came.append((segment, layers))
-        return layers
+        # All memory is cold in a hook, so that little should be left to do there.
+        kept = {name: list(self._writers(readings, segment)) for name, readings in self._readings.items()}
+        at_once = {
+            name: [reading for reading in readings if reading.reader.kind == "view"]
+            for name, readings in self._readings.items()
+        }
+        shapes, rows, num_images = self._shapes, self._rows, segment.num_images
 
-    def slots(self, key: _Key, segment: Segment) -> Sequence[Tensor]:
-        """Where a segment's rows are to be written, (rows, ...) each; of several views only whole blocks."""
-        number, num_views = segment.views.start - self._first, len(segment.views)
-        if num_views > 1:
-            several = slice(number, number + num_views)
-            return [tensor[several].view(-1, *tensor.shape[2:]) for tensor in self._memory[key]]
-        slots = self._slots[key][number]
-        return slots if segment.num_images == slots[0].shape[0] else [slot[segment.rows] for slot in slots]
+        def measure(name: str, activation: Tensor) -> None:
+            if activation.shape[1:] != shapes[name]:
+                raise ValueError(_other_shape(name, tuple(activation.shape[1:]), shapes[name]))
+            wide = upcast(activation)
+            for write, slot in kept.get(name, ()):
+                write(wide, slot)
+            for reading in at_once.get(name, ()):
+                for piece, shown in zip(torch.split(wide, num_images), views, strict=True):
+                    reading.measure_view(piece, shown, rows)
+            layers.add(name)
 
-    def emptied(self) -> Iterator[tuple[_Key, int, list[Tensor]]]:
-        """All that is there: by key the first of some views in a row, and their rows, (views, n, ...) each.
+        return measure
 
-        What did not come whole, as of a layer that runs on some images only, is left out.
-        """
-        for key, tensors in self._memory.items():
-            filled: dict[int, int] = {}
-            for segment, layers in self._came:
-                if key[0] in layers:
-                    for view in segment.views:
-                        filled[view] = filled.get(view, 0) + segment.num_images
-            whole = {view - self._first for view, count in filled.items() if count == tensors[0].shape[1]}
-            starts = sorted(number for number in whole if number - 1 not in whole)
-            stops = sorted(number + 1 for number in whole if number + 1 not in whole)
-            for start, stop in zip(starts, stops, strict=True):
-                yield key, self._first + start, [tensor[start:stop] for tensor in tensors]
+    def finish(self) -> None:
+        """Measure what was kept of the views whose rows are all there."""
+        if not self._came:
+            return
+        for name, readings in self._readings.items():
+            whole = self._whole_views(name)
+            for reading in readings:
+                if reading.reader.kind != "view":
+                    self._measure(reading, [view for view in whole if reading.reader.views[view]])
         self._came.clear()
+
+    def _measure(self, reading: Reading, whole: Sequence[int]) -> None:
+        for views in runs(whole):
+            start, stop = views.start - self._first, views.stop - self._first
+            kept = [tensor[start:stop] for tensor in self._slots.memory[reading.number]]
+            reading.measure_kept(kept, replace(self._shown, views=views), self._rows)
+
+    def _writers(self, readings: Sequence[Reading], segment: Segment) -> Iterator[tuple[Writer, Tensor]]:
+        number = segment.views.start - self._first
+        for reading in readings:
+            wanted = any(reading.reader.views[view] for view in segment.views)
+            if wanted and reading.reader.kind != "view":
+                slots = self._slots.of(reading.number, number, segment)
+                yield from zip(reading.writers(segment.rows), slots, strict=True)
+
+    def _whole_views(self, name: str) -> list[int]:
+        """The views under which all images of the block have come; not so where a layer runs on some of them only."""
+        num_images = self._shown.ids[1] - self._shown.ids[0]
+        counts: dict[int, int] = {}
+        for segment, layers in self._came:
+            if name in layers:
+                for view in segment.views:
+                    counts[view] = counts.get(view, 0) + segment.num_images
+        return [view for view, count in counts.items() if count == num_images]
+
+
+def _other_shape(name: str, came: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    return (
+        f"layer {name!r} gave {came} for each image under a view, and {expected} without; activations can only be "
+        "compared at one size: leave it out"
+    )

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kornia_lightning_probe.results.metadata import ProbeMetadata
 from kornia_lightning_probe.wording import listed
 
 # What a recorder puts behind a layer's name: the number of a later call, an entry of its output.
@@ -120,6 +121,14 @@ class Findings:
                 f"{listed(names)}; means over layers leave them out"
             )
 
+    def nothing_but_rounding(self, names: Sequence[str]) -> None:
+        """Note the layers whose means over cells are the same for all images, up to the rounding of the cells."""
+        if names:
+            self.warn(
+                f"the mean over all cells is the same for every image, up to rounding, at {listed(names)} (a "
+                "normalisation over space?): what is pooled has no value there (NaN); sensitivity_flat has one"
+            )
+
     def non_finite(self, cells: Tensor, names: Sequence[str], image_ids: Sequence[int]) -> None:
         """Note the activations that were not finite.
 
@@ -130,21 +139,22 @@ class Findings:
         """
         if not cells.any():
             return
-        by_layer = {
-            names[column]: [image_ids[i] for i in cells[:, column].any(0).nonzero().flatten().tolist()]
-            for column in cells.flatten(2).any(2).any(0).nonzero().flatten().tolist()
-        }
+        by_layer: dict[str, list[int]] = {}
+        for name, images in zip(names, cells.any(0), strict=True):
+            rows = images.nonzero().flatten().tolist()
+            if rows:
+                by_layer[name] = [image_ids[row] for row in rows]
+        every = sorted(set().union(*by_layer.values()))
         self.facts["non_finite"] = by_layer
         self.facts["non_finite_cells"] = int(cells.sum())
         self.warn(
-            f"activations that are not finite were left out at {listed(list(by_layer))} (images "
-            f"{listed(sorted({i for ids in by_layer.values() for i in ids}))} of the source); metadata['non_finite'] "
-            "names all"
+            f"activations that are not finite were left out at {listed(by_layer)} (images {listed(every)} of the "
+            "source); metadata['non_finite'] names all"
         )
 
-    def metadata(self) -> dict[str, Any]:
-        """All notes as plain data."""
-        return {**self.facts, "left_out": self.left_out, "warnings": self.warnings, "versions": dict(_versions())}
+    def metadata(self) -> ProbeMetadata:
+        """All that was noted."""
+        return ProbeMetadata(left_out=self.left_out, warnings=self.warnings, versions=dict(_versions()), **self.facts)
 
 
 def _belongs(entry: str, layer: str) -> bool:

@@ -1,411 +1,347 @@
-"""Feeds metrics: from the activations of a forward pass to rows in their tables, and from tables to estimates."""
+"""The visitor that compares each block under every view of a bank with its clean self, and the probe that it makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.bank.bank import View
-from kornia_lightning_probe.engine.feeding import MOST_GATHERED_BYTES, Gathered
+from kornia_lightning_probe.activations.about import Shown
+from kornia_lightning_probe.activations.clean import CleanBlock
+from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
+from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.engine.calibrating import Calibration
+from kornia_lightning_probe.engine.cleaning import Clean, Cleaning
+from kornia_lightning_probe.engine.feeding import Feed, Slots
+from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.engine.segments import Segment, slices
-from kornia_lightning_probe.functional.distances import sum_of_squares, upcast
-from kornia_lightning_probe.images.probe_images import Block
-from kornia_lightning_probe.metrics import (
-    About,
-    Centre,
-    CleanBlock,
-    Ledger,
-    MeanOfBlocks,
-    Movements,
-    ProbeMetric,
-    Readout,
-    Scratch,
-    Site,
-    Temporaries,
-    mask_non_finite,
-    readouts_of,
-    split_by_views,
-)
-from kornia_lightning_probe.model.outputs import of_images
-from kornia_lightning_probe.result import MetricTable
+from kornia_lightning_probe.engine.passes import Passes
+from kornia_lightning_probe.engine.preparing import Prepared, prepare
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.readings import Reading, Rows
+from kornia_lightning_probe.engine.scout import Scouted
+from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
+from kornia_lightning_probe.functional.distances import all_finite
+from kornia_lightning_probe.functional.grids import Size
+from kornia_lightning_probe.functional.memory import Temporaries
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import join_rows
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
+from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 from kornia_lightning_probe.wording import listed
-
-# Of so many numbers movements are computed together.
-_MOST_TOGETHER = 2**16
-
-# Of pooled features, so much of what images differ by may be lost to rounding.
-_MOST_LOST = 1e-5
-
-Clean = dict[str, list[CleanBlock]]
-# By layer what a metric has measured there, and which rows had finite clean activations; None: all of them.
-_Measured = tuple[dict[str, Mapping[str, Tensor]], list[Tensor | None]]
-# Views and images as (start, stop), and by a metric's name what it has measured of them. Not by the metric itself: a
-# torchmetrics.Metric hashes all of its states.
-_Rows = dict[str, _Measured]
-_Where = tuple[tuple[int, int], tuple[int, int]]
-# What writes something of an activation into memory that is there.
-_Writer = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One way in which a layer is read, for one block.
+class Plan:
+    """What a probe does beside the model.
 
     Args:
-        key: the layer's name and the number of the readout.
-        readout: the way.
-        clean: the block's clean activations, read so.
-        metrics: those of the readout's metrics that want this block.
+        images: the probe images, with the blocks of this process.
+        bank: the views.
+        metrics: what is measured.
+        default_set: whether these are what nobody asked for in particular; one that applies nowhere is then no news.
+        reference: images that supply mean and between-image distance; None takes each block's own.
+        batch_size: at most so many images in one forward pass; it splits a block, or merges views of it.
+        seed: of the random stream that a forward pass finds, for models that draw in eval mode.
+        progress: whether to show a bar.
+        world: the other processes.
     """
 
-    key: tuple[str, int]
-    readout: Readout
-    clean: CleanBlock
-    metrics: list[ProbeMetric]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether something of the activation is kept, to be measured under several views at once."""
-        return self.readout.whole or bool(self.readout.distances)
-
-    def templates(self) -> list[Tensor]:
-        """Tensors such as those in which what is kept waits for that of other views."""
-        clean = self.clean.activation
-        if self.readout.distances:
-            return [clean.new_empty(len(clean), self.clean.room.num_pieces)] * len(self.readout.distances)
-        return [clean]
-
-    def writers(self, rows: slice) -> Sequence[_Writer]:
-        """What writes that which is kept, from an activation of some of the block's rows to a slot."""
-        return self._whole if rows.stop - rows.start == self.clean.activation.shape[0] else self._writers(rows)
-
-    @cached_property
-    def _whole(self) -> Sequence[_Writer]:
-        return self._writers(slice(0, len(self.clean.activation)))
-
-    def _writers(self, rows: slice) -> Sequence[_Writer]:
-        if not self.readout.distances:
-            return [self.readout.put]
-        write = self.clean.room.write_norms
-        return [partial(write, self.clean.other(name, rows)) for name in self.readout.distances]
+    images: ProbeImages
+    bank: AugmentationBank
+    metrics: Sequence[ProbeMetric]
+    default_set: bool = False
+    reference: ProbeImages | None = None
+    batch_size: int = 32
+    seed: int = 0
+    progress: bool = False
+    world: World = field(default_factory=World)
 
 
-@dataclass
-class Views:
-    """A block under some views.
+def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeResult:
+    """Measure a model's layers under every view of a bank.
 
     Args:
-        block: the clean block, on the model's device.
-        kept: by layer, the readings of which something is kept until several views are measured at once.
-        fed: by layer, the readings that are measured in each forward pass.
-        views: the bank's views.
-        gathered: what is kept.
-        matrices: by the number of a view, its (B, 3, 3) pixel matrices, or None; filled as views are drawn.
-        through: by the number of a view, the matrices on the way of a chain, or None.
+        subject: the model under probe.
+        plan: on which images, under which views, by which metrics.
+        epoch: when the result is made, as it will say.
+        step: likewise.
+
+    Returns:
+        The result, the same on every process; ``metadata["warnings"]`` holds what a caller should say aloud.
+
+    Raises:
+        ValueError: for images outside of the bank's range, a layer that was named exactly and gave no activation, an
+            unknown embedding, or an augmentation that changes the size of images.
+        RuntimeError: where another process has failed or sees different layers.
     """
-
-    block: Block
-    kept: Mapping[str, Sequence[Reading]]
-    fed: Mapping[str, Sequence[Reading]]
-    views: Sequence[View]
-    gathered: Gathered
-    matrices: dict[int, Tensor | None] = field(default_factory=dict)
-    through: dict[int, Tensor | None] = field(default_factory=dict)
+    findings = Findings()
+    visitor = UnderViews(plan, findings, device=subject.device)
+    route = Route(plan.images, plan.batch_size, plan.seed, plan.progress, plan.world)
+    run_loop(subject, route, visitor, findings)
+    return visitor.result(epoch=epoch, step=step)
 
 
-class Measuring:
-    """The metrics of one probe, and what they are to be told.
+class UnderViews:
+    """Draws each view of a block, runs the model on it, and has metrics compare what its layers put out.
 
     Args:
-        metrics: as the user gave them.
-        findings: where remarks and what is left out go.
-        default_set: whether nobody asked for just these metrics, so that one that applies nowhere is no news.
-
-    Attributes:
-        metrics: the prepared copies, by name.
-        readouts: by layer, the ways in which it is read.
+        plan: the views and the metrics.
+        findings: where it is noted what is not in the result.
+        device: where the model is.
     """
 
-    def __init__(self, metrics: Sequence[ProbeMetric], findings: Findings, *, default_set: bool = False) -> None:
-        ledgers = [metric for metric in metrics if isinstance(metric, Ledger)]
-        self.metrics: dict[str, ProbeMetric] = {}
-        self.readouts: dict[str, list[Readout]] = {}
-        self._given = metrics
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._default_set = default_set
-        self._ledger = next((metric for metric in ledgers if metric.representation == "activation"), Ledger())
+    def __init__(self, plan: Plan, findings: Findings, *, device: torch.device) -> None:
+        self.wants_scores = any(metric.scope == "output" for metric in plan.metrics)
+        self._plan = plan
         self._findings = findings
-        self._centres: dict[str, list[Centre]] = {}
+        self._device = device
+        self._prepared = Prepared()
+        self._rows = Rows()
         self._temporaries = Temporaries()
-        self._rows: dict[_Where, _Rows] = {}
-        # What the last block's memory is for, and that memory.
-        self._gathered: tuple[Hashable, Gathered] | None = None
+        self._calibration = Calibration(plan.metrics, plan.batch_size)
+        self._cleaning = Cleaning({}, self._temporaries)
+        self._slots: tuple[object, Slots] | None = None
+        # In how many blocks each view changed a pixel, and had no matrix.
+        self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
+        self._first: Clean = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def prepare(self, sites: Sequence[Site], views: Sequence[View], num_images: int, *, device: torch.device) -> None:
-        """Give every metric its tables, once the sites are known."""
-        self._shapes = {site.name: site.shape for site in sites}
-        readouts = [readout for site in sites for readout in readouts_of(site)]
-        extra = [] if any(metric is self._ledger for metric in self._given) else [self._ledger]
-        for metric in (*self._given, *extra):
-            concerned = [readout for readout in readouts if metric.applies_to(readout.site)]
-            if not concerned:
-                reason = _why_nowhere(metric, sites)
-                if self._default_set:
-                    self._findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
-                else:
-                    self._findings.metric_left_out(metric.name, reason, of_output=metric.scope == "output")
-                continue
-            prepared = metric.prepare(views, [readout.site.name for readout in concerned], num_images, device=device)
-            self.metrics[metric.name] = prepared
-            for readout in concerned:
-                readout.metrics.append(prepared)
-        for site in sites:
-            used = [readout for readout in readouts if readout.metrics and readout.site.index == site.index]
-            if used:
-                self.readouts[site.name] = [part for readout in used for part in split_by_views(readout)]
+    def opening_passes(self, num_images: int) -> int:
+        """The first block once more, its mirrored images where a metric calibrates on them, and the reference's."""
+        passes = len(slices(num_images, self._plan.batch_size)) + self._calibration.num_passes(num_images)
+        if self._plan.reference is not None:
+            blocks = self._plan.reference.deal
+            passes += sum(len(slices(len(block), self._plan.batch_size)) for block in blocks)
+        return passes
 
-    def choose_precision(self, activations: Mapping[str, Tensor]) -> None:
-        """Have those readouts averaged in float64 that would lose digits in float32, which takes less time."""
-        lost = {
-            (name, number): share
-            for name, readouts in self.readouts.items()
-            for number, readout in enumerate(readouts)
-            if (share := readout.loses(activations[name])) is not None
-        }
-        shares = torch.stack([share.cpu() for share in lost.values()]).tolist() if lost else []
-        for (name, number), share in zip(lost, shares, strict=True):
-            if share > _MOST_LOST:
-                self.readouts[name][number] = replace(self.readouts[name][number], is_wide=True)
+    def block_passes(self, num_images: int) -> int:
+        """All views."""
+        groups = view_groups(len(self._plan.bank), num_images, self._plan.batch_size)
+        return len(slices(num_images, self._plan.batch_size)) * len(groups)
 
-    def centre_on(self, blocks: Iterable[Clean]) -> None:
-        """Take mean and between-image distance from these blocks, for all that follow; one block is held at a time."""
-        centres = {name: [MeanOfBlocks() for _ in readouts] for name, readouts in self.readouts.items()}
-        for block in blocks:
-            for name, entries in block.items():
-                for centre, entry in zip(centres[name], entries, strict=True):
-                    centre.add(entry)
-        self._centres = {name: [centre.value() for centre in found] for name, found in centres.items()}
+    def check(self) -> None:
+        """Refuse images that no bank can work on, before the model runs."""
+        for name in self._plan.bank.left_out:
+            self._findings.leave_out(name, "this augmentation needs images of 3 channels")
+        for images in (self._plan.images, self._plan.reference):
+            if images is not None:
+                _require_finite(images)
+                for block in (images.scout, *images.blocks):
+                    for entry in block.images:
+                        self._plan.bank.check(entry)
 
-    def asks_for_stripes(self, image_size: tuple[int, int]) -> bool:
-        """Whether some metric is to be shown images with stripes."""
-        readouts = [readout for layer in self.readouts.values() for readout in layer]
-        return any(_asks(metric, readout.site, image_size) for readout in readouts for metric in readout.metrics)
+    def open(self, scouted: Scouted, passes: Passes) -> None:
+        """Prepare the metrics, and see whether a pass repeats itself."""
+        plan, block = self._plan, scouted.block
+        self._shapes = {site.name: site.shape for site in scouted.sites}
+        self._prepared = prepare(
+            plan.metrics,
+            scouted.sites,
+            plan.bank.views,
+            plan.images.num_images,
+            device=self._device,
+            findings=self._findings,
+            default_set=plan.default_set,
+        )
+        self._findings.nothing_but_rounding(self._prepared.choose_precision(scouted.activations))
+        self._see_labels(scouted.sites, block)
+        self._calibration.run(self._prepared, scouted, passes)
+        self._cleaning = Cleaning(self._prepared.readers, self._temporaries)
+        if plan.reference is not None:
+            blocks = (passes.keep_clean(other.to(self._device)) for other in plan.reference.blocks)
+            self._cleaning.centre_on(blocks)
+        self._first = self._cleaning.read(scouted.activations)
+        clean_bytes = sum(entries[0].activation.nbytes for entries in self._first.values())
+        self._findings.facts["clean_block_bytes"] = clean_bytes
+        self._findings.noise(self._cleaning.noise_floor(block, self._first, passes))
 
-    def calibrate(
-        self,
-        clean: Mapping[str, Tensor],
-        flipped: Mapping[str, Tensor],
-        striped: Mapping[str, Tensor],
-        image_size: tuple[int, int],
-    ) -> None:
-        """Show activations of the first block, mirrored and with stripes, to the metrics that ask for them."""
-        for name, readouts in self.readouts.items():
-            for readout in readouts:
-                for metric in readout.metrics:
-                    if metric.calibrates and name in flipped:
-                        pair = readout.take(clean[name]), readout.take(flipped[name])
-                        more = {}
-                        if name in striped and _asks(metric, readout.site, image_size):
-                            more["striped"] = readout.take(striped[name])
-                        metric.calibrate(readout.site, *pair, image_size=image_size, **more)
+    def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
+        """Compare a block under every view with its clean self."""
+        plan = self._plan
+        entries = self._first if block.index == 0 else self._cleaning.read(clean)
+        readings = self._readings(block, entries)
+        groups = view_groups(len(plan.bank), len(block), plan.batch_size)
+        shown = Shown(
+            ids=(block.ids.start, block.ids.stop),
+            rows=slice(0, len(block)),
+            labels=block.labels,
+            image_size=_image_size(block),
+            temporaries=self._temporaries,
+        )
+        slots = self._slots_for(readings, len(block), at_once=len(groups[0]))
+        feed = Feed(readings, shown, shapes=self._shapes, slots=slots, rows=self._rows)
+        units = [plan.bank.to_unit(entry) for entry in block.images]
+        for group in groups:
+            views, inputs = self._augmented(block, shown, group, units)
+            draw = plan.bank.views[group.start].label
+            for rows in slices(len(block), plan.batch_size):
+                segment = Segment(group, rows)
+                is_whole = segment.num_images == len(block)
+                cut = inputs if is_whole else block.rows(rows.start, rows.stop, inputs=inputs)
+                sink = feed.sink(segment, [_some_rows(view, rows) for view in views])
+                passes.run(block, cut, sink, draw=draw, num_rows=len(segment))
+                self._rows.write(self._prepared.metrics)
+            if feed.is_full:
+                feed.finish()
+        feed.finish()
+        self._rows.write(self._prepared.metrics)
 
-    def clean(self, activations: Mapping[str, Tensor]) -> Clean:
-        """The clean activations of a whole block, read and centred; they may be written to."""
-        clean: Clean = {}
-        for name, readouts in self.readouts.items():
-            if name in activations:
-                centres: Sequence[Centre | None] = self._centres.get(name) or [None] * len(readouts)
-                # Readouts of one site differ in who wants them only.
-                entries: dict[Site, CleanBlock] = {}
-                for readout, centre in zip(readouts, centres, strict=True):
-                    if readout.site not in entries:
-                        taken = readout.take(activations[name])
-                        entries[readout.site] = CleanBlock(
-                            taken, centre=centre, owned=True, temporaries=self._temporaries
-                        )
-                clean[name] = [entries[readout.site] for readout in readouts]
-        mask_non_finite(entry for entries in clean.values() for entry in entries)
-        return clean
+    def tables(self) -> list[Tensor]:
+        """The metrics' tables, and what was seen of the views."""
+        tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
+        return [*tables, self._seen]
 
-    def views(self, block: Block, clean: Clean, views: Sequence[View], *, at_once: int = 1) -> Views:
-        """A block that is to be seen under some views, so many in one pass, and who wants to see what of it."""
+    def result(self, *, epoch: int, step: int) -> ProbeResult:
+        """What was found, once all processes have been summed."""
+        plan, findings = self._plan, self._findings
+        findings.facts["bank"] = plan.bank.describe()
+        ledger = self._prepared.ledger
+        findings.non_finite(ledger.non_finite().cpu(), ledger.layers, plan.images.image_ids)
+        findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
+        changed, without_matrix = self._seen.T.tolist()
+        findings.unchanged([view.label for view, count in zip(plan.bank, changed, strict=True) if not count])
+        labels = [view.label for view, count in zip(plan.bank, without_matrix, strict=True) if count]
+        findings.facts["views_without_matrix"] = labels
+        tables = self._metric_tables()
+        without = [name for name, table in tables.items() if table.influence is None]
+        if without:
+            findings.facts["metrics_without_influence"] = without
+        return ProbeResult(
+            layers=[name for name in self._prepared.readers if name not in (INPUT, OUTPUT)],
+            views=[
+                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels)
+                for view in plan.bank
+            ],
+            tables=tables,
+            epoch=epoch,
+            step=step,
+            metadata=findings.metadata(),
+        )
+
+    def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
+        """Say aloud that labels= is of no use, where nobody has asked for metrics that may need none."""
+        images = self._plan.images
+        # Targets have been of use: they say that the output is none of one class.
+        if images.other_targets or not (images.labels_given and self._plan.default_set):
+            return
+        output = next((site for site in sites if site.kind == "output"), None)
+        if output is None:
+            self._findings.labels_unused(f"the output is left out, as {self._findings.left_out[OUTPUT]}")
+        elif output.label_shape is not None:
+            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=_image_size(block))
+            if why:
+                self._findings.labels_unused(why)
+
+    def _readings(self, block: Block, clean: Mapping[str, Sequence[CleanBlock]]) -> dict[str, list[Reading]]:
+        """Who wants to see what of this block."""
         ids = (block.ids.start, block.ids.stop)
-        kept: dict[str, list[Reading]] = {name: [] for name in clean}
-        fed: dict[str, list[Reading]] = {}
+        readings: dict[str, list[Reading]] = {name: [] for name in clean}
+        number = 0
         for name, entries in clean.items():
-            for number, (readout, entry) in enumerate(zip(self.readouts[name], entries, strict=True)):
-                metrics = [metric for metric in readout.metrics if metric.wants(ids)]
-                if metrics:
-                    reading = Reading((name, number), readout, entry, metrics)
-                    (kept[name] if reading.is_kept else fed.setdefault(name, [])).append(reading)
-        return Views(block, kept, fed, views, self._gathering(kept, len(block), len(views), at_once))
+            for reader, entry in zip(self._prepared.readers[name], entries, strict=True):
+                wishes = tuple(wish for wish in reader.wishes if wish.metric.wants_block(ids))
+                if wishes:
+                    readings[name].append(Reading(number, reader, entry, wishes))
+                    number += 1
+        return readings
 
-    def _gathering(
-        self, kept: Mapping[str, Sequence[Reading]], num_images: int, num_views: int, at_once: int
-    ) -> Gathered:
+    def _slots_for(self, readings: Mapping[str, Sequence[Reading]], num_images: int, *, at_once: int) -> Slots:
         """Memory for what is kept of a block; the last block's, where it will do."""
-        readings = [reading for layer in kept.values() for reading in layer]
-        kind = (num_images, num_views, at_once, [(reading.key, reading.clean.activation.dtype) for reading in readings])
-        if self._gathered is None or self._gathered[0] != kind:
-            templates = {reading.key: reading.templates() for reading in readings}
-            view_bytes = sum(tensor.nbytes for tensors in templates.values() for tensor in tensors)
-            enough = min(num_views, max(1, MOST_GATHERED_BYTES // max(1, view_bytes)))
-            # The pass that fills them up may bring more than the last one.
-            num_slots = enough + at_once - 1
-            memory = {
-                key: tuple(Scratch().rows(num_slots, tensor) for tensor in tensors)
-                for key, tensors in templates.items()
-            }
-            self._gathered = kind, Gathered(memory, enough)
-        return self._gathered[1]
+        kept = [reading for layer in readings.values() for reading in layer if reading.reader.kind != "view"]
+        places = [(reading.number, reading.reader.layer, reading.clean.activation.dtype) for reading in kept]
+        kind = (num_images, at_once, places)
+        if self._slots is None or self._slots[0] != kind:
+            templates = {reading.number: reading.templates() for reading in kept}
+            self._slots = kind, Slots(templates, len(self._plan.bank), at_once)
+        return self._slots[1]
 
-    def sink(self, views: Views, segment: Segment) -> Callable[[str, Tensor], None]:
-        """What measures the forward pass of a segment, layer by layer."""
-        gathered, shapes, fed = views.gathered, self._shapes, views.fed
-        came = gathered.coming(segment)
-        # All memory is cold in a hook, so that little should be left to do there.
-        kept = {
-            name: [
-                pair
-                for reading in readings
-                for pair in zip(reading.writers(segment.rows), gathered.slots(reading.key, segment), strict=True)
-            ]
-            for name, readings in views.kept.items()
-        }
-        told = [self._told(views, part) for part in segment.by_view()] if fed else []
-
-        def measure(name: str, activation: Tensor) -> None:
-            if activation.shape[1:] != shapes[name]:
-                raise ValueError(
-                    f"layer {name!r} gave {tuple(activation.shape[1:])} for each image under a view, and "
-                    f"{shapes[name]} without; activations can only be compared at one size: leave it out"
+    def _augmented(self, block: Block, shown: Shown, group: range, units: Sequence[Tensor]) -> tuple[list[Shown], Any]:
+        """A block under some views: what is known of each, and the inputs, behind each other."""
+        views: list[Shown] = []
+        inputs = []
+        for index in group:
+            view = self._plan.bank.views[index]
+            augmented = self._plan.bank.draw(
+                view, block.images, units, block=block.index, changes=bool(self._seen[index, 0])
+            )
+            for before, after in zip(block.images, augmented.images, strict=True):
+                if before.shape != after.shape:
+                    raise ValueError(
+                        f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
+                        "activations can only be compared at one size: put a Resize back behind it"
+                    )
+            self._seen[index] += torch.tensor([augmented.changed, augmented.matrix is None])
+            views.append(
+                replace(
+                    shown,
+                    views=range(index, index + 1),
+                    view=view,
+                    matrix=augmented.matrix,
+                    through=augmented.through,
                 )
-            wide = upcast(activation)
-            for write, slot in kept.get(name, ()):
-                write(wide, slot)
-            for reading in fed.get(name, ()):
-                for piece, (common, rows) in zip(torch.split(wide, segment.num_images), told, strict=True):
-                    _feed(reading, reading.readout.take(piece), common, rows)
-            came.add(name)
+            )
+            inputs.append(block.with_images(augmented.images))
+        return views, join_rows(inputs)
 
-        return measure
-
-    def finish(self, views: Views) -> None:
-        """Measure what was gathered of a block's views, whose rows are all there."""
-        readings = {reading.key: reading for layer in views.kept.values() for reading in layer}
-        gathered = [(readings[key], first, kept) for key, first, kept in views.gathered.emptied()]
-        for reading, _, kept in gathered:
-            reading.readout.settle(kept[0])
-        movements = _movements_together(gathered)
-        for reading, first, kept in gathered:
-            seen = Segment(range(first, first + len(kept[0])), slice(0, len(views.block)))
-            common, rows = self._told(views, seen)
-            augmented = kept[0].flatten(0, 1)
-            if reading.readout.distances:
-                known = [sum_of_squares(norms).flatten() for norms in kept]
-                common |= zip(reading.readout.distances, known, strict=True)
-                augmented = augmented.new_empty(0)
-            common["movements"] = movements.get((reading.key, first))
-            _feed(reading, augmented, common, rows)
-        self.write()
-
-    def write(self) -> None:
-        """Write what has been measured since the last time, each metric and view in one go."""
-        for (views, ids), rows in self._rows.items():
-            for name, (measured, valid) in rows.items():
-                masks = [mask for mask in valid if mask is not None]
-                if masks:
-                    everything = torch.ones_like(masks[0])
-                    masks = [everything if mask is None else mask for mask in valid]
-                self.metrics[name].write(measured, views, ids, torch.stack(masks) if masks else None)
-        self._rows.clear()
-
-    def tables(self) -> dict[str, MetricTable]:
+    def _metric_tables(self) -> dict[str, MetricTable]:
         """The estimates of all metrics but the engine's own."""
-        measured = [self.metrics[metric.name] for metric in self._given if metric.name in self.metrics]
-        return {metric.name: self._table(metric) for metric in measured}
+        tables: dict[str, MetricTable] = {}
+        for given in self._plan.metrics:
+            metric = self._prepared.metrics.get(given.name)
+            if metric is None:
+                continue
+            estimate = metric.estimates()
+            for sentence in metric.remarks(estimate, metric.layers):
+                self._findings.warn(sentence)
+            tables[metric.name] = MetricTable(
+                metric.layers,
+                estimate.value,
+                estimate.std_error,
+                estimate.num_images,
+                (metric.filled > 0).any(-1),
+                estimate.influence,
+                metric.quantity,
+            )
+        return tables
 
-    def note_ledger(self, image_ids: Sequence[int]) -> None:
-        """Note which activations were not finite and which layers are dead."""
-        ledger = self.metrics[self._ledger.name]
-        if isinstance(ledger, Ledger):
-            self._findings.non_finite(ledger.non_finite().cpu(), ledger.layers, image_ids)
-            self._findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
 
-    def _told(self, views: Views, segment: Segment) -> tuple[dict[str, Any], _Rows]:
-        """What metrics are told of every layer of a segment, and where its rows are kept until they are written."""
-        rows, block, first, num_views = segment.rows, views.block, segment.views.start, len(segment.views)
-        alone = num_views == 1
-        labels = None if block.labels is None else block.labels[rows]
-        matrix, through = (found[first] if alone else None for found in (views.matrices, views.through))
-        ids = (block.ids.start + rows.start, block.ids.start + rows.stop)
-        common = {
-            "rows": rows,
-            "ids": ids,
-            "view_index": first,
-            "num_views": num_views,
-            "view": views.views[first] if alone else None,
-            "labels": labels.repeat(num_views) if labels is not None and labels.ndim == 1 and not alone else labels,
-            "matrix": None if matrix is None else matrix[rows],
-            "through": None if through is None else through[rows],
-            "image_size": tuple(block.images[0].shape[-2:]),
-            "temporaries": self._temporaries,
-        }
-        return common, self._rows.setdefault(((first, first + num_views), ids), {})
-
-    def _table(self, metric: ProbeMetric) -> MetricTable:
-        value, std_error, num_images = estimate = metric.estimates()
-        for sentence in metric.remarks(estimate, metric.layers):
-            self._findings.warn(sentence)
-        return MetricTable(
-            metric.layers, value, std_error, num_images, (metric.filled > 0).any(-1), metric.influences()
+def _require_finite(images: ProbeImages) -> None:
+    spoilt: set[int] = set()
+    for block in (images.scout, *images.blocks):
+        for entry in block.images:
+            if not all_finite(entry):
+                rows = (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+                spoilt.update(images.image_ids[block.ids[row]] for row in rows)
+    if spoilt:
+        raise ValueError(
+            f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
+            f"{listed(sorted(spoilt))} of the source). Repair or leave out these images"
         )
 
 
-def _asks(metric: ProbeMetric, site: Site, image_size: tuple[int, int]) -> bool:
-    return metric.calibrates and metric.asks_for_stripes(site, image_size)
+def _image_size(block: Block) -> Size:
+    height, width = block.images[0].shape[-2:]
+    return height, width
 
 
-def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
-    """Why a metric applies to none of these: what it needs, and what the output has where it is one of outputs."""
-    reason = f"this metric applies to none of [{listed([repr(site.name) for site in sites])}]"
-    if metric.needs:
-        reason += f"; it needs {metric.needs}"
-    for site in sites:
-        if site.kind == "output" and metric.scope == "output":
-            labels = "no labels" if site.label_shape is None else f"labels {of_images(site.label_shape)}"
-            reason += f"; here are class scores {of_images(site.shape)} and {labels}"
-    return reason
-
-
-def _movements_together(
-    gathered: Iterable[tuple[Reading, int, Sequence[Tensor]]],
-) -> dict[tuple[tuple[str, int], int], tuple[Movements, int]]:
-    """By a pooled reading's key and first view, the movements of the layers of its width, and its place among them."""
-    alike: dict[Hashable, list[tuple[Reading, int, Tensor]]] = {}
-    for reading, first, (pooled, *_) in gathered:
-        if reading.readout.site.representation == "pooled":
-            alike.setdefault((pooled.shape, pooled.dtype, pooled.device), []).append((reading, first, pooled))
-    found: dict[tuple[tuple[str, int], int], tuple[Movements, int]] = {}
-    for layers in alike.values():
-        # Their temporaries should stay in a processor's cache.
-        for part in slices(len(layers), max(1, _MOST_TOGETHER // max(1, layers[0][2].numel()))):
-            movements = Movements([reading.clean for reading, *_ in layers[part]], [rows for *_, rows in layers[part]])
-            found |= {(reading.key, first): (movements, n) for n, (reading, first, _) in enumerate(layers[part])}
-    return found
-
-
-def _feed(reading: Reading, augmented: Tensor, common: Mapping[str, Any], rows: _Rows) -> None:
-    about = About.sharing(common, augmented=augmented, block=reading.clean, site=reading.readout.site)
-    for metric in reading.metrics:
-        values = metric.measure(about.clean_rows if metric.merges_views else about.clean, augmented, about)
-        if values:
-            measured, valid = rows.setdefault(metric.name, ({}, []))
-            measured[about.layer] = values
-            valid.append(None if reading.clean.num_valid == reading.clean.valid.shape[0] else about.valid)
+def _some_rows(shown: Shown, rows: slice) -> Shown:
+    """The same view of some of the images."""
+    if rows == shown.rows:
+        return shown
+    start = shown.ids[0]
+    return replace(
+        shown,
+        ids=(start + rows.start, start + rows.stop),
+        rows=rows,
+        labels=None if shown.labels is None else shown.labels[rows],
+        matrix=None if shown.matrix is None else shown.matrix[rows],
+        through=None if shown.through is None else shown.through[rows],
+    )

@@ -4,24 +4,28 @@ from kornia_lightning_probe.functional.distances import block_mean, squared_dist
 from kornia_lightning_probe.functional.estimates import (
     Estimate,
     between_image_deviation,
-    jensen_shannon,
+    error_of_influence,
     mean_with_error,
     ratio_of_roots,
     relative_change,
     root_of_mean,
+    root_of_ratio,
     sensitivity,
     shared_part,
 )
+from kornia_lightning_probe.functional.probabilities import jensen_shannon
 
 __all__ = [
     "Estimate",
     "between_image_deviation",
     "block_mean",
+    "error_of_influence",
     "jensen_shannon",
     "mean_with_error",
     "ratio_of_roots",
     "relative_change",
     "root_of_mean",
+    "root_of_ratio",
     "sensitivity",
     "shared_part",
     "squared_distance",

@@ -1,37 +1,80 @@
-"""Pure kernels: per-image scalars from (B, ...) activations, and estimates from tables of such scalars."""
+"""Pure kernels from tables of per-image scalars to estimates: a value, its error over images, what each image adds."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.functional.distances import accumulation_dtype, block_mean, squared_distance, squared_norm
-
-__all__ = [
-    "Estimate",
-    "between_image_deviation",
-    "block_mean",
-    "jensen_shannon",
-    "mean_with_error",
-    "ratio_of_roots",
-    "relative_change",
-    "root_of_mean",
-    "sensitivity",
-    "shared_part",
-    "squared_distance",
-    "squared_norm",
-]
+from kornia_lightning_probe.functional.distances import block_mean, squared_distance, squared_norm
+from kornia_lightning_probe.functional.influence import (
+    mean_influence,
+    root_of_mean_influence,
+    root_of_ratio_influence,
+    sensitivity_influence,
+    shared_part_influence,
+)
 
 
-class Estimate(NamedTuple):
-    """A value, its standard error over images, and the number of images behind both; tensors of one shape."""
-
+class _Estimate(NamedTuple):
     value: Tensor
-    std_error: Tensor
     num_images: Tensor
+    influence: Tensor | None
+    std_error: Tensor
+
+
+class Estimate(_Estimate):
+    r"""A value, the number of images behind it, what each of them adds, and its standard error.
+
+    Args:
+        value: (...).
+        num_images: (...), how many images are behind each value.
+        influence: (..., N), how far each image moves the value, see :mod:`kornia_lightning_probe.influence`; NaN where
+            an image has no value. None: nobody knows.
+        std_error: (...); None takes that of the influence, :math:`\mathrm{sd}(\mathrm{IF}) / \sqrt{n}`, NaN where
+            there is none or only one image.
+
+    Example:
+        >>> estimate = Estimate(torch.tensor(2.0), torch.tensor(2), influence=torch.tensor([-1.0, 1.0]))
+        >>> float(estimate.std_error)  # the deviation of two numbers, the root of 2, over the root of 2
+        1.0
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        value: Tensor,
+        num_images: Tensor,
+        influence: Tensor | None = None,
+        std_error: Tensor | None = None,
+    ) -> Estimate:
+        """Compute the error where it is not given."""
+        if std_error is None:
+            unknown = torch.full_like(value, torch.nan)
+            std_error = unknown if influence is None else error_of_influence(influence)
+        return super().__new__(cls, value, num_images, influence, std_error)
+
+
+def error_of_influence(influence: Tensor) -> Tensor:
+    r"""Standard error of a value, :math:`\sqrt{\sum_i \mathrm{IF}_i^2 / (n (n - 1))}`.
+
+    Args:
+        influence: (..., N), of mean 0; NaN where an image is not known.
+
+    Returns:
+        (...), in the unit of the influence; NaN with fewer than two known images.
+
+    Example:
+        >>> error_of_influence(torch.tensor([-1.0, 0.0, 1.0, torch.nan])).square().item()  # variance 1, of 3 images
+        0.3333333432674408
+    """
+    known = influence.isfinite()
+    count = known.sum(-1)
+    squares = torch.where(known, influence.square(), 0.0).sum(-1)
+    error = (squares / (count * (count - 1)).clamp(min=1)).sqrt()
+    return torch.where(count > 1, error, torch.nan)
 
 
 def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -54,7 +97,9 @@ def between_image_deviation(activation: Tensor, mean: Tensor | None = None) -> T
     count = activation.shape[0]
     centre = block_mean(activation) if mean is None else mean
     spread = squared_distance(activation, centre)
-    return spread * (count / (count - 1)) if count > 1 else torch.full_like(spread, torch.nan)
+    if count == 1:
+        return torch.full_like(spread, torch.nan)
+    return spread * (count / (count - 1))
 
 
 def mean_with_error(values: Tensor) -> Estimate:
@@ -68,33 +113,49 @@ def mean_with_error(values: Tensor) -> Estimate:
 
     Example:
         >>> estimate = mean_with_error(torch.tensor([1.0, 3.0, torch.nan]))
-        >>> [round(float(x), 3) for x in estimate]
-        [2.0, 1.0, 2.0]
+        >>> float(estimate.value), round(float(estimate.std_error), 6), int(estimate.num_images)
+        (2.0, 1.0, 2)
     """
-    valid = values.isfinite()
-    count = valid.sum(-1)
-    mean = _masked_sum(values, valid) / count
-    residual = _masked_sum((values - mean.unsqueeze(-1)).square(), valid)
-    return Estimate(mean, _error_of_mean(residual, count), count)
+    known = values.isfinite()
+    return Estimate(_mean(values, known), known.sum(-1), mean_influence(values))
 
 
-def root_of_mean(estimate: Estimate) -> Estimate:
-    r"""The square root of an estimated mean, with its error carried along: :math:`\mathrm{SE}/(2\sqrt{\bar{x}})`.
+def root_of_mean(values: Tensor) -> Estimate:
+    r"""The square root of a mean over images, with its error :math:`\mathrm{SE}/(2\sqrt{\bar{x}})`.
 
     Args:
-        estimate: of a mean that is at least 0.
+        values: (..., N), at least 0; NaN entries are left out.
 
     Returns:
-        The estimate of its root; the error is 0 where the mean and its error are.
+        An :class:`Estimate` of shape (...), in [0, inf); the error is 0 where all values are 0.
 
     Example:
-        >>> root = root_of_mean(Estimate(torch.tensor(4.0), torch.tensor(1.0), torch.tensor(9)))
+        >>> root = root_of_mean(torch.tensor([2.0, 6.0]))  # of 4, whose standard error is 2
         >>> float(root.value), float(root.std_error)
-        (2.0, 0.25)
+        (2.0, 0.5)
     """
-    value = estimate.value.sqrt()
-    error = torch.where(value > 0, estimate.std_error / (2 * value), estimate.std_error)
-    return Estimate(value, error, estimate.num_images)
+    known = values.isfinite()
+    return Estimate(_mean(values, known).sqrt(), known.sum(-1), root_of_mean_influence(values))
+
+
+def root_of_ratio(numerator: Tensor, denominator: Tensor) -> Estimate:
+    r"""The root of a ratio of means, :math:`\sqrt{\overline{x} / \overline{y}}`, over the images that have both.
+
+    Args:
+        numerator: x, (..., N), at least 0; NaN where it is not known.
+        denominator: y, likewise.
+
+    Returns:
+        An :class:`Estimate` of shape (...), in [0, inf); NaN where no image is known or the mean of y is 0.
+
+    Example:
+        >>> float(root_of_ratio(torch.tensor([2.0, 6.0]), torch.tensor([1.0, 1.0])).value)
+        2.0
+    """
+    known = numerator.isfinite() & denominator.isfinite()
+    above, below = _mean(numerator, known), _mean(denominator, known)
+    value = torch.where(below > 0, (above / below).sqrt(), torch.nan)
+    return Estimate(value, known.sum(-1), root_of_ratio_influence(numerator, denominator))
 
 
 def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
@@ -115,23 +176,19 @@ def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
         representation (a dead layer), since nothing can be compared there.
 
     Source:
-        The squared ratio is the "relative stability" to diffeomorphisms of Petrini et al., "Relative stability toward
-        diffeomorphisms indicates performance in deep nets", NeurIPS 2021; here its square root, with a denominator
-        that leaves out each image's distance to itself.
+        :math:`S^2` is the stability :math:`D_f` to diffeomorphisms of Petrini et al., "Relative stability toward
+        diffeomorphisms indicates performance in deep nets", NeurIPS 2021, here with a denominator that leaves out each
+        image's distance to itself. Their relative stability :math:`R_f` divides it by that to noise of equal norm.
 
     Example:
         >>> distance = torch.tensor([2.0, 2.0]); deviation = torch.tensor([4.0, 4.0])
         >>> float(sensitivity(distance, deviation).value)  # sqrt(2 / (2 * 4))
         0.5
     """
-    valid = distance.isfinite() & deviation.isfinite()
-    count = valid.sum(-1)
-    moved = _masked_sum(distance, valid) / count
-    apart = _masked_sum(deviation, valid) / count
+    known = distance.isfinite() & deviation.isfinite()
+    moved, apart = _mean(distance, known), _mean(deviation, known)
     value = torch.where(apart > 0, (moved / (2 * apart)).sqrt(), torch.nan)
-    influence = _relative(distance, moved) - _relative(deviation, apart)
-    residual = _masked_sum(influence.square(), valid)
-    return Estimate(value, value / 2 * _error_of_mean(residual, count), count)
+    return Estimate(value, known.sum(-1), sensitivity_influence(distance, deviation))
 
 
 def shared_part(shared: Tensor, total: Tensor) -> Estimate:
@@ -149,37 +206,10 @@ def shared_part(shared: Tensor, total: Tensor) -> Estimate:
         >>> float(shared_part(torch.tensor([4.0, 4.0]), torch.tensor([4.0, 4.0])).value)
         1.0
     """
-    valid = shared.isfinite() & total.isfinite()
-    count = valid.sum(-1)
-    product, square = _masked_sum(shared, valid) / count, _masked_sum(total, valid) / count
+    known = shared.isfinite() & total.isfinite()
+    product, square = _mean(shared, known), _mean(total, known)
     value = torch.where(square > 0, product / square, torch.nan)
-    influence = 2 * (shared - product.unsqueeze(-1)) - value.unsqueeze(-1) * (total - square.unsqueeze(-1))
-    residual = _masked_sum(influence.square(), valid)
-    return Estimate(value, _error_of_mean(residual, count) / square, count)
-
-
-def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:
-    r"""Jensen-Shannon divergence of two predicted distributions, in nats, from logits and without underflow.
-
-    Args:
-        logits: (B, classes).
-        others: (B, classes).
-
-    Returns:
-        (B,) float64 (float32 on MPS), in [0, ln 2].
-
-    Source:
-        Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 37, 1991.
-
-    Example:
-        >>> jensen_shannon(torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, 6.0]])).item()  # a constant added
-        0.0
-    """
-    wide = accumulation_dtype(logits.device)
-    p, q = logits.to(wide).log_softmax(1), others.to(wide).log_softmax(1)
-    mixture = torch.logaddexp(p, q) - math.log(2)
-    divergence = 0.5 * ((p.exp() * (p - mixture)).sum(1) + (q.exp() * (q - mixture)).sum(1))
-    return divergence.clamp_min(0.0)
+    return Estimate(value, known.sum(-1), shared_part_influence(shared, total))
 
 
 def relative_change(clean: Tensor, augmented: Tensor) -> Tensor:
@@ -207,15 +237,5 @@ def ratio_of_roots(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator > 0, (numerator / denominator).sqrt(), torch.nan)
 
 
-def _masked_sum(values: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid, values, 0.0).sum(-1)
-
-
-def _relative(values: Tensor, mean: Tensor) -> Tensor:
-    """``values / mean - 1``; 0 where the mean is zero, as all values are then."""
-    safe = torch.where(mean > 0, mean, 1.0).unsqueeze(-1)
-    return torch.where(mean.unsqueeze(-1) > 0, values / safe - 1, 0.0)
-
-
-def _error_of_mean(residual: Tensor, count: Tensor) -> Tensor:
-    return torch.where(count > 1, (residual / (count - 1).clamp(min=1) / count.clamp(min=1)).sqrt(), torch.nan)
+def _mean(values: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, values, 0.0).sum(-1) / known.sum(-1)

@@ -1,82 +1,19 @@
 """The fixed probe images: which ones, read how, and dealt into which blocks."""
 
-import hashlib
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.images.batches import (
-    ImageKeys,
-    ToInputs,
-    describe,
-    find_image_keys,
-    image_entries,
-    map_tensors,
-    replace_images,
-    take_rows,
-)
+from kornia_lightning_probe.images.batches import ImageKeys, ToInputs, describe, find_image_keys
+from kornia_lightning_probe.images.blocks import Block, deal_blocks
+from kornia_lightning_probe.images.fingerprints import content_hash, fingerprints_of
+from kornia_lightning_probe.images.nested import map_tensors
 from kornia_lightning_probe.images.sources import FirstImages, Reader, has_no_indices, open_source, read_first
 from kornia_lightning_probe.randomness import stable_seed
-
-_FINGERPRINT_BITS = 52  # float64 holds such integers exactly
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """A run of about 32 probe images, the unit of randomness and of everything that relates images.
-
-    Attributes:
-        index: the number of the block, the same on every rank.
-        ids: the positions of its images in the table of all N probe images.
-        inputs: what the model is called with: a tensor, or a dict or tuple of tensors, B in front.
-        labels: integers of shape (B,) or (B, H, W), or None.
-        image_keys: which entries of `inputs` are images; empty where `inputs` is one tensor.
-    """
-
-    index: int
-    ids: range
-    inputs: Any
-    labels: Tensor | None = None
-    image_keys: tuple[str | int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def images(self) -> tuple[Tensor, ...]:
-        """The image entries, each (B, C, H, W), in the order of `image_keys`."""
-        return image_entries(self.inputs, self.image_keys)
-
-    def to(self, device: torch.device) -> "Block":
-        """Return this block with its tensors on a device."""
-        inputs, labels = map_tensors((self.inputs, self.labels), lambda tensor: tensor.to(device))
-        return replace(self, inputs=inputs, labels=labels)
-
-    def first(self, count: int) -> "Block":
-        """Return a block of the first images only, or this one where it has no more."""
-        if count >= len(self):
-            return self
-        labels = None if self.labels is None else self.labels[:count]
-        return replace(self, ids=self.ids[:count], inputs=self.rows(0, count), labels=labels)
-
-    def with_images(self, images: Sequence[Tensor]) -> Any:
-        """Return the model's inputs with other images in place of this block's."""
-        return replace_images(self.inputs, self.image_keys, images)
-
-    def rows(self, start: int, stop: int, *, inputs: Any = None) -> Any:
-        """Return the model's inputs for some of the images, as views.
-
-        Args:
-            start: the first row, counted within the block.
-            stop: one behind the last row.
-            inputs: the rows of these inputs instead, for example of what `with_images` has returned.
-        """
-        inputs = self.inputs if inputs is None else inputs
-        return take_rows(inputs, slice(start, stop), num_rows=len(self))
 
 
 class ProbeImages:
@@ -177,7 +114,7 @@ class ProbeImages:
         self.other_targets = reader.targets
         self.fingerprints = torch.zeros(self.num_images, dtype=torch.int64)
         for block in self.blocks:
-            self.fingerprints[block.ids.start : block.ids.stop] = _fingerprints(block)
+            self.fingerprints[block.ids.start : block.ids.stop] = fingerprints_of(block.images)
 
     def __len__(self) -> int:
         return self.num_images
@@ -201,8 +138,7 @@ class ProbeImages:
             >>> ProbeImages.content_hash(torch.tensor([1, 2])) == ProbeImages.content_hash(torch.tensor([1.0, 2.0]))
             True
         """
-        numbers = ",".join(str(int(fingerprint)) for fingerprint in fingerprints.tolist())
-        return hashlib.blake2b(numbers.encode(), digest_size=8).hexdigest()
+        return content_hash(fingerprints)
 
     def content_hash_by_number(self, fingerprints: Tensor) -> str:
         """As `content_hash`, of the images in the order of their numbers in the source: the same for any `seed`.
@@ -217,7 +153,7 @@ class ProbeImages:
 
     def _choose(self, total: int, num_images: int | None, seed: int) -> tuple[int, ...]:
         if total < 1:
-            raise ValueError("There are no images to probe: the source has length 0, at least 1 is needed.")
+            raise ValueError("There are no images to probe: the source has length 0, at least 1 is needed")
         if num_images is not None and total < num_images:
             self.notes.append(f"{num_images} images were asked for and {total} exist: all {total} are used")
         generator = torch.Generator().manual_seed(stable_seed(seed, "choice"))
@@ -229,54 +165,21 @@ class ProbeImages:
         block = Block(index, ids, inputs, map_tensors(labels, _plain), find_image_keys(inputs, image_keys))
         if any(len(images) != len(ids) for images in block.images):
             raise ValueError(
-                f"{len(ids)} images were read, but collating them gave {describe(inputs)}. Each image must give one "
-                "row: pass collate_fn=, or choose one view with to_inputs=."
+                f"{len(ids)} images were read, but collating them gave {describe(inputs)}; each image must give one "
+                "row: pass collate_fn=, or choose one view with to_inputs="
             )
         return block
 
 
-def deal_blocks(num_images: int, block_size: int = 32) -> list[range]:
-    """Cut N positions into ceil(N / block_size) runs of nearly equal size, never of one image unless N is 1.
-
-    Args:
-        num_images: N, at least 1.
-        block_size: how many images a block holds at most, at least 2. Where that would leave one image alone, which
-            happens with 2 only, one block has 3.
-
-    Returns:
-        The positions of each block.
-
-    Example:
-        >>> deal_blocks(33), deal_blocks(4)
-        ([range(0, 17), range(17, 33)], [range(0, 4)])
-    """
-    blocks = min(-(-num_images // block_size), max(num_images // 2, 1))
-    size, larger = divmod(num_images, blocks)
-    starts = [block * size + min(block, larger) for block in range(blocks + 1)]
-    return [range(start, stop) for start, stop in pairwise(starts)]
-
-
 def _check_numbers(num_images: int | None, *, rank: int, world_size: int, block_size: int) -> None:
     if num_images is not None and num_images < 1:
-        raise ValueError(f"num_images={num_images}: at least 1 image is needed.")
+        raise ValueError(f"num_images={num_images}: at least 1 image is needed")
     if block_size < 2:
-        raise ValueError(f"block_size={block_size}: a block needs at least 2 images to say how far apart images are.")
+        raise ValueError(f"block_size={block_size}: a block needs at least 2 images to say how far apart images are")
     if not 0 <= rank < world_size:
-        raise ValueError(f"rank={rank} is not below world_size={world_size}.")
+        raise ValueError(f"rank={rank} is not below world_size={world_size}")
 
 
 def _plain(tensor: Tensor) -> Tensor:
     """Drop graph and subclass: kernels should not dispatch through a torchvision or MONAI tensor."""
     return tensor.detach().as_subclass(Tensor)
-
-
-def _fingerprints(block: Block) -> Tensor:
-    return torch.tensor([_fingerprint([images[row] for images in block.images]) for row in range(len(block))])
-
-
-def _fingerprint(images: list[Tensor]) -> int:
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(describe(image).encode())
-        digest.update(image.cpu().contiguous().view(torch.uint8).numpy().data)
-    return int.from_bytes(digest.digest()[:8], "big") >> (64 - _FINGERPRINT_BITS)

@@ -18,11 +18,9 @@ from kornia_lightning_probe.images.batches import (
     find_image_keys,
     find_inputs,
     find_labels,
-    image_entries,
-    join_rows,
-    take_rows,
 )
 from kornia_lightning_probe.images.generators import isolated_streams
+from kornia_lightning_probe.images.nested import image_entries, join_rows, take_rows
 from kornia_lightning_probe.randomness import stable_seed
 
 
@@ -101,7 +99,7 @@ class _DatasetReader:
 
     def _item(self, index: int, seed_all: Callable[[int], None]) -> Any:
         seed_all(stable_seed(self.seed, "image", index))
-        with _explained(f"kornia_lightning_probe was reading image {index} of the probe's dataset."):
+        with _explained(f"kornia_lightning_probe was reading image {index} of the probe's dataset"):
             return self.dataset[index]
 
 
@@ -111,9 +109,9 @@ def _taken(labels: Tensor | None, indices: list[int]) -> Tensor | None:
 
 def _collate(items: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
     hint = (
-        f"kornia_lightning_probe was collating {len(items)} probe images, the first being {describe(items[0])}. "
-        "Images must be tensors of one size here: convert and resize them in the dataset, or pass a DataLoader with a "
-        "collate_fn that can join them."
+        f"kornia_lightning_probe was collating {len(items)} probe images, the first being {describe(items[0])}; "
+        "images must be tensors of one size here: convert and resize them in the dataset, or pass a DataLoader with a "
+        "collate_fn that can join them"
     )
     with _explained(hint):
         return collate_fn(items)
@@ -192,7 +190,7 @@ def read_first(
             if missing <= 0:
                 break
     if not parts:
-        raise ValueError(f"There is no image in {_name(source)}: it ended at once.")
+        raise ValueError(f"There is no image in {_name(source)}: it ended at once")
     note = f"{_name(source)} has no indices: its first images were read, so which ones depends on its order"
     return _joined(parts, num_images, note)
 
@@ -269,7 +267,7 @@ def open_source(
         if not hasattr(dataset, "__getitem__") or not isinstance(dataset, Sized):
             raise TypeError(
                 f"{_name(source)} came as images, expected a (N, C, H, W) tensor, one (C, H, W) image, a dict or tuple "
-                "of tensors, a dataset with __getitem__ and __len__, a DataLoader or an iterable of batches."
+                "of tensors, a dataset with __getitem__ and __len__, a DataLoader or an iterable of batches"
             )
         collate = collate_fn or (source.collate_fn if isinstance(source, DataLoader) else default_collate)
         reader = _DatasetReader(dataset, collate, to_inputs, None, seed)
@@ -285,7 +283,7 @@ def _tensor_reader(source: Any, image_keys: ImageKeys | None) -> _TensorReader:
     total = len(images[0])
     entries = inputs.values() if isinstance(inputs, Mapping) else (inputs if isinstance(inputs, tuple) else images)
     if any(isinstance(entry, Tensor) and entry.ndim > 0 and len(entry) != total for entry in entries):
-        raise ValueError(f"All entries must have the same number of images in front, but they are {describe(inputs)}.")
+        raise ValueError(f"All entries must have the same number of images in front, but they are {describe(inputs)}")
     return _TensorReader(inputs, None, total)
 
 
@@ -298,13 +296,13 @@ def _labels_or_targets(labels: Tensor | Sequence[int], total: int) -> tuple[Tens
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"labels: {describe(labels)} came ({error}), {expected}.") from error
+        raise ValueError(f"labels: {describe(labels)} came ({error}), {expected}") from error
     checked = find_labels((None, tensor), total)
     if checked is not None:
         return checked, ""
     if tensor.ndim == 2 and len(tensor) == total and tensor.shape[1] > 1:
         return None, describe(tensor)
-    raise ValueError(f"labels: {describe(tensor)} came, {expected}.")
+    raise ValueError(f"labels: {describe(tensor)} came, {expected}")
 
 
 def _name(source: object) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
-from kornia_lightning_probe.functional.estimates import mean_with_error
-from kornia_lightning_probe.functional.influence import mean_influence
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
 
@@ -39,12 +37,3 @@ class FunctionMetric(ProbeMetric):
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The function's value of each image."""
         return {"value": self.function(clean, augmented)}
-
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean over images and its standard error."""
-        estimate = mean_with_error(table["value"])
-        return estimate.value, estimate.std_error
-
-    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
-        """How far each image moves the value."""
-        return mean_influence(table["value"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import cast
 
 from torch import Tensor
@@ -11,23 +10,22 @@ from torch import Tensor
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
-from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, MedianSensitivity
+from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
-from kornia_lightning_probe.metrics.layers.pooled import PooledSensitivity, SharedShift, Spread, SpreadRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
-from kornia_lightning_probe.metrics.layers.sensitivity import LayerSensitivity
-from kornia_lightning_probe.metrics.maps.equivariance import (
-    EquivarianceError,
-    InterpolationFloor,
-    InvarianceError,
-)
+from kornia_lightning_probe.metrics.layers.sensitivity import FlatSensitivity, LayerSensitivity, PooledSensitivity
+from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
+from kornia_lightning_probe.metrics.layers.spread import Spread, SpreadRatio
+from kornia_lightning_probe.metrics.maps.equivariance import EquivarianceError, InterpolationFloor, InvarianceError
 from kornia_lightning_probe.metrics.outputs.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
 from kornia_lightning_probe.metrics.outputs.segmentation import PixelFlipRate
+from kornia_lightning_probe.wording import listed, near_names
 
 MetricLike = str | ProbeMetric | Callable[[Tensor, Tensor], Tensor]
 
 _DEFAULT: tuple[type[ProbeMetric], ...] = (
     LayerSensitivity,
+    FlatSensitivity,
     PooledSensitivity,
     CentredCosine,
     EquivarianceError,
@@ -37,7 +35,7 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     SpreadRatio,
     SharedShift,
     ChannelDominance,
-    MedianSensitivity,
+    ChannelMedian,
     RetrievalAUC,
     FlipRate,
     JensenShannon,
@@ -81,8 +79,8 @@ def _resolve(metric: MetricLike | type[ProbeMetric]) -> ProbeMetric:
         return metric
     if isinstance(metric, str):
         if metric not in _BY_NAME:
-            near = get_close_matches(metric, _BY_NAME, n=3, cutoff=0.4) or list(_BY_NAME)
-            raise ValueError(f"no metric is named {metric!r}; near names: {', '.join(near)}")
+            near = near_names(metric, _BY_NAME, cutoff=0.4) or list(_BY_NAME)
+            raise ValueError(f"no metric is named {metric!r}; near names: {listed(near, most=len(near))}")
         return _BY_NAME[metric]()
     if isinstance(metric, type) and issubclass(metric, ProbeMetric):
         return metric()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kornia_lightning_probe.images.batches import map_tensors
+from kornia_lightning_probe.images.nested import map_tensors
 from kornia_lightning_probe.wording import quoted
 
 Forward = Callable[[Any, Any], Any] | str

@@ -6,15 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
-
-from kornia_lightning_probe.functional.distances import upcast
 
 _SCORES = ("logits", "out", "scores", "output")
 _IGNORED = 255
-# How far the sum of probabilities may be from 1: of float32, and of what was rounded to half precision.
-_SUM, _HALF_SUM = 1e-4, 4e-3
 
 
 def find_scores(output: Any) -> Tensor | None:
@@ -124,30 +119,3 @@ def _highest(labels: Tensor) -> int:
     if classes.numel() == 0:
         return -1
     return int(classes.max())
-
-
-def are_probabilities(scores: Tensor) -> bool:
-    """Whether scores are probabilities, by all images of a block: none negative, and each image's sum 1.
-
-    Args:
-        scores: (B, classes); images that are not finite, or all zeros since they were masked, say nothing.
-
-    Example:
-        >>> are_probabilities(torch.tensor([[0.25, 0.75], [1.0, 0.0]])), are_probabilities(torch.tensor([[2.0, -1.0]]))
-        (True, False)
-    """
-    told = scores[scores.isfinite().all(1) & (scores != 0).any(1)].double()
-    rounded = any(torch.equal(told.to(dtype).double(), told) for dtype in (torch.bfloat16, torch.float16))
-    tolerance = _HALF_SUM if rounded else _SUM
-    return len(told) > 0 and bool((told >= 0).all()) and bool(((told.sum(1) - 1).abs() < tolerance).all())
-
-
-def log_probabilities(probabilities: Tensor) -> Tensor:
-    """The logits whose softmax these probabilities are, finite for a probability of 0; float32 where half came.
-
-    Example:
-        >>> log_probabilities(torch.tensor([[0.25, 0.75]])).softmax(1)
-        tensor([[0.2500, 0.7500]])
-    """
-    wide = upcast(probabilities)
-    return wide.clamp_min(torch.finfo(wide.dtype).tiny).log()

@@ -284,55 +284,10 @@ def test_matrices_come_with_the_images():
     assert bank.augment(bank[1], _images(), block=0).matrix is None
 
 
-@pytest.mark.parametrize(
-    ("transform", "error", "text"),
-    [
-        (
-            lambda images: images.backward,
-            TypeError,
-            r"Augmentation 'it' \(level 1, severity 1\) returned method, expected a tensor",
-        ),
-        (lambda images: (images, images), TypeError, "returned tuple, expected a tensor"),
-        (lambda images: (images * 255).byte(), TypeError, r"returned torch.uint8, expected floating point"),
-        (
-            lambda images: images[:2],
-            ValueError,
-            r"\(6, 3, 16, 16\) into \(2, 3, 16, 16\); it must keep the number of images",
-        ),
-        (lambda images: images[0], ValueError, r"into \(3, 16, 16\)"),
-        (K.RandomGrayscale(p=1.0), None, ""),
-        (lambda images: images.mean(1, keepdim=True), ValueError, r"into \(6, 1, 16, 16\); .* and of channels"),
-    ],
-)
-def test_an_augmentation_that_returns_something_else_is_an_error_that_names_the_view(transform, error, text):
-    if error is None:
-        _one(transform, _images())
-        return
-    with pytest.raises(error, match=text):
-        _one(transform, _images())
-
-
-def test_an_augmentation_that_raises_is_named_and_the_cause_kept():
-    bank = AugmentationBank({"hue": presets.hue()})
-    with pytest.raises(
-        RuntimeError, match=r"'hue' \(level 2, severity 0.1\) raised ValueError on .*\(6, 1, 8, 8\)"
-    ) as caught:
-        bank.augment(bank[1], _images(6, 1, 8, 8), block=0)
-    assert isinstance(caught.value.__cause__, ValueError)
-
-
-def test_running_out_of_memory_is_not_renamed():
-    def exhaust(images: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("full")
-
-    with pytest.raises(torch.OutOfMemoryError, match="full"):
-        _one(exhaust, _images())
-
-
 def test_images_of_a_wrong_kind_are_refused_before_anything_is_drawn():
-    with pytest.raises(TypeError, match=r"got torch\.uint8\. Convert 8-bit"):
+    with pytest.raises(TypeError, match=r"got torch\.uint8; convert 8-bit"):
         _one(torch.square, torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="Add a batch dimension"):
+    with pytest.raises(ValueError, match="add a batch dimension"):
         _one(torch.square, torch.zeros(3, 4, 4))
     bank = AugmentationBank({"it": torch.square})
     with pytest.raises(ValueError, match="block 7: NaN or infinite pixels in 1 of 2 images"):

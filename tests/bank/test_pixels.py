@@ -69,11 +69,11 @@ def test_a_ten_thousandth_of_the_range_is_tolerated_and_cut(off):
     ("options", "images", "text"),
     [
         ({}, torch.full((1, 3, 2, 2), 1.001), r"values from 1.001 to 1.001, outside value_range=\(0, 1\)"),
-        ({}, _normalised(_raw(1, 3, 4, 4)), "If the loader normalises, pass its mean= and std=."),
-        ({}, _raw(1, 3, 4, 4) * 255, r"Pass value_range=\(0, 255\), or scale the images"),
-        ({}, _raw(1, 3, 4, 4) * 4000, r"Pass value_range=\(0, 4095\)"),
-        ({}, _raw(1, 3, 4, 4) * 60000, r"Pass value_range=\(0, 65535\)"),
-        ({}, _raw(1, 3, 4, 4) * 4000 - 1000, r"Pass value_range=\(lowest, highest\) of the raw images"),
+        ({}, _normalised(_raw(1, 3, 4, 4)), "if the loader normalises, pass its mean= and std=$"),
+        ({}, _raw(1, 3, 4, 4) * 255, r"pass value_range=\(0, 255\), or scale the images"),
+        ({}, _raw(1, 3, 4, 4) * 4000, r"pass value_range=\(0, 4095\)"),
+        ({}, _raw(1, 3, 4, 4) * 60000, r"pass value_range=\(0, 65535\)"),
+        ({}, _raw(1, 3, 4, 4) * 4000 - 1000, r"pass value_range=\(lowest, highest\) of the raw images"),
         (IMAGENET, _normalised(_raw(1, 3, 4, 4)) * 2, "after undoing mean and std, outside.*really has"),
         ({"mean": 0.5, "std": 2.0}, _raw(1, 3, 4, 4), "if the loader doesn't normalise, leave mean and std out"),
     ],
@@ -89,21 +89,21 @@ def test_nan_and_infinite_pixels_name_their_rows():
     images[5] = torch.inf
     with pytest.raises(ValueError, match=r"block 2: NaN or infinite pixels in 2 of 20 images \(rows 3, 5\)"):
         PixelScale().check(images, what="block 2")
-    with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4, 5, 6, 7, \.\.\."):
+    with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4, 5, 6, 7 and 12 more"):
         PixelScale().check(images * torch.nan)
 
 
 def test_8_bit_images_are_told_how_to_convert():
-    with pytest.raises(TypeError, match=r"got torch.uint8. Convert 8-bit images with `images.float\(\) / 255` or"):
+    with pytest.raises(TypeError, match=r"got torch.uint8; convert 8-bit images with `images.float\(\) / 255` or"):
         PixelScale().check(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
 
 
 def test_a_single_image_is_told_to_add_a_dimension():
     with pytest.raises(
-        ValueError, match=r"shape \(B, C, H, W\), got \(3, 2, 2\). Add a batch dimension .*images\[None\]"
+        ValueError, match=r"shape \(B, C, H, W\), got \(3, 2, 2\); add a batch dimension .*images\[None\]"
     ):
         PixelScale().check(torch.zeros(3, 2, 2))
-    with pytest.raises(ValueError, match=r"got \(2, 2\)\.$"):
+    with pytest.raises(ValueError, match=r"got \(2, 2\)$"):
         PixelScale().check(torch.zeros(2, 2))
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Sequence
 
 import kornia.augmentation as K  # noqa: N812
 import pytest
@@ -14,10 +15,23 @@ def _flip() -> nn.Module:
 
 
 def test_one_augmentation_is_one_level_of_severity_one():
-    assert read_views({"flip": _flip()}) == (View("flip", 1, 1.0, None, 1),)
+    assert read_views({"flip": _flip()}) == (View("flip", 1, 1.0, None, moves_pixels=True),)
 
 
-@pytest.mark.parametrize("container", [list, tuple, nn.ModuleList])
+class _ListConfig(Sequence):
+    """A sequence that is no list, as OmegaConf's is."""
+
+    def __init__(self, items) -> None:
+        self.items = list(items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+@pytest.mark.parametrize("container", [list, tuple, nn.ModuleList, _ListConfig])
 def test_a_list_is_levels_from_one_on(container):
     views = read_views({"flip": container([_flip(), _flip()])})
     assert [(view.level, view.severity) for view in views] == [(1, 1.0), (2, 2.0)]
@@ -36,6 +50,11 @@ def test_severities_are_sorted_ascending_and_augmentations_stay_in_order():
     ]
 
 
+def test_a_module_dict_is_a_mapping():
+    views = read_views(nn.ModuleDict({"turn": nn.ModuleDict({"15": _flip(), "5": _flip()})}))
+    assert [view.label for view in views] == ["turn 5", "turn 15"]
+
+
 def test_severities_may_be_texts_since_json_has_no_other_keys():
     assert [view.severity for view in read_views({"turn": {"15": _flip(), "5.5": _flip()}})] == [5.5, 15]
 
@@ -52,7 +71,19 @@ def test_a_label_is_the_name_and_where_there_are_levels_the_severity():
     ("views", "error", "text"),
     [
         ({}, ValueError, "The bank is empty"),
-        ([_flip()], TypeError, "views must map names to augmentations, got list"),
+        (
+            [_flip()],
+            TypeError,
+            r"views must map names to augmentations, got list; .* write \{'name': \[first, second\]\}, else name each$",
+        ),
+        (_ListConfig([_flip()]), TypeError, "got _ListConfig; as the levels of one"),
+        (
+            _flip(),
+            TypeError,
+            r"got RandomHorizontalFlip; write \{'name': RandomHorizontalFlip\(\.\.\.\)\}, where the name",
+        ),
+        ("default", TypeError, r"got the text 'default'; .* write AugmentationBank\.preset\('default'\)$"),
+        (7, TypeError, r"got int; write \{'flip': K\.RandomHorizontalFlip\(p=1\.0\)\}, for example$"),
         ({"flip": []}, ValueError, "Augmentation 'flip' has no levels"),
         ({"flip": {}}, ValueError, "Augmentation 'flip' has no levels"),
         ({"a/b": _flip()}, ValueError, "a text without '/', got 'a/b'"),

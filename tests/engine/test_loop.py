@@ -384,7 +384,7 @@ def test_images_that_are_not_finite_are_named_by_their_number_in_the_source():
 
 
 @pytest.mark.parametrize(
-    ("factor", "advice"), [(255.0, r"Pass value_range=\(0, 255\)"), (-1.0, "pass its mean= and std=")]
+    ("factor", "advice"), [(255.0, r"pass value_range=\(0, 255\)"), (-1.0, "pass its mean= and std=")]
 )
 def test_images_out_of_range_are_an_error_with_what_was_found_before_the_model_runs(factor, advice):
     with pytest.raises(ValueError, match=rf"values from .* outside value_range=\(0, 1\).*{advice}"):

@@ -3,7 +3,7 @@ from support.nets import SmallCNN
 from support.probing import images_of, random_bank, run, run_on_all
 
 from kornia_lightning_probe.engine.segments import Segment, count_passes, slices, view_groups
-from kornia_lightning_probe.images.probe_images import deal_blocks
+from kornia_lightning_probe.images.blocks import deal_blocks
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 7])

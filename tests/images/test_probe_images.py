@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from kornia_lightning_probe.images.probe_images import ProbeImages, deal_blocks
+from kornia_lightning_probe.images.probe_images import ProbeImages
 
 COUNTED = torch.arange(80.0).view(80, 1, 1, 1)
 
@@ -28,19 +28,6 @@ class Noisy(Dataset):
 
 def values(images):
     return {position: value for block in images.blocks for position, value in zip(block.ids, block.inputs, strict=True)}
-
-
-@pytest.mark.parametrize(
-    ("num_images", "sizes"), [(1, [1]), (2, [2]), (4, [4]), (31, [31]), (33, [17, 16]), (80, [27, 27, 26])]
-)
-def test_blocks_are_of_nearly_equal_size_and_cover_every_image(num_images, sizes):
-    blocks = deal_blocks(num_images)
-    assert [len(block) for block in blocks] == sizes
-    assert [position for block in blocks for position in block] == list(range(num_images))
-
-
-def test_no_block_is_of_one_image():
-    assert all(len(block) > 1 for size in range(2, 9) for n in range(2, 70) for block in deal_blocks(n, size))
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 4, 31, 33, 80])
@@ -149,14 +136,6 @@ def test_dict_inputs_keep_their_other_entries():
     assert block.rows(0, 1)["image"].shape == (1, 1, 1, 1)
 
 
-def test_a_block_moves_with_everything_it_holds():
-    block = ProbeImages({"image": COUNTED[:4], "scale": 2.0}, labels=range(4)).scout.to("meta")
-    assert block.inputs["image"].is_meta
-    assert block.inputs["scale"] == 2.0
-    assert block.labels.is_meta
-    assert block.ids == range(4)
-
-
 def test_named_entries_are_the_images_of_tuple_inputs():
     images = ProbeImages((COUNTED, COUNTED + 100), image_keys=[1, 0])
     right, left = images.scout.images
@@ -184,15 +163,6 @@ def test_blocks_are_plain_copies_without_graph_or_inference_mode():
     before = images.scout.inputs.clone()
     source.data.zero_()
     assert torch.equal(images.scout.inputs, before)
-
-
-def test_the_content_hash_notices_one_pixel_the_order_and_the_dtype():
-    changed = COUNTED.clone()
-    changed[7] += 1e-3
-    sources = [COUNTED, changed, COUNTED.flip(0), COUNTED.bfloat16()]
-    hashes = [ProbeImages.content_hash(ProbeImages(source).fingerprints) for source in sources]
-    assert len(set(hashes)) == 4
-    assert hashes[0] == ProbeImages.content_hash(ProbeImages(COUNTED).fingerprints.double())
 
 
 def test_the_content_hash_by_number_notices_pixels_and_numbers_and_not_the_order():

@@ -203,7 +203,7 @@ def test_labels_that_do_not_fit_are_refused():
 
 EXPECTED = (
     ", expected 6 integers, one per image, masks (6, H, W) of integers, or targets (6, K) of K > 1 labels for each "
-    "image; number the classes, or leave labels= out where the targets are others."
+    "image; number the classes, or leave labels= out where the targets are others"
 )
 
 

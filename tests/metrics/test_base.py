@@ -26,7 +26,7 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from kornia_lightning_probe.images.probe_images import deal_blocks
+from kornia_lightning_probe.images.blocks import deal_blocks
 from kornia_lightning_probe.metrics import (
     FunctionMetric,
     LayerSensitivity,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from kornia_lightning_probe.functional.estimates import mean_with_error
-from kornia_lightning_probe.images.probe_images import deal_blocks
+from kornia_lightning_probe.images.blocks import deal_blocks
 from kornia_lightning_probe.metrics import About, FunctionMetric, Ledger, ProbeMetric, RelativeChange, resolve_metrics
 
 LAYER = "layer"

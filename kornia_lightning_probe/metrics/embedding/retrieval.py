@@ -9,15 +9,16 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.clean import CleanBlock
-from kornia_lightning_probe.functional.estimates import mean_with_error
+from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.functional.influence import mean_influence
-from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.base import BlockMetric
+from kornia_lightning_probe.quantity import Quantity
 
 # Squared distances that differ by no more roundings of their terms than this are the same.
 _ROUNDING = 4096
 
 
-class RetrievalAUC(ProbeMetric):
+class RetrievalAUC(BlockMetric):
     r"""The share of other images that lie farther from the augmented embedding than its own clean one, in [0, 1].
 
     The gallery is the block: the share of :math:`j \ne i` with :math:`|b_i - a_j| > |b_i - a_i|`, ties one half; so an
@@ -46,63 +47,63 @@ class RetrievalAUC(ProbeMetric):
 
     name = "retrieval_auc"
     statistics = ("auc", "pseudovalue")
-    merges_views = True
-    whole_blocks = True
     scope = "embedding"
+    representation = "activation"
+    quantity = Quantity(
+        meaning="share of other images farther from the augmented embedding than its own; 0.5: chance",
+        range=(0.0, 1.0),
+        at_identity=1.0,
+        scale=(0.5, 1.0),
+        marks=((0.5, "0.5 (chance)"), (0.75, "0.75"), (1.0, "1 (always found)")),
+    )
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's share, and what the block's value owes to the image."""
         block = about.block
         gallery, gallery_length = block.remember(("retrieval", "gallery"), lambda: _centred(block.activation, block))
-        query, query_length = _centred(augmented, block)
+        query, query_length = _centred(augmented.flatten(0, 1), block)
         scale = query_length.unsqueeze(1) + gallery_length
-        distance = torch.addmm(scale, query, gallery.T, alpha=-2)
-        numbers = torch.arange(len(gallery), device=gallery.device)[about.rows].repeat(about.num_views).unsqueeze(1)
-        farther = distance - distance.gather(1, numbers)
+        distance = torch.addmm(scale, query, gallery.T, alpha=-2).unflatten(0, augmented.shape[:2])  # type: ignore[no-untyped-call] # torch doesn't say
+        scale = scale.view_as(distance)
+        farther = distance - distance.diagonal(dim1=1, dim2=2).unsqueeze(2)
         tie = farther.abs() <= _ROUNDING * torch.finfo(scale.dtype).eps * scale
-        others = block.valid.expand_as(distance).scatter(1, numbers, False)
-        score = torch.where(others, torch.where(tie, 0.5, (farther > 0).to(scale)), 0.0)
-        known = query_length.isfinite() & about.each_view(about.valid)
-        share = torch.where(known, score.sum(1) / others.sum(1), torch.nan)
-        return {"auc": share, "pseudovalue": _pseudovalues(share, score, about)}
+        score = torch.where(tie, 0.5, (farther > 0).to(scale))
+        others = block.valid & ~torch.eye(len(gallery), dtype=torch.bool, device=gallery.device)
+        score = torch.where(others, score, 0.0)
+        known = query_length.view(augmented.shape[:2]).isfinite() & block.valid
+        share = torch.where(known, score.sum(2) / others.sum(1), torch.nan)
+        return {"auc": share, "pseudovalue": _pseudovalues(share, score, block)}
 
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean over images, and its standard error from leaving each of them out."""
-        return mean_with_error(table["auc"]).value, mean_with_error(table["pseudovalue"]).std_error
-
-    def known(self, table: Mapping[str, Tensor]) -> Tensor:
-        """Images that have a share, also where nobody knows its error."""
-        return table["auc"].isfinite()
-
-    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
-        """How far each image moves the value, as what searches and as what is searched through."""
-        return mean_influence(table["pseudovalue"])
+    def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
+        """Mean over images; its error is that of leaving each of them out, as what searches and what is searched."""
+        found = mean_with_error(table["auc"])
+        return Estimate(found.value, found.num_images, mean_influence(table["pseudovalue"]))
 
 
-def _pseudovalues(share: Tensor, score: Tensor, about: About) -> Tensor:
+def _pseudovalues(share: Tensor, score: Tensor, block: CleanBlock) -> Tensor:
     r"""What the block's value :math:`\theta` owes to each image i, :math:`\theta + (m-1)(\theta - \theta_{(i)})`.
 
     Of m shares :math:`q_i` over a gallery of n images, :math:`\theta_{(i)}` lacks image i's own share, and its scores
     :math:`c_i`, summed over the others that search: :math:`(m-1)(n-2)\,\theta_{(i)} = (n-1)(m\,\theta - q_i) - c_i`.
 
     Args:
-        share: :math:`q_i`, (B,); NaN where the image does not search.
-        score: of each search, one for each image of the gallery, (B, n); 0 for the image itself.
-        about: which views and rows these are.
+        share: :math:`q_i`, (views, n); NaN where the image does not search.
+        score: of each search, one for each image of the gallery, (views, n, n); 0 for the image itself.
+        block: the gallery.
 
     Returns:
-        (B,), of mean :math:`\theta` where all images search; NaN where ``share`` is, and in a gallery of fewer than
-        three.
+        (views, n), of mean :math:`\theta` where all images search; NaN where ``share`` is, and in a gallery of fewer
+        than three.
     """
-    known = about.by_view(share).isfinite()
-    shares = torch.where(known, about.by_view(share), 0.0)
+    known = share.isfinite()
+    shares = torch.where(known, share, 0.0)
     searches = known.sum(1, keepdim=True)
     mean = shares.sum(1, keepdim=True) / searches
-    as_gallery = torch.where(known.unsqueeze(2), about.by_view(score), 0.0).sum(1)[:, about.rows]
-    size = about.block.valid.sum()
+    as_gallery = torch.where(known.unsqueeze(2), score, 0.0).sum(1)
+    size = block.valid.sum()
     owed = (size - 1) * (shares - mean) + as_gallery - (searches - 1) * mean
     pseudovalues = mean + owed / torch.where(size > 2, size - 2.0, torch.nan)
-    return torch.where(known, pseudovalues, torch.nan).flatten()
+    return torch.where(known, pseudovalues, torch.nan)
 
 
 def _centred(activation: Tensor, block: CleanBlock) -> tuple[Tensor, Tensor]:

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.activations.about import About, Site
+from kornia_lightning_probe.activations.about import About
+from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error, ratio_of_roots
-from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.base import BlockMetric
+from kornia_lightning_probe.quantity import Quantity, sensitivity_quantity
 
 DOMINANT = 0.5
 # Among fewer channels than this, one that holds half of the variance is no news.
 FEW = 16
 
 
-class ChannelDominance(ProbeMetric):
+class ChannelDominance(BlockMetric):
     """The largest share that one channel has in the variance between clean images, in (0, 1], on pooled features.
 
     Above one half the sensitivity of a layer is mostly that of one channel, and the probe warns. The same under every
@@ -34,23 +36,26 @@ class ChannelDominance(ProbeMetric):
 
     name = "channel_dominance"
     statistics = ("share",)
-    representation = "pooled"
-    merges_views = True
+    quantity = Quantity(
+        meaning="largest share that one channel has in the variance between images",
+        range=(0.0, 1.0),
+        scale=(0.0, 1.0),
+        marks=((0.0, "0"), (0.5, "0.5"), (1.0, "1 (all in one)")),
+    )
 
     def applies_to(self, site: Site) -> bool:
         """Layers of at least 16 channels."""
         return super().applies_to(site) and _has_channels(site)
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's share, for each of its images."""
         variance = about.block.channel_variance
         share = variance.max() / variance.sum()
         return {"share": share.expand(len(about.valid))}
 
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """Mean over the blocks, weighted by their images."""
-        value = mean_with_error(table["share"]).value
-        return value, torch.full_like(value, torch.nan)
+        return _of_blocks(table["share"])
 
     def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:
         """Name the layers for which one channel speaks."""
@@ -59,12 +64,12 @@ class ChannelDominance(ProbeMetric):
         where = ", ".join(found)
         sentence = (
             f"one channel holds more than half of the variance between images at {where}: sensitivity there is mostly "
-            "that channel's; sensitivity_median gives the typical channel"
+            "that channel's; channel_median gives the typical channel"
         )
         return [sentence] if found else []
 
 
-class MedianSensitivity(ProbeMetric):
+class ChannelMedian(BlockMetric):
     r"""The median over channels of each channel's own sensitivity, on pooled features, in [0, inf).
 
     One dominant or outlying channel can hide or fake the movement of all others in sensitivity, but not here. Channels
@@ -76,30 +81,35 @@ class MedianSensitivity(ProbeMetric):
         >>> from kornia_lightning_probe.metrics import About
         >>> clean = torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 200.0]])
         >>> moved = clean + torch.tensor([1.0, 1.0, 0.0])
-        >>> metric = MedianSensitivity().prepare(views=["shift"], layers=["fc"], num_images=2)
+        >>> metric = ChannelMedian().prepare(views=["shift"], layers=["fc"], num_images=2)
         >>> metric.update(clean, moved, About.of(clean, moved, layer="fc"))
         >>> float(metric.compute().value)  # channels move by 1, 1 and 0 where images are 2, 2 and 200 apart
         0.5
     """
 
-    name = "sensitivity_median"
+    name = "channel_median"
     statistics = ("median",)
-    representation = "pooled"
-    merges_views = True
+    quantity = sensitivity_quantity("sensitivity of the typical channel, the median over channels")
 
     def applies_to(self, site: Site) -> bool:
         """Layers of at least 16 channels."""
         return super().applies_to(site) and _has_channels(site)
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The block's median, for each of its images."""
         median = _median(ratio_of_roots(about.movement.change, 2 * about.block.channel_variance))
-        return {"median": median.unsqueeze(1).where(about.movement.squared_length.isfinite(), torch.nan).flatten()}
+        known = about.movement.squared_length.isfinite()
+        return {"median": torch.where(known, median.unsqueeze(1), torch.nan)}
 
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """Mean over the blocks, weighted by their images."""
-        value = mean_with_error(table["median"]).value
-        return value, torch.full_like(value, torch.nan)
+        return _of_blocks(table["median"])
+
+
+def _of_blocks(values: Tensor) -> Estimate:
+    """A number of each block, the same for all of its images, which says nothing of single images."""
+    known = values.isfinite()
+    return Estimate(mean_with_error(values).value, known.sum(-1))
 
 
 def _has_channels(site: Site) -> bool:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.activations.about import About
-from kornia_lightning_probe.functional.estimates import mean_with_error
-from kornia_lightning_probe.functional.influence import mean_influence
-from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.activations.about import Distances
+from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
+from kornia_lightning_probe.metrics.base import DistanceMetric
+from kornia_lightning_probe.quantity import Quantity
 
 # Of two deviations, one shorter than so many roundings of the other is nothing but rounding; the cosine, in which they
 # are subtracted, would be wrong by some hundredths there and by anything below.
 _SHORTEST = 100
 
 
-class CentredCosine(ProbeMetric):
+class CentredCosine(DistanceMetric):
     r"""Mean cosine of the angle between :math:`a_i - m` and :math:`b_i - m`, in [-1, 1]; m is the clean block's mean.
 
     1: the representation keeps its direction, whatever its length; 0: it is unrelated; two unrelated images of a block
@@ -45,29 +45,28 @@ class CentredCosine(ProbeMetric):
 
     name = "cosine"
     statistics = ("before", "after", "distance")
-    merges_views = True
-    distances = ("squared_distance", "squared_deviation")
+    reads = ("squared_distance", "squared_deviation")
+    quantity = Quantity(
+        meaning="1: it keeps its direction about the mean image, whatever its length; 0: unrelated",
+        range=(-1.0, 1.0),
+        at_identity=1.0,
+        scale=(-1.0, 1.0),
+        marks=((-1.0, "-1 (opposite)"), (0.0, "0 (unrelated)"), (1.0, "1 (one direction)")),
+    )
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure_distances(self, distances: Distances) -> Mapping[str, Tensor]:
         """Each image's three squared distances: :math:`|a-m|^2`, :math:`|b-m|^2` and :math:`|b-a|^2`."""
+        if distances.squared_deviation is None:
+            raise ValueError("the cosine needs the squared deviation of what it measures, which is None")
         return {
-            "before": about.clean_squared_deviation,
-            "after": about.squared_deviation,
-            "distance": about.squared_distance,
+            "before": distances.clean_squared_deviation,
+            "after": distances.squared_deviation,
+            "distance": distances.squared_distance,
         }
 
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """Mean over images of the cosine, and its standard error."""
-        estimate = mean_with_error(_cosines(table))
-        return estimate.value, estimate.std_error
-
-    def known(self, table: Mapping[str, Tensor]) -> Tensor:
-        """Images that have a direction with and without the augmentation."""
-        return _cosines(table).isfinite()
-
-    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
-        """How far each image moves the value."""
-        return mean_influence(_cosines(table))
+        return mean_with_error(_cosines(table))
 
 
 def _cosines(table: Mapping[str, Tensor]) -> Tensor:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from kornia_lightning_probe.activations.about import About
-from kornia_lightning_probe.functional.estimates import mean_with_error, ratio_of_roots
-from kornia_lightning_probe.functional.influence import mean_influence
-from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.activations.about import Distances
+from kornia_lightning_probe.functional.estimates import ratio_of_roots
+from kornia_lightning_probe.metrics.base import DistanceMetric
+from kornia_lightning_probe.quantity import Quantity
 
 
-class RelativeChange(ProbeMetric):
+class RelativeChange(DistanceMetric):
     r"""Mean over images of :math:`|b_i - a_i| / |a_i|`, in [0, inf); NaN where the clean activation is zero.
 
     It falls with depth in an untrained network, where nothing is invariant, so it is no measure of invariance. It is
@@ -30,18 +31,10 @@ class RelativeChange(ProbeMetric):
 
     name = "relative_change"
     statistics = ("change",)
-    merges_views = True
-    distances = ("squared_distance",)
+    quantity = Quantity(
+        meaning="|augmented - clean| / |clean|", range=(0.0, math.inf), at_identity=0.0, scale=(0.0, 1.2)
+    )
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure_distances(self, distances: Distances) -> Mapping[str, Tensor]:
         """Each image's relative change."""
-        return {"change": ratio_of_roots(about.squared_distance, about.each_view(about.clean_squared_length))}
-
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean over images and its standard error."""
-        estimate = mean_with_error(table["change"])
-        return estimate.value, estimate.std_error
-
-    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
-        """How far each image moves the value."""
-        return mean_influence(table["change"])
+        return {"change": ratio_of_roots(distances.squared_distance, distances.clean_squared_length)}

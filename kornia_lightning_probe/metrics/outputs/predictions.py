@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.activations.about import About, Site
-from kornia_lightning_probe.functional.estimates import jensen_shannon, mean_with_error
-from kornia_lightning_probe.functional.influence import mean_influence
-from kornia_lightning_probe.metrics.base import ProbeMetric
-from kornia_lightning_probe.model.outputs import are_probabilities, log_probabilities
+from kornia_lightning_probe.activations.about import About
+from kornia_lightning_probe.activations.site import Site
+from kornia_lightning_probe.functional.probabilities import are_probabilities, jensen_shannon, log_probabilities
+from kornia_lightning_probe.metrics.base import BlockMetric
+from kornia_lightning_probe.quantity import Quantity
 
 
-class _PredictionMetric(ProbeMetric):
+class _PredictionMetric(BlockMetric):
     """A mean over images of one number for each, at class scores (B, classes)."""
 
     statistics = ("value",)
     scope = "output"
+    representation = "activation"
     needs_labels = False
     needs = "class scores (B, classes)"
 
@@ -26,15 +28,6 @@ class _PredictionMetric(ProbeMetric):
         """Class scores, one vector for each image; with labels, where they are needed."""
         labelled = site.label_shape == () or not self.needs_labels
         return super().applies_to(site) and len(site.shape) == 1 and labelled
-
-    def reduce(self, table: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean over images and its standard error."""
-        estimate = mean_with_error(table["value"])
-        return estimate.value, estimate.std_error
-
-    def influence(self, table: Mapping[str, Tensor]) -> Tensor:
-        """How far each image moves the value."""
-        return mean_influence(table["value"])
 
 
 class FlipRate(_PredictionMetric):
@@ -51,11 +44,18 @@ class FlipRate(_PredictionMetric):
     """
 
     name = "flip_rate"
-    merges_views = True
+    quantity = Quantity(
+        meaning="share of images whose predicted class changes",
+        range=(0.0, 1.0),
+        at_identity=0.0,
+        scale=(0.0, 1.0),
+        marks=((0.0, "0 (none)"), (0.5, "0.5"), (1.0, "1 (every image)")),
+        of_output=True,
+    )
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """1 where the class changes."""
-        return {"value": _known(augmented, about.each_view(clean.argmax(1)) != augmented.argmax(1))}
+        return {"value": _known(augmented, clean.argmax(-1) != augmented.argmax(-1))}
 
 
 class JensenShannon(_PredictionMetric):
@@ -74,13 +74,21 @@ class JensenShannon(_PredictionMetric):
     """
 
     name = "js_divergence"
-    merges_views = True
+    quantity = Quantity(
+        meaning="divergence of the predicted distributions; ln 2: disjoint",
+        unit="nats",
+        range=(0.0, math.log(2)),
+        at_identity=0.0,
+        scale=(0.0, math.log(2)),
+        marks=((0.0, "0 (the same)"), (0.35, "0.35"), (math.log(2), "ln 2 (disjoint)")),
+        of_output=True,
+    )
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's divergence."""
         if about.block.remember(("predictions", "probabilities"), lambda: are_probabilities(about.block.activation)):
             clean, augmented = log_probabilities(clean), log_probabilities(augmented)
-        return {"value": jensen_shannon(about.each_view(clean), augmented)}
+        return {"value": jensen_shannon(clean, augmented)}
 
 
 class Accuracy(_PredictionMetric):
@@ -99,14 +107,19 @@ class Accuracy(_PredictionMetric):
     """
 
     name = "accuracy"
-    merges_views = True
+    quantity = Quantity(
+        meaning="share of images whose class is right under the view",
+        range=(0.0, 1.0),
+        scale=(0.0, 1.0),
+        of_output=True,
+    )
     needs_labels = True
     needs = "class scores (B, classes) and labels (B,), one integer for each image"
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """1 where the prediction is right."""
         labels = _labels(about)
-        return {"value": _among_classes(labels, augmented, _known(augmented, augmented.argmax(1) == labels))}
+        return {"value": _among_classes(labels, augmented, _known(augmented, augmented.argmax(-1) == labels))}
 
 
 class AccuracyDrop(_PredictionMetric):
@@ -125,14 +138,19 @@ class AccuracyDrop(_PredictionMetric):
     """
 
     name = "accuracy_drop"
-    merges_views = True
+    quantity = Quantity(
+        meaning="accuracy on the clean images minus that under the view",
+        range=(-1.0, 1.0),
+        at_identity=0.0,
+        of_output=True,
+    )
     needs_labels = True
     needs = "class scores (B, classes) and labels (B,), one integer for each image"
 
-    def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """1 where only the clean prediction is right, -1 where only the other one is."""
         labels = _labels(about)
-        before, after = (scores.argmax(1) == labels for scores in (about.each_view(clean), augmented))
+        before, after = clean.argmax(-1) == labels, augmented.argmax(-1) == labels
         drop = before.to(torch.float32) - after.to(torch.float32)
         return {"value": _among_classes(labels, augmented, _known(augmented, drop))}
 
@@ -144,8 +162,8 @@ def _labels(about: About) -> Tensor:
 
 
 def _among_classes(labels: Tensor, scores: Tensor, values: Tensor) -> Tensor:
-    return torch.where((labels >= 0) & (labels < scores.shape[1]), values, torch.nan)
+    return torch.where((labels >= 0) & (labels < scores.shape[-1]), values, torch.nan)
 
 
 def _known(scores: Tensor, values: Tensor) -> Tensor:
-    return torch.where(scores.isfinite().all(1), values.to(torch.float64), torch.nan)
+    return torch.where(scores.isfinite().all(-1), values.to(torch.float64), torch.nan)

@@ -1,0 +1,190 @@
+"""Before anything is measured: which metrics read which layer in which way, and under which views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.activations.readouts import Readout, readouts_of
+from kornia_lightning_probe.activations.site import Site
+from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.layers.sensitivity import Ledger
+from kornia_lightning_probe.model.outputs import of_images
+from kornia_lightning_probe.wording import quoted
+
+# Of pooled features, so much of what images differ by may be lost to rounding.
+_MOST_LOST = 1e-5
+# Where rounding is as large a part of what images differ by, they differ by nothing else.
+_NOTHING_LEFT = 0.25
+
+#: "distances": only how far images moved is kept of an activation. "block": all of it is kept, until a block's views
+#: are through. "view": it is measured at once, view by view.
+Kind = Literal["distances", "block", "view"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A metric at a layer, and the views under which it wants to be measured there."""
+
+    metric: ProbeMetric
+    views: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A way in which a layer is read, and the metrics that are fed with it.
+
+    Args:
+        layer: the layer's name.
+        readout: what is taken of its activation.
+        kind: what becomes of it.
+        wishes: the prepared metrics.
+        views: under which views any of them wants it.
+        reads: of distances, which.
+    """
+
+    layer: str
+    readout: Readout
+    kind: Kind
+    wishes: tuple[Wish, ...]
+    views: tuple[bool, ...]
+    reads: tuple[str, ...] = ()
+
+
+@dataclass
+class Prepared:
+    """The metrics with their tables, and how they are fed.
+
+    Args:
+        metrics: by name, in the order in which they were given; the engine's own ledger comes last.
+        readers: by layer, in order of execution.
+    """
+
+    metrics: dict[str, ProbeMetric] = field(default_factory=dict)
+    readers: dict[str, list[Reader]] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What keeps which activations were finite, and which layers tell images apart."""
+        return next(metric for metric in self.metrics.values() if isinstance(metric, Ledger))
+
+    def choose_precision(self, activations: Mapping[str, Tensor]) -> list[str]:
+        """Look at the rounding of pooled features on the first block.
+
+        Those that would lose digits in float32 are summed in float64, which takes more time. Those whose images differ
+        by rounding only, as behind a normalisation over space, are taken as 0.
+
+        Returns:
+            The names of the latter.
+        """
+        places: list[tuple[str, int]] = []
+        found: list[Tensor] = []
+        for name, readers in self.readers.items():
+            for number, reader in enumerate(readers):
+                rounding = reader.readout.rounding(activations[name])
+                if rounding is not None:
+                    places.append((name, number))
+                    found.append(torch.stack(rounding).cpu())
+        nothing: list[str] = []
+        for (name, number), (lost, left) in zip(places, torch.stack(found).tolist() if found else [], strict=True):
+            reader = self.readers[name][number]
+            is_nothing = left > _NOTHING_LEFT
+            readout = replace(reader.readout, is_wide=lost > _MOST_LOST, is_nothing=is_nothing)
+            self.readers[name][number] = replace(reader, readout=readout)
+            if is_nothing:
+                nothing.append(reader.readout.site.name)
+        return list(dict.fromkeys(nothing))
+
+
+def prepare(
+    metrics: Sequence[ProbeMetric],
+    sites: Sequence[Site],
+    views: Sequence[Any],
+    num_images: int,
+    *,
+    device: torch.device,
+    findings: Findings,
+    default_set: bool,
+) -> Prepared:
+    """Give every metric its tables, once the sites are known.
+
+    Args:
+        metrics: what is measured.
+        sites: the pixels, the layers, the output.
+        views: the bank's.
+        num_images: N.
+        device: where tables live.
+        findings: where it is noted what applies nowhere.
+        default_set: whether nobody asked for these metrics in particular; one that applies nowhere is no news then.
+    """
+    readouts = [readout for site in sites for readout in readouts_of(site)]
+    prepared = Prepared()
+    wishes: dict[int, list[Wish]] = {}
+    own = [] if any(isinstance(metric, Ledger) for metric in metrics) else [Ledger()]
+    for metric in [*metrics, *own]:
+        concerned = [number for number, readout in enumerate(readouts) if metric.applies_to(readout.site)]
+        if not concerned:
+            _note_nowhere(metric, sites, findings, default_set=default_set)
+            continue
+        layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
+        ready = metric.prepare(views, layers, num_images, device=device)
+        prepared.metrics[metric.name] = ready
+        for number in concerned:
+            wanted = tuple(ready.wants_view(readouts[number].site, view) for view in views)
+            if any(wanted):
+                wishes.setdefault(number, []).append(Wish(ready, wanted))
+    for number, readout in enumerate(readouts):
+        layer = sites[_place(readout.site, sites)].name
+        for reader in _readers(layer, readout, wishes.get(number, [])):
+            prepared.readers.setdefault(layer, []).append(reader)
+    return prepared
+
+
+def _place(site: Site, sites: Sequence[Site]) -> int:
+    return next(number for number, whole in enumerate(sites) if whole.index == site.index)
+
+
+def _readers(layer: str, readout: Readout, wishes: Sequence[Wish]) -> Iterator[Reader]:
+    """Apart those metrics that need distances only, whole blocks, or each view by itself."""
+    by_kind: dict[Kind, list[Wish]] = {}
+    for wish in wishes:
+        by_kind.setdefault(_kind(wish.metric, readout), []).append(wish)
+    for kind, alike in by_kind.items():
+        reads = [name for wish in alike if isinstance(wish.metric, DistanceMetric) for name in wish.metric.reads]
+        views = tuple(map(any, zip(*(wish.views for wish in alike), strict=True)))
+        yield Reader(layer, readout, kind, tuple(alike), views, tuple(dict.fromkeys(reads)))
+
+
+def _kind(metric: ProbeMetric, readout: Readout) -> Kind:
+    is_pooled = readout.site.representation != "activation"
+    if isinstance(metric, BlockMetric):
+        return "block"
+    if isinstance(metric, DistanceMetric):
+        # Pooled features are small, and kept for the others that read them.
+        return "block" if is_pooled else "distances"
+    return "view"
+
+
+def _note_nowhere(metric: ProbeMetric, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
+    reason = _why_nowhere(metric, sites)
+    if default_set:
+        findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
+    else:
+        findings.metric_left_out(metric.name, reason, of_output=metric.scope == "output")
+
+
+def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
+    """Why a metric applies to none of these: what it needs, and what the output has where it is one of outputs."""
+    reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]"
+    if metric.needs:
+        reason += f"; it needs {metric.needs}"
+    for site in sites:
+        if site.kind == "output" and metric.scope == "output":
+            labels = "no labels" if site.label_shape is None else f"labels {of_images(site.label_shape)}"
+            reason += f"; here are class scores {of_images(site.shape)} and {labels}"
+    return reason

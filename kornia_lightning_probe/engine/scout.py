@@ -1,0 +1,149 @@
+"""The first pass of all, on every process: which layers there are, and where the images are in what they put out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
+from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.engine.passes import Forward, other_rows, room_for, rows_of
+from kornia_lightning_probe.engine.segments import slices
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.model.outputs import find_scores, why_no_scores
+from kornia_lightning_probe.model.recorder import named_entries
+
+
+@dataclass(frozen=True)
+class Scouted:
+    """What a scout has found.
+
+    Args:
+        block: the first block, on the model's device.
+        activations: its clean activations by layer, in order of execution; half precision as float32.
+        sites: the pixels, the layers, and the output where it is class scores.
+    """
+
+    block: Block
+    activations: dict[str, Tensor]
+    sites: Sequence[Site]
+
+
+@dataclass
+class Scout:
+    """Runs a model for the first time.
+
+    Args:
+        forward: the model, its hooks open.
+        findings: where it is noted what is no activation of images.
+        batch_size: at most so many images in a pass.
+        wants_scores: whether class scores are of use.
+        other_targets: what the dataset gives in the place of labels, as a text.
+    """
+
+    forward: Forward
+    findings: Findings
+    batch_size: int
+    wants_scores: bool = False
+    other_targets: str = ""
+
+    def run(self, block: Block) -> Scouted:
+        """See the first block, and two of its images, which show what has images in front by chance only.
+
+        Raises:
+            ValueError: where an exactly named layer gave no activation, none did, or the embedding is none of them.
+        """
+        self._kept: dict[str, Tensor] = {}
+        self._dtypes: set[str] = set()
+        self._last: Tensor | None = None
+        for rows in slices(len(block), self.batch_size):
+            output = self._see(block, rows, draw="clean")
+        ends_in_output = _is_output(self._last, output)
+        self._last = None
+        if len(block) > 2:
+            self._see(block, slice(0, 2), draw="axis", keep=False)
+        for name, reason in self.forward.left_out.items():
+            self.findings.leave_out(name, reason)
+        kept = {name: x for name, x in self._kept.items() if name not in self.findings.left_out}
+        layers = [name for name in kept if name not in (INPUT, OUTPUT)]
+        subject = self.forward.subject
+        self.findings.layers_fired(layers, chosen=subject.layers, exact=subject.exact)
+        embedding = subject.embedding or _before_output(layers, ends_in_output)
+        if embedding not in layers:
+            raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {layers}")
+        self.findings.facts["embedding"] = embedding
+        self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
+        self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
+        return Scouted(block, kept, _sites(kept, block, embedding))
+
+    def _see(self, block: Block, rows: slice, *, draw: str, keep: bool = True) -> Any:
+        count = rows.stop - rows.start
+
+        def receive(name: str, activation: Tensor) -> None:
+            if activation.shape[0] != count:
+                self.findings.leave_out(name, other_rows(activation, count))
+            elif keep:
+                self._keep(name, activation, rows, len(block))
+
+        output = self.forward.run(block, rows_of(block, rows), receive, draw=draw)
+        if self.wants_scores:
+            self._see_scores(output, block, receive)
+        return output
+
+    def _keep(self, name: str, activation: Tensor, rows: slice, num_images: int) -> None:
+        if name not in (INPUT, OUTPUT):
+            # Held until the next, so that its memory can't become the output's.
+            self._last = activation
+            self._dtypes.add(str(activation.dtype).removeprefix("torch."))
+        if name not in self._kept:
+            self._kept[name] = room_for(activation, num_images)
+        self._kept[name][rows].copy_(activation)
+
+    def _see_scores(self, output: Any, block: Block, receive: Any) -> None:
+        scores = find_scores(output)
+        shape = tuple(block.images[0].shape[1:])
+        reason = why_no_scores(scores, image_shape=shape, labels=block.labels, other_targets=self.other_targets)
+        if reason or scores is None:
+            self.findings.leave_out(OUTPUT, reason)
+            self.wants_scores = False
+        else:
+            receive(OUTPUT, scores.detach())
+
+
+def scout_passes(num_images: int, batch_size: int) -> int:
+    """How many passes a scout of a block of so many images runs."""
+    return len(slices(num_images, batch_size)) + int(num_images > 2)
+
+
+def _sites(kept: dict[str, Tensor], block: Block, embedding: str) -> list[Site]:
+    height, width = block.images[0].shape[-2:]
+    label_shape = None if block.labels is None else tuple(block.labels.shape[1:])
+    kinds: dict[str, Literal["input", "output"]] = {INPUT: "input", OUTPUT: "output"}
+    return [
+        Site(
+            name,
+            index,
+            tuple(activation.shape[1:]),
+            kinds.get(name, "layer"),
+            is_embedding=name == embedding,
+            label_shape=label_shape,
+            image_size=(height, width),
+        )
+        for index, (name, activation) in enumerate(kept.items())
+    ]
+
+
+def _before_output(layers: Sequence[str], ends_in_output: bool) -> str:
+    """The last layer that isn't the output itself."""
+    return layers[-2] if ends_in_output and len(layers) > 1 else layers[-1]
+
+
+def _is_output(activation: Tensor | None, output: Any) -> bool:
+    if activation is None:
+        return False
+    entries = [entry for _, entry in named_entries(OUTPUT, output) if isinstance(entry, Tensor)]
+    place = (activation.data_ptr(), activation.shape)
+    return any((entry.data_ptr(), entry.shape) == place for entry in entries)
