@@ -63,6 +63,11 @@ class Operator:
     written: tuple[str, ...]
     is_pointwise: bool
 
+    @property
+    def makes_anew(self) -> bool:
+        """Whether it takes nothing but a shape and a type from the tensors that it is given."""
+        return self.name.startswith("new_") or self.name.endswith("_like")
+
 
 class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves the base's hook untyped
     """A dispatch mode that keeps facts of tensors by weak reference, and changes nothing.
@@ -135,7 +140,8 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         written = [tensor for name in operator.written for tensor in _tensors(arguments[name])]
         if not results and not written:
             return
-        facts = {name: self._facts_of_all(value) for name, value in arguments.items() if _tensors(value)}
+        inputs = {} if operator.makes_anew else arguments
+        facts = {name: self._facts_of_all(value) for name, value in inputs.items() if _tensors(value)}
         flow = self._flow(operator, arguments, facts, results)
         shapes = [_shape(tensor) for tensor in results]
         rows = self._places("rows", operator, arguments, facts, shapes)

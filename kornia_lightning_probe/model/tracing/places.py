@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
-from kornia_lightning_probe.model.tracing.runs import Atom, Framed, LostError, refined, size_of
+from kornia_lightning_probe.model.tracing.runs import Atom, Framed, LostError, Run, nowhere, refined, size_of, walked
 
 _ENTRY, _IMAGE = 0, 1
 
@@ -40,13 +40,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Order:
-    """How to bring an activation into order: view it as its runs, leave frames out, permute, join.
+    """How to bring an activation into order: view it as its runs, leave out what frames them, permute, join.
 
     Args:
-        view: the runs' counts.
+        view: the runs' counts, -1 for the images.
         frames: (dimension, first, cells, counts) of what lies within a frame, last dimension first.
         permutation: of the runs.
-        shape: in the end.
+        shape: in the end, -1 for the images.
     """
 
     view: tuple[int, ...]
@@ -54,9 +54,15 @@ class Order:
     permutation: tuple[int, ...]
     shape: tuple[int, ...]
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        moves = self.permutation != tuple(range(len(self.view)))
+        return self.view == self.shape and not self.frames and not moves
+
     def __call__(self, activation: Tensor) -> Tensor:
         """The activation in order; a view of it where that is possible."""
-        if activation.shape == self.shape and not self.frames and self.permutation == tuple(range(len(self.view))):
+        if self.is_idle and activation.ndim == len(self.shape):
             return activation
         ordered = activation.reshape(self.view)
         for dimension, first, cells, counts in self.frames:
@@ -111,7 +117,7 @@ class Grid:
         is_raster: whether cells come row by row; else :meth:`maps` brings them into order.
 
     Example:
-        >>> grid = grid_of(Arrangement.of_image((2, 3, 5, 7), (2, 3)), None)
+        >>> grid = grid_of(Arrangement.of_image((2, 3, 5, 7), (2, 3)), None, 2)
         >>> grid.size, [float(stride) for stride in grid.stride], grid.axes
         ((5, 7), [1.0, 1.0], (2, 3))
     """
@@ -150,28 +156,30 @@ def rows_of(rows: Arrangement, images: int) -> Rows:
     Raises:
         LostError: Images are mixed, rolled, or some are missing.
     """
-    parts = _parts_of(rows, None)
+    parts = _parts_of(rows, None, images)
     entries, images_at = _sorted(parts, _ENTRY), _sorted(parts, _IMAGE)
     if rows.spread[_IMAGE] or rows.at[_IMAGE] or any(rows.roll):
         raise LostError("images are mixed with one another")
     _require_images(parts, images_at, images)
     named = _entries(rows, parts, entries)
     taken = {*entries, *images_at}
-    pure = _pure_axes(parts, taken, rows, images)
+    pure = _pure_axes(parts, taken)
     rest = [index for index in range(len(parts)) if index not in taken]
     counts = [prod(parts[index].count for index in rest if parts[index].axis == axis) for axis in _axes(rows, pure)]
-    lead = (len(named), images) if len(named) > 1 else (images,)
-    view = tuple(part.count for part in parts)
-    order = Order(view, (), (*entries, *images_at, *rest), (*lead, *counts))
+    lead = (len(named), -1) if len(named) > 1 else (-1,)
+    view = [part.count for part in parts]
+    view[images_at[0]] = -1
+    order = Order(tuple(view), (), (*entries, *images_at, *rest), (*lead, *counts))
     return Rows(_only_axis(parts, entries, images_at, pure), images, named, order)
 
 
-def grid_of(grid: Arrangement, rows: Arrangement | None) -> Grid:
+def grid_of(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid:
     """Reads where the cells are.
 
     Args:
         grid: where the activation's elements lie, in pixels.
         rows: where they lie in (entry, image); None takes the first axis for the images.
+        images: how many images there are.
 
     Raises:
         LostError: There are no cells, or they lie on no grid; the text says why.
@@ -181,7 +189,7 @@ def grid_of(grid: Arrangement, rows: Arrangement | None) -> Grid:
     if any(grid.roll):
         raise LostError("its cells are rolled")
     rows = rows or Arrangement.of_image(grid.shape, (-1, 0))
-    parts = _parts_of(rows, grid)
+    parts = _parts_of(rows, grid, images)
     mixed = _channel_axes(parts)
     walking = [_main(parts, coordinate, mixed) for coordinate in range(grid.dims)]
     if not all(walking):
@@ -193,21 +201,26 @@ def grid_of(grid: Arrangement, rows: Arrangement | None) -> Grid:
     offset = _offset(parts, cells, grid)
     stride = tuple(step for _, step in places)
     _refuse_misaligned(stride, grid.spread)
-    entries, images = _sorted(parts, _ENTRY), _sorted(parts, _IMAGE)
-    taken = {*cells, *entries, *images}
+    entries, images_at = _sorted(parts, _ENTRY), _sorted(parts, _IMAGE)
+    if not images_at:
+        raise LostError("no axis of images")
+    taken = {*cells, *entries, *images_at}
     channels = [index for index in range(len(parts)) if index not in taken]
     size = tuple(count for count, _ in places)
-    shape = (_count(parts, images), _count(parts, channels), *size)
+    shape = (-1, _count(parts, channels), *size)
     if entries:
         shape = (_count(parts, entries), *shape)
-    order = _order(grid, rows, (*entries, *images, *channels, *cells), shape)
+    order = _order(grid, rows, (*entries, *images_at, *channels, *cells), shape)
     axes = tuple(sorted({parts[index].axis for index in cells}))
     return Grid(size, stride, offset, grid.spread, axes, cells == sorted(cells), _count(parts, entries), order)
 
 
-def _parts_of(rows: Arrangement, grid: Arrangement | None) -> list[Part]:
+def _parts_of(rows: Arrangement, grid: Arrangement | None, images: int) -> list[Part]:
     """All runs of the axes, outermost first, what lies within frames by itself."""
     parts: list[Part] = []
+    if images == 1 and rows.shape[:1] == (1,):
+        # A single image is no run; it is the first axis where that holds one element.
+        parts.append(Part(1, 0, (Fraction(0), Fraction(1)), nowhere(grid.dims) if grid else ()))
     for axis, row_atoms in enumerate(rows.axes):
         cell_atoms = grid.axes[axis] if grid else row_atoms
         for row, cell in _pairs(row_atoms, cell_atoms):
@@ -260,13 +273,10 @@ def _entries(rows: Arrangement, parts: Sequence[Part], entries: Sequence[int]) -
     return (int(first),)
 
 
-def _pure_axes(parts: Sequence[Part], taken: set[int], rows: Arrangement, images: int) -> set[int]:
+def _pure_axes(parts: Sequence[Part], taken: set[int]) -> set[int]:
     """The axes that hold images or entries and nothing else."""
     inner = {part.axis for index, part in enumerate(parts) if index not in taken}
-    pure = {parts[index].axis for index in taken} - inner
-    if images == 1 and not taken and rows.shape[:1] == (1,):
-        pure = {0}
-    return pure
+    return {parts[index].axis for index in taken} - inner
 
 
 def _axes(rows: Arrangement, pure: set[int]) -> list[int]:
@@ -330,10 +340,14 @@ def _count(parts: Sequence[Part], indices: Sequence[int]) -> int:
 def _order(grid: Arrangement, rows: Arrangement, permutation: tuple[int, ...], shape: tuple[int, ...]) -> Order:
     view: list[int] = []
     frames: list[tuple[int, int, int, tuple[int, ...]]] = []
+    has_run = any(part.step[_IMAGE] for part in walked(rows.axes))
+    if not has_run:
+        view.append(-1)
     for row_atoms, cell_atoms in zip(rows.axes, grid.axes, strict=True):
         for row, cell in _pairs(row_atoms, cell_atoms):
             if isinstance(cell, Framed):
                 counts = tuple(run.count for run in cell.runs)
                 frames.append((len(view), cell.lead, size_of(cell.runs), counts))
-            view.append(row.count)
+            is_first = -1 not in view and isinstance(row, Run) and row.step[_IMAGE]
+            view.append(-1 if is_first else row.count)
     return Order(tuple(view), tuple(reversed(frames)), permutation, shape)

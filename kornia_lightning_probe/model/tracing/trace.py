@@ -208,7 +208,7 @@ class Tracing:
             rows = _read(lambda: rows_of(known_rows, self._count))
         if isinstance(facts.grid, Arrangement):
             cells = facts.grid
-            grid = _read(lambda: grid_of(cells, known_rows if isinstance(rows, Rows) else None))
+            grid = _read(lambda: grid_of(cells, known_rows if isinstance(rows, Rows) else None, self._count))
         return Activation(name, layer, shape, depends, source, rows, grid)
 
     def _head(self, flows: Sequence[Flow]) -> Head:
