@@ -205,5 +205,15 @@ class BlockMetric(ProbeMetric):
         """
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
-        """The same of a block under one view."""
+        """The same of a block under one view.
+
+        Raises:
+            ValueError: for some images of a block only.
+        """
+        size = about.block.activation.shape[0]
+        if clean.shape[0] != size:
+            raise ValueError(
+                f"{clean.shape[0]} of a block's {size} images came for metric {self.name!r}, which relates the images "
+                "of a block to one another: update it with whole blocks"
+            )
         return self.measure_block(clean, augmented.unsqueeze(0), about)

@@ -1,19 +1,20 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from support.activations import normal
 
-from kornia_lightning_probe.activations.readouts import (
-    SMALL,
-    readouts_of,
-    split_by_views,
-)
-from kornia_lightning_probe.metrics import CentredCosine, Readout, RetrievalAUC, Site
+from kornia_lightning_probe.activations.readouts import readouts_of
+from kornia_lightning_probe.activations.site import Site
 
 
 def pooled_of(shape):
     """The pooled readouts of a layer by their names' endings."""
     site = Site("layer", 3, shape, is_embedding=True)
-    return {one.site.name.removeprefix("layer"): one for one in readouts_of(site) if one.whole}
+    return {
+        one.site.name.removeprefix("layer"): one for one in readouts_of(site) if one.site.representation == "pooled"
+    }
 
 
 @pytest.mark.parametrize("kind", ["input", "layer", "output"])
@@ -24,7 +25,7 @@ def test_the_activation_itself_is_always_read_in_batches_of_any_size(kind, shape
     x = normal(2, *shape)
     assert first.site is site
     assert first.take(x) is x
-    assert not first.whole
+    assert first.site.representation == "activation"
 
 
 def test_an_output_is_read_as_it_is_only():
@@ -96,76 +97,81 @@ def test_what_outlives_the_forward_pass_has_memory_of_its_own(shape):
         taken = readout.take(activation)
         before = taken.clone()
         activation += 1.0
-        assert torch.equal(taken, before) is readout.whole
+        assert torch.equal(taken, before) is (readout.site.representation != "activation")
 
 
-def test_a_readout_begins_without_metrics_of_its_own():
-    site = Site("layer", 1, (4,))
-    first, second = (Readout(site, torch.clone, whole=False) for _ in range(2))
-    first.metrics.append("a metric")
-    assert not second.metrics
+def mean_of(shape):
+    """The readouts over all tokens of a sequence with a class token, and only there."""
+    return [one for one in readouts_of(Site("layer", 3, shape)) if one.site.representation == "mean"]
 
 
-def test_metrics_that_take_several_views_are_read_apart_from_the_others():
-    class Turned(CentredCosine):
-        name = "turned"
-
-        def measure(self, clean, augmented, about):
-            return super().measure(clean, augmented, about)
-
-    # A class with a measure of its own may look at about.view, so it is asked about one view at a time.
-    merging, alone = CentredCosine(), Turned()
-    small, large = (
-        split_by_views(Readout(Site("layer", 1, shape), torch.clone, whole=False, metrics=[merging, alone]))
-        for shape in ((SMALL,), (SMALL + 1,))
-    )
-    assert [(readout.whole, readout.metrics) for readout in small] == [(True, [merging]), (False, [alone])]
-    # At large ones nothing is kept but the distances that the first one asks for.
-    assert [(readout.distances, readout.metrics) for readout in large] == [
-        (("squared_distance", "squared_deviation"), [merging]),
-        ((), [alone]),
-    ]
-    assert not any(readout.whole for readout in large)
+def test_a_sequence_with_a_class_token_is_read_by_the_mean_over_all_its_tokens_too():
+    # Token t holds t: of 0 to 9 the mean is 4.5, the class token included.
+    (readout,) = mean_of((10, 4))
+    tokens = torch.arange(10.0).view(1, 10, 1).expand(2, 10, 4)
+    assert torch.equal(readout.take(tokens), torch.full((2, 4), 4.5))
+    assert (readout.site.name, readout.site.part, readout.site.source) == ("layer", "", (10, 4))
 
 
-@pytest.mark.parametrize("size", [SMALL, SMALL + 1])
-def test_a_metric_that_must_see_whole_blocks_does_at_any_size(size):
-    metric = RetrievalAUC()
-    (found,) = split_by_views(Readout(Site("layer", 1, (size,)), torch.clone, whole=False, metrics=[metric]))
-    assert (found.whole, found.distances, found.metrics) == (True, (), [metric])
+@pytest.mark.parametrize("shape", [(), (5,), (9, 4), (3, 8, 8), (8, 8, 3), (3, 4, 5, 6)])
+def test_all_else_has_one_mean_which_is_its_pooled_form(shape):
+    assert mean_of(shape) == []
 
 
-def test_a_measure_of_ones_own_inherits_no_promise_that_it_must_see_whole_blocks():
-    class Own(RetrievalAUC):
-        def measure(self, clean, augmented, about):
-            return super().measure(clean, augmented, about)
+@pytest.mark.parametrize("shape", [(), (5,), (10, 4), (9, 4), (3, 8, 8), (8, 8, 3), (3, 4, 5, 6)])
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_what_is_put_into_memory_is_what_is_taken_once_it_is_settled(shape, is_wide):
+    activation = normal(5, *shape, dtype=torch.float32)
+    for readout in readouts_of(Site("layer", 1, shape)):
+        if readout.site.representation == "activation":
+            continue
+        chosen = replace(readout, is_wide=is_wide)
+        taken = chosen.take(activation)
+        memory = torch.full_like(taken, torch.nan)
+        chosen.put(activation, memory)
+        assert torch.equal(chosen.settle(memory), taken)
 
-    assert not Own.whole_blocks
-    with pytest.raises(TypeError, match=r"Alone says that its measure needs whole_blocks.* must say merges_views"):
 
-        class Alone(RetrievalAUC):
-            whole_blocks = True
+def test_a_wide_readout_keeps_the_digits_of_a_mean_over_many_cells():
+    # Cells of 1000 + k / 1024 have a mean that float32 sums can't hold.
+    cells = (1000 + torch.arange(4096.0) / 1024).view(1, 1, 64, 64)
+    (narrow,) = pooled_of((1, 64, 64)).values()
+    wide = replace(narrow, is_wide=True)
+    assert wide.take(cells).item() == cells.double().mean().item()
+    assert wide.take(cells).dtype == torch.float64
 
-            def measure(self, clean, augmented, about):
-                return super().measure(clean, augmented, about)
+
+def test_what_holds_rounding_only_is_taken_as_nothing():
+    (readout,) = pooled_of((2, 4, 4)).values()
+    assert not replace(readout, is_nothing=True).take(normal(3, 2, 4, 4)).any()
 
 
-def test_a_measure_of_ones_own_inherits_no_promise_about_what_it_needs():
-    class Own(CentredCosine):
-        merges_views = True
+# Rounding.
 
-        def measure(self, clean, augmented, about):
-            return super().measure(clean, augmented, about)
 
-    class Renamed(CentredCosine):
-        name = "renamed"
+def rounding(activation):
+    (readout,) = pooled_of(tuple(activation.shape[1:])).values()
+    found = readout.rounding(activation)
+    return None if found is None else tuple(float(one) for one in found)
 
-    assert (Own.merges_views, Own.distances) == (True, ())
-    assert Renamed.distances == CentredCosine.distances == ("squared_distance", "squared_deviation")
-    with pytest.raises(TypeError, match="several views at once and must say merges_views = True"):
 
-        class Alone(CentredCosine):
-            distances = ("squared_distance",)
+def test_rounding_is_that_of_float32_beside_the_distance_of_means_from_their_own():
+    # Means of 0 and 2 beside 1: |means| = 2, apart by sqrt(2); |cells| = 2 sqrt(4) over sqrt(4) of them is 2 as well.
+    maps = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    eps = torch.finfo(torch.float32).eps
+    assert rounding(maps) == pytest.approx((eps / 2 * 2 / 2**0.5, eps * 2 / 2**0.5))
 
-            def measure(self, clean, augmented, about):
-                return super().measure(clean, augmented, about)
+
+def test_rounding_leaves_out_images_that_are_not_finite():
+    maps = normal(4, 3, 5, 5, dtype=torch.float32)
+    spoilt = torch.cat([maps, torch.full((1, 3, 5, 5), torch.nan)])
+    assert rounding(spoilt) == pytest.approx(rounding(maps))
+
+
+def test_of_one_image_all_digits_count_and_nothing_is_known_of_others():
+    assert rounding(normal(1, 3, 5, 5, dtype=torch.float32)) == (math.inf, 0.0)
+
+
+def test_there_is_no_rounding_where_nothing_is_averaged_or_sums_are_wide_already():
+    assert rounding(normal(4, 3, dtype=torch.float32)) is None
+    assert rounding(normal(4, 3, 5, 5)) is None

@@ -6,9 +6,19 @@ from collections.abc import Sequence
 
 import torch
 
+from kornia_lightning_probe.activations.about import Shown
+from kornia_lightning_probe.functional.distances import upcast
 from kornia_lightning_probe.functional.estimates import mean_with_error
 from kornia_lightning_probe.images.blocks import deal_blocks
-from kornia_lightning_probe.metrics import About, FunctionMetric, Ledger, ProbeMetric, RelativeChange, resolve_metrics
+from kornia_lightning_probe.metrics import (
+    About,
+    FunctionMetric,
+    Ledger,
+    ProbeMetric,
+    RelativeChange,
+    Site,
+    resolve_metrics,
+)
 
 LAYER = "layer"
 
@@ -48,6 +58,14 @@ def about(clean, augmented, ids=None, *, layer=LAYER, view_index=0):
     return About.of(clean, augmented, layer=layer, ids=ids, view_index=view_index, labels=labels)
 
 
+def record_of(block, augmented, *, rows=None, ids=None, site=None, view_index=0, num_views=1, **shown):
+    """The record of some rows of a clean block, all of them by default, under one view or several in a row."""
+    rows = rows or slice(0, len(block.activation))
+    site = site or Site(LAYER, 1, tuple(block.activation.shape[1:]))
+    views = range(view_index, view_index + num_views)
+    return About(Shown(ids or (rows.start, rows.stop), rows, views, **shown), site, block, upcast(augmented))
+
+
 def update(metric, clean, augmented, ids: Sequence[int] | range | None = None, *, layer=LAYER, view_index=0):
     """Update with one block: the images `ids` of clean and augmented, all of them by default."""
     ids = range(len(clean)) if ids is None else ids
@@ -67,6 +85,11 @@ def estimate(metric, clean, augmented, blocks=None):
     return measured(metric, clean, augmented, blocks).compute()
 
 
+def numbers(found):
+    """Value, standard error and number of images of an estimate, without what each image adds."""
+    return found.value, found.std_error, found.num_images
+
+
 def mean_shift(clean, augmented):
     return (augmented - clean).flatten(1).mean(1)
 
@@ -76,5 +99,9 @@ METRICS = [*resolve_metrics(), RelativeChange(), Ledger(), FunctionMetric(mean_s
 
 
 def assert_same(left, right, **tolerances):
-    """Two estimates agree: in every bit by default."""
-    torch.testing.assert_close(tuple(left), tuple(right), equal_nan=True, **({"rtol": 0, "atol": 0} | tolerances))
+    """Two estimates, tensors or tuples of them agree: in every bit by default."""
+    torch.testing.assert_close(*map(_plain, (left, right)), equal_nan=True, **({"rtol": 0, "atol": 0} | tolerances))
+
+
+def _plain(found):
+    return tuple(found) if isinstance(found, tuple | list) else found

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import ProbeMetric, resolve_metrics
 from kornia_lightning_probe.model.layers import exact_names, select_layers
+from kornia_lightning_probe.model.subject import Subject
 
 CPU = torch.device("cpu")
 # One metric of whole activations and one of pooled features.

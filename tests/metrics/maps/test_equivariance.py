@@ -8,17 +8,18 @@ import torch
 from torch import nn
 
 from kornia_lightning_probe import AugmentationBank
+from kornia_lightning_probe.activations.clean import Centre, CleanBlock
 from kornia_lightning_probe.activations.layout import layout_of
 from kornia_lightning_probe.functional.estimates import between_image_deviation, sensitivity
 from kornia_lightning_probe.functional.warping import GridWarp, sample
-from kornia_lightning_probe.metrics import About, Centre, CleanBlock, Site
+from kornia_lightning_probe.metrics import About, Site
 from kornia_lightning_probe.metrics.maps.equivariance import (
     EquivarianceError,
     GeometricMetric,
     InterpolationFloor,
     InvarianceError,
-    grid_size,
 )
+from kornia_lightning_probe.metrics.maps.grid_metric import GridMetric, grid_size
 
 SIDE = 32
 KINDS = (EquivarianceError, InvarianceError, InterpolationFloor)
@@ -49,7 +50,13 @@ MOVES = {
 
 
 def _about(clean, augmented, matrix, *, image_size=(SIDE, SIDE), layer="layer", **more):
-    return replace(About.of(clean, augmented, layer=layer), matrix=matrix, image_size=image_size, **more)
+    return About.of(clean, augmented, layer=layer, matrix=matrix, image_size=image_size, **more)
+
+
+def _some_rows(whole, rows, start=0):
+    ids = (start + rows.start, start + rows.stop)
+    shown = replace(whole.shown, ids=ids, rows=rows, matrix=whole.matrix[rows])
+    return replace(whole, shown=shown, augmented=whole.augmented[rows])
 
 
 def _measured(metric, about):
@@ -143,7 +150,7 @@ def test_the_influence_of_images_carries_the_standard_error():
     matrix = _matrix(HFLIP)
     matrix[2] = torch.eye(3)
     metric = _measured(EquivarianceError(), _about(_rand(8, 4, 8, 8), _rand(8, 4, 8, 8, seed=1), matrix))
-    influence = metric.influence(dict(zip(metric.statistics, metric.table, strict=True)))[0, 0]
+    influence = metric.estimates().influence[0, 0]
     known = influence.nan_to_num(0.0)
     assert known[2] == 0
     error = (known.square().sum() / 7 / 6).sqrt()
@@ -335,7 +342,7 @@ def test_a_view_that_moves_no_pixel_or_does_not_say_how_leaves_cells_unfilled(ma
 
 def test_without_the_size_of_the_image_nothing_is_measured():
     maps = _rand(8, 3, 8, 8)
-    about = replace(About.of(maps, maps, layer="layer"), matrix=_matrix(HFLIP))
+    about = About.of(maps, maps, layer="layer", matrix=_matrix(HFLIP))
     assert EquivarianceError().measure(about.clean, about.augmented, about) == {}
 
 
@@ -370,7 +377,7 @@ def test_values_do_not_depend_on_how_a_block_was_cut(kind, batch_size):
     prepared = kind().prepare(["view"], ["layer"], 10)
     for start in range(0, 10, batch_size):
         rows = slice(start, min(start + batch_size, 10))
-        about = replace(whole, augmented=moved[rows], rows=rows, ids=(rows.start, rows.stop), matrix=matrix[rows])
+        about = _some_rows(whole, rows)
         prepared.update(about.clean, about.augmented, about)
     for got, wanted in zip(prepared.estimates(), _measured(kind(), whole).estimates(), strict=True):
         torch.testing.assert_close(got, wanted)
@@ -396,8 +403,7 @@ def test_whole_blocks_are_looked_at_evenly_spread_until_there_are_enough_images(
         maps = _rand(size, 1, 4, 4)
         whole = _about(maps, maps, _matrix(HFLIP, size))
         # A part of the block: the answer is that of the whole.
-        about = replace(whole, rows=slice(1, size), ids=(start + 1, start + size), augmented=maps[1:])
-        about = replace(about, matrix=about.matrix[1:])
+        about = _some_rows(whole, slice(1, size), start)
         looked_at += [number] if prepared.measure(about.clean, about.augmented, about) else []
         start += size
     assert looked_at == expected
@@ -505,7 +511,7 @@ def test_unequal_shares_of_a_block_merge_to_the_whole(kind):
     whole = _about(maps, moved, matrix)
     shares = []
     for rows in (slice(0, 7), slice(7, 9)):
-        about = replace(whole, augmented=moved[rows], rows=rows, ids=(rows.start, rows.stop), matrix=matrix[rows])
+        about = _some_rows(whole, rows)
         shares.append(kind(max_images=None).prepare(["view"], ["layer"], 9))
         shares[-1].update(about.clean, about.augmented, about)
     shares[0].merge_state(shares[1])
@@ -514,4 +520,5 @@ def test_unequal_shares_of_a_block_merge_to_the_whole(kind):
 
 def test_names_are_those_of_the_results():
     assert [kind.name for kind in KINDS] == ["equivariance_error", "invariance_error", "interpolation_floor"]
-    assert all(issubclass(kind, GeometricMetric) and kind.calibrates for kind in KINDS)
+    assert all(issubclass(kind, GeometricMetric) for kind in KINDS)
+    assert issubclass(GeometricMetric, GridMetric)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.activations import LAYER, estimate, measured, normal, pair, prepared
 
-from kornia_lightning_probe.functional.estimates import jensen_shannon
+from kornia_lightning_probe.functional.probabilities import jensen_shannon
 from kornia_lightning_probe.metrics import About, Accuracy, AccuracyDrop, FlipRate, JensenShannon, Site
 
 LN2 = math.log(2)

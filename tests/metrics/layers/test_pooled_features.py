@@ -2,19 +2,18 @@ import math
 
 import pytest
 import torch
-from support.activations import LAYER, estimate, measured, normal, pair, prepared
+from support.activations import LAYER, estimate, measured, normal, pair, prepared, record_of
 
+from kornia_lightning_probe.activations.clean import Centre, CleanBlock
+from kornia_lightning_probe.activations.readouts import readouts_of
 from kornia_lightning_probe.metrics import (
     About,
-    Centre,
-    CleanBlock,
-    LayerSensitivity,
+    FlatSensitivity,
     PooledSensitivity,
     SharedShift,
     Site,
     Spread,
     SpreadRatio,
-    readouts_of,
 )
 
 BLOCKS = [range(17), range(17, 33)]
@@ -67,7 +66,7 @@ def test_a_rolled_map_has_moved_and_its_mean_has_not():
     # For independent cells a roll replaces every cell by an unrelated one, so S is near 1; the mean is the same sum.
     maps = normal(16, 3, 6, 6, dtype=torch.float32)
     rolled = maps.roll(1, 3)
-    assert 0.9 < value(LayerSensitivity(), maps, rolled) < 1.1
+    assert 0.9 < value(FlatSensitivity(), maps, rolled) < 1.1
     assert value(PooledSensitivity(), pooled(maps), pooled(rolled)) < 1e-6
 
 
@@ -143,7 +142,7 @@ def test_the_error_of_shared_shift_is_from_above_where_nothing_is_shared():
 def test_pooled_sensitivity_is_sensitivity_of_pooled_features():
     maps, moved = pair(33, 4, 3, 3)
     assert value(PooledSensitivity(), pooled(maps), pooled(moved)) == pytest.approx(
-        value(LayerSensitivity(), maps.mean((2, 3)), moved.mean((2, 3))), rel=1e-12
+        value(FlatSensitivity(), maps.mean((2, 3)), moved.mean((2, 3))), rel=1e-12
     )
 
 
@@ -231,7 +230,7 @@ def test_a_single_image_beside_a_reference():
     # Spread and sensitivity are known from the reference, what needs two images under the view is not.
     centre = Centre(torch.zeros(1, 2), torch.tensor(8.0, dtype=torch.float64))
     block = CleanBlock(torch.tensor([[1.0, 0.0]]), centre=centre)
-    record = About(torch.tensor([[1.0, 2.0]]), block, slice(0, 1), (0, 1), Site(LAYER, 1, (2,)))
+    record = record_of(block, torch.tensor([[1.0, 2.0]]))
     found = {}
     for metric in POOLED:
         ready = prepared(metric, 1)

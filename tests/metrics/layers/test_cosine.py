@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
-from support.activations import LAYER, estimate, measured, normal, pair, prepared
+from support.activations import estimate, measured, normal, numbers, pair, prepared, record_of
 
-from kornia_lightning_probe.metrics import About, Centre, CentredCosine, CleanBlock, Site
+from kornia_lightning_probe.activations.clean import Centre, CleanBlock
+from kornia_lightning_probe.metrics import CentredCosine
 
 # One block, whatever its size.
 WHOLE = [range(32)]
@@ -16,7 +17,7 @@ def cosine(clean, augmented, blocks=None):
 
 def test_a_view_that_changes_nothing_reads_one_without_an_error():
     clean = normal(33, 5)
-    value, error, count = estimate(CentredCosine(), clean, clean)
+    value, error, count = numbers(estimate(CentredCosine(), clean, clean))
     assert value == pytest.approx(1, abs=1e-12)
     assert error == pytest.approx(0, abs=1e-12)
     assert count == 33
@@ -128,7 +129,7 @@ def test_a_reference_gives_the_mean_for_a_single_image():
     reference = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
     centre = Centre(reference.mean(0, keepdim=True), torch.tensor(2.0, dtype=torch.float64))
     block = CleanBlock(torch.tensor([[1.0, 0.0]]), centre=centre)
-    record = About(torch.tensor([[0.0, 1.0]]), block, slice(0, 1), (0, 1), Site(LAYER, 1, (2,)))
+    record = record_of(block, torch.tensor([[0.0, 1.0]]))
     ready = prepared(CentredCosine(), 1)
     ready.update(record.clean, record.augmented, record)
     assert ready.compute().value == pytest.approx(0, abs=1e-7)
@@ -149,7 +150,7 @@ def test_the_error_takes_the_blocks_mean_as_given(view, claimed):
     clean = normal(32000, 8)
     blocks = [range(i, i + 32) for i in range(0, 32000, 32)]
     ready = measured(CentredCosine(), clean, view(clean), blocks)
-    value, error = ready.reduce(
+    drawn = ready.reduce(
         {name: table.view(1000, 1, 32) for name, table in zip(ready.statistics, ready.table, strict=True)}
     )
-    assert (error.mean() / value.std()).item() == pytest.approx(claimed, rel=0.1)
+    assert (drawn.std_error.mean() / drawn.value.std()).item() == pytest.approx(claimed, rel=0.1)

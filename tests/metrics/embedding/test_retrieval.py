@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from support.activations import LAYER, estimate, measured, normal, pair, prepared
+from support.activations import LAYER, estimate, measured, normal, numbers, pair, prepared, record_of
 
 from kornia_lightning_probe import AugmentationBank, probe_model
-from kornia_lightning_probe.activations.readouts import SMALL
+from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.functional.estimates import mean_with_error
 from kornia_lightning_probe.functional.influence import shares
-from kornia_lightning_probe.metrics import About, CleanBlock, RetrievalAUC, Site
+from kornia_lightning_probe.metrics import RetrievalAUC, Site
 
 
 def auc(clean, augmented, blocks=None):
@@ -32,7 +32,7 @@ def test_a_random_swap_of_images_reads_one_half(count):
 def test_a_collapsed_embedding_reads_one_half_whatever_the_view_does(collapsed):
     clean = torch.full((8, 5), collapsed)
     for augmented in (clean, clean + normal(8, 5, dtype=torch.float32)):
-        assert estimate(RetrievalAUC(), clean, augmented)[:2] == (0.5, 0)
+        assert numbers(estimate(RetrievalAUC(), clean, augmented)) == (0.5, 0, 8)
 
 
 def test_an_embedding_that_collapses_under_the_view_reads_one_half():
@@ -70,19 +70,7 @@ def test_scaling_rotating_and_shifting_features_changes_nothing():
     assert auc(*changed) == pytest.approx(auc(clean, augmented), abs=1e-12)
 
 
-@pytest.mark.parametrize("size", [1, 7, 31])
-def test_it_does_not_matter_how_a_block_is_cut(size):
-    clean, augmented = pair(31, moved=1.5)
-    block, cut = CleanBlock(clean), prepared(RetrievalAUC(), 31)
-    for start in range(0, 31, size):
-        rows = slice(start, min(start + size, 31))
-        record = About(augmented[rows], block, rows, (rows.start, rows.stop), Site(LAYER, 1, (6,), is_embedding=True))
-        cut.update(record.clean, record.augmented, record)
-    # The errors know only of the searches of a cut; in a probe there is none.
-    assert torch.equal(cut.table[0], measured(RetrievalAUC(), clean, augmented, [range(31)]).table[0])
-
-
-@pytest.mark.parametrize("width", [SMALL, SMALL + 1])
+@pytest.mark.parametrize("width", [4, 4097])
 def test_it_does_not_matter_how_a_probes_passes_are_cut(width):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(width, 2))
     # Of independent pixels the mirror image is another image.
@@ -101,9 +89,9 @@ def test_views_that_are_measured_at_once_are_what_they_are_alone():
     _, second = pair(9, moved=3.0)
     block, together = CleanBlock(clean), prepared(RetrievalAUC(), 9, views=("first", "second"))
     second[2, 0] = math.nan
-    site = Site(LAYER, 1, (6,), is_embedding=True)
-    record = About(torch.cat([first, second]), block, slice(0, 9), (0, 9), site, num_views=2)
-    together.update(record.clean_rows, record.augmented, record)
+    views = torch.stack([first, second])
+    record = record_of(block, views, num_views=2)
+    together.write({LAYER: together.measure_block(clean, views, record)}, range(2), (0, 9), record.valid)
     for number, augmented in enumerate((first, second)):
         alone = measured(RetrievalAUC(), clean, augmented).table[:, 0]
         torch.testing.assert_close(together.table[:, number], alone, rtol=0, atol=1e-12, equal_nan=True)
@@ -113,7 +101,7 @@ def test_views_that_are_measured_at_once_are_what_they_are_alone():
 def test_an_embedding_of_any_shape_can_be_searched(shape):
     clean = normal(8, *shape)
     block = CleanBlock(clean)
-    record = About(clean, block, slice(0, 8), (0, 8), Site(LAYER, 1, shape, is_embedding=True))
+    record = record_of(block, clean)
     ready = prepared(RetrievalAUC(), 8)
     ready.update(record.clean, record.augmented, record)
     assert ready.compute().value == 1
@@ -141,7 +129,7 @@ def test_an_image_owes_what_leaving_it_out_takes_away(broken):
 def test_the_images_shares_give_the_error():
     ready = measured(RetrievalAUC(), *pair(40, moved=1.5))
     found = ready.compute()
-    assert shares(ready.influences()).square().sum().sqrt() == pytest.approx(found.std_error.item(), rel=1e-12)
+    assert shares(found.influence).square().sum().sqrt() == pytest.approx(found.std_error.item(), rel=1e-12)
     # The mean of what a block's images owe is the block's value.
     assert ready.table[1].mean() == pytest.approx(found.value.item(), abs=1e-12)
 
@@ -149,7 +137,7 @@ def test_the_images_shares_give_the_error():
 def test_of_two_images_the_value_is_known_and_its_error_is_not():
     # b_0 = .6 is nearer to a_1 = 1 than to its own a_0 = 0, b_1 = 1 is not: one of two.
     clean, augmented = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.6], [1.0]])
-    value, error, count = estimate(RetrievalAUC(), clean, augmented)
+    value, error, count = numbers(estimate(RetrievalAUC(), clean, augmented))
     assert (value, count) == (0.5, 2)
     assert error.isnan()
 
@@ -162,10 +150,10 @@ def test_the_error_is_the_spread_over_draws_of_the_images(moved, unequal, old):
     augmented = other if moved is None else clean + moved * other
     ready = measured(RetrievalAUC(), clean, augmented, [range(i, i + 32) for i in range(0, 32000, 32)])
     draws = {name: table.view(1000, 1, 32) for name, table in zip(ready.statistics, ready.table, strict=True)}
-    value, error = ready.reduce(draws)
-    assert (error.mean() / value.std()).item() == pytest.approx(1, abs=0.1)
+    found = ready.reduce(draws)
+    assert (found.std_error.mean() / found.value.std()).item() == pytest.approx(1, abs=0.1)
     alone = mean_with_error(draws["auc"]).std_error
-    assert (alone.mean() / value.std()).item() == pytest.approx(old, abs=0.06)
+    assert (alone.mean() / found.value.std()).item() == pytest.approx(old, abs=0.06)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
