@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kornia_lightning_probe import AugmentationBank, DriftProbe, ProbeResult, SensitivityProbe, presets
 from kornia_lightning_probe.functional.similarity import debiased_cka
-from kornia_lightning_probe.reporting.figures.views import plot_bank, plot_profile
+from kornia_lightning_probe.plotting import plot_bank, plot_profile
 from kornia_lightning_probe.results.drift import Snapshot
 
 LAYERS = ["conv1", "conv2", "conv3", "features", "logits"]

@@ -121,9 +121,9 @@ def study(seed: int, *, train_augmentation: str, epochs: int) -> Study:
             net.loss(*train_set[rows]).backward()  # type: ignore[no-untyped-call]  # torch's own backward
             optimizer.step()
         if epoch == 0:
-            record.compare(features_of(net, val_set), epoch=0, step=0)
-    drift = record.compare(features_of(net, val_set), epoch=epochs - 1, step=0)
-    return Study(before, probe(net, val_set), drift)
+            record.compare(features_of(net, val_set).clean, epoch=0, step=0)
+    drift = record.compare(features_of(net, val_set).clean, epoch=epochs - 1, step=0)
+    return Study(before, probe(net, val_set), ProbeResult.of(drift))
 
 
 def probe(net: DigitsNet, images: TensorDataset) -> ProbeResult:
@@ -215,7 +215,7 @@ def _lines(ax: Axes, rows: Sequence[Row], labels: Sequence[str], colours: Sequen
             ax.plot(values[: len(LAYERS)], linestyle="", alpha=0.45, markeredgewidth=0, **look)
     ax.set_ylim(bottom=0)
     ax.grid(axis="y")
-    drawing.ticks(ax.xaxis, LAYERS)
+    drawing.name_layers(ax.xaxis, LAYERS)
     if any(labels):
         ax.legend(loc="lower left")
 

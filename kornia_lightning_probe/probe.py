@@ -121,7 +121,7 @@ def probe_model(
         subject = choose_subject(
             model, cast_inputs(model, forward_of(model, forward)), layers=layers, embedding=embedding, device=place
         )
-        result = run_probe(subject, plan)
+        result = ProbeResult.of(run_probe(subject, plan))
     for sentence in (*result.metadata.get("notes", ()), *result.metadata["warnings"]):
         warnings.warn(sentence, UserWarning, stacklevel=2)
     return result

@@ -81,7 +81,7 @@ def read_views(views: Any, *, moving: str | Sequence[str] = ()) -> tuple[View, .
         raise TypeError(f"views must map names to augmentations, got {_how_to_name(views)}")
     if not views:
         raise ValueError("The bank is empty: views must name at least one augmentation")
-    said = _moving_names(moving, list(views))
+    said = _moving_names(moving, [str(name) for name in views])
     read = []
     for name, entry in views.items():
         read += _read_entry(name, entry, moves=name in said)
@@ -101,13 +101,15 @@ def _how_to_name(views: Any) -> str:
 
 
 def _moving_names(moving: Any, known: list[str]) -> list[str]:
-    names = [moving] if isinstance(moving, str) else moving
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+    if not isinstance(moving, Iterable):
         raise TypeError(f"moves_pixels takes names of augmentations, such as ('roll',), got {moving!r}")
+    names = [moving] if isinstance(moving, str) else list(moving)
     for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"moves_pixels takes names of augmentations, such as ('roll',), got {name!r} among them")
         if name not in known:
             raise ValueError(f"moves_pixels: {unknown('augmentation', name, known, place='bank')}")
-    return list(names)
+    return names
 
 
 def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,13 @@ from kornia_lightning_probe.callbacks.history import results_of, states_of
 from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.trainer import forward_in, is_training, is_trial, logging_step, world_of
 from kornia_lightning_probe.engine.features import collect_features
-from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.calling import Forward, forward_of
 from kornia_lightning_probe.model.layers import LayerSelector
+from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.probe import choose_subject
 from kornia_lightning_probe.reporting.tensorboard import (
     Curves,
@@ -213,8 +214,14 @@ class DriftProbe(EpochProbe):
                 progress=self.progress and trainer.is_global_zero,
                 world=world,
             )
-            result = self._record.compare(features, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
-        result.metadata["seconds"] = time.perf_counter() - started
+            numbers = self._record.compare(
+                features.clean,
+                metadata=features.findings.metadata(),
+                epoch=epoch,
+                step=0 if epoch < 0 else logging_step(trainer),
+            )
+        result = ProbeResult.of(numbers)
+        result.metadata = replace(result.metadata, seconds=time.perf_counter() - started)
         self.history.append(result)
         for sentence in result.metadata["warnings"]:
             self.say_once(sentence)

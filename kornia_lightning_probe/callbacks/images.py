@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset
 
 from kornia_lightning_probe.callbacks.trainer import evaluation_loader, is_trial
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
+from kornia_lightning_probe.images.first_images import FirstImages, has_no_indices, read_first
+from kornia_lightning_probe.images.generators import reachable
 from kornia_lightning_probe.images.probe_images import ProbeImages
-from kornia_lightning_probe.images.sources import FirstImages, has_no_indices, read_first
+from kornia_lightning_probe.images.workers import has_workers
 
 _ONE_BLOCK = 32
 
@@ -24,7 +28,7 @@ class ImageChoice:
 
     Args:
         images: a tensor, a dict or tuple of tensors, a dataset or a loader; None takes the validation data.
-        num_images: how many of a dataset; tensors are used whole.
+        num_images: how many of a dataset, None for all; tensors are used whole.
         seed: chooses the images.
         image_keys: which entries of dict or tuple inputs are images.
         to_inputs: how to get the model's inputs out of a batch.
@@ -32,7 +36,7 @@ class ImageChoice:
     """
 
     images: Any
-    num_images: int
+    num_images: int | None
     seed: int
     image_keys: ImageKeys | None
     to_inputs: ToInputs | None
@@ -45,10 +49,8 @@ class ImageChoice:
             MisconfigurationException: where there is no such dataloader.
             ValueError: where no images can be found in it.
         """
-        source = evaluation_loader(trainer, self.dataloader_idx) if self.images is None else self.images
-        wanted = None if isinstance(source, Tensor | tuple | Mapping) else self.num_images
-        if is_trial(trainer):
-            wanted = _ONE_BLOCK if wanted is None else min(wanted, _ONE_BLOCK)
+        source = self._source(trainer)
+        wanted = self._wanted(trainer, source)
         if has_no_indices(source):
             source = self._share_first(source, wanted, trainer=trainer, world=world)
         return ProbeImages(
@@ -61,6 +63,21 @@ class ImageChoice:
             world_size=world.size,
         )
 
+    def _source(self, trainer: Trainer) -> Any:
+        if self.images is None:
+            return evaluation_loader(trainer, self.dataloader_idx)
+        if isinstance(self.images, Dataset):
+            return _read_as_by_loaders(self.images, trainer)
+        return self.images
+
+    def _wanted(self, trainer: Trainer, source: Any) -> int | None:
+        wanted = self.num_images
+        if isinstance(source, Tensor | tuple | Mapping):
+            wanted = None
+        if not is_trial(trainer):
+            return wanted
+        return _ONE_BLOCK if wanted is None else min(wanted, _ONE_BLOCK)
+
     def _share_first(self, source: Any, wanted: int | None, *, trainer: Trainer, world: World) -> FirstImages:
         first: FirstImages | None = None
         if trainer.is_global_zero:
@@ -68,3 +85,26 @@ class ImageChoice:
         # Should rank 0 fail, the others learn of it here, and don't wait for its images.
         world.meet("read")
         return cast(FirstImages, trainer.strategy.broadcast(first))
+
+
+def _read_as_by_loaders(dataset: Dataset[Any], trainer: Trainer) -> Any:
+    """A dataset that a loader of the training reads in workers must not be opened in this process either."""
+    parts = _datasets_in(dataset)
+    for loader in _loaders_of(trainer):
+        if has_workers(loader) and parts & _datasets_in(loader.dataset):
+            return DataLoader(
+                dataset,
+                num_workers=1,
+                multiprocessing_context=loader.multiprocessing_context,
+                worker_init_fn=loader.worker_init_fn,
+            )
+    return dataset
+
+
+def _loaders_of(trainer: Trainer) -> Iterator[Any]:
+    for loaders in (trainer.train_dataloader, trainer.val_dataloaders, trainer.test_dataloaders):
+        yield from tree_leaves(loaders)
+
+
+def _datasets_in(dataset: object) -> set[int]:
+    return {id(part) for part in reachable(dataset) if isinstance(part, Dataset)}

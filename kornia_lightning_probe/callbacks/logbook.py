@@ -149,7 +149,7 @@ class Logbook:
                 "pip install 'kornia-lightning-probe[plots]', or pass figures=False"
             )
             return
-        from kornia_lightning_probe.reporting.figures.views import plot_bank, plot_epoch
+        from kornia_lightning_probe.plotting import plot_bank, plot_epoch
 
         step = history[-1].step
         if bank is not None:

@@ -179,7 +179,8 @@ class SensitivityProbe(EpochProbe):
             except Exception as error:
                 world.fail(error)
                 raise
-            result = run_probe(subject, plan, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
+            numbers = run_probe(subject, plan, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
+        result = ProbeResult.of(numbers)
         self.history.append(result)
         if len(self.history) > 2:
             # What pairs images in a comparison is kept of the first and the last result only.

@@ -20,6 +20,7 @@ from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.results.drift import CleanFeatures
 from kornia_lightning_probe.wording import listed
 
 MOST_FLATTENED_BYTES = 32 * 2**20
@@ -30,19 +31,14 @@ _PIECE = 2**20
 
 @dataclass(frozen=True)
 class Features:
-    """One row of features for each probe image and layer.
+    """What was gathered of some clean images.
 
     Args:
-        tables: by name, in order of execution, (N, d) float64 on the CPU; NaN where an image's activation is missing.
-            A layer with a class token has two, ``name:cls`` and ``name:patch``.
-        layers: the layers that fired, in order of execution.
-        embedding: the name of the embedding's table; its class token, where it has one.
+        clean: one row of features for each image and layer; the embedding is its class token, where it has one.
         findings: what was left out and why, and what else is known.
     """
 
-    tables: dict[str, Tensor]
-    layers: tuple[str, ...]
-    embedding: str
+    clean: CleanFeatures
     findings: Findings
 
 
@@ -80,7 +76,7 @@ def collect_features(
         RuntimeError: where another process has failed or sees different layers.
     """
     findings = Findings()
-    visitor = CleanFeatures(images.num_images, findings, device=subject.device, flatten=flatten)
+    visitor = Gathering(images.num_images, findings, device=subject.device, flatten=flatten)
     run_loop(subject, Route(images, batch_size, seed, progress, world or World()), visitor, findings)
     return visitor.features()
 
@@ -94,7 +90,7 @@ class _Layer:
     takes: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
 
-class CleanFeatures:
+class Gathering:
     """Keeps each image's features of every layer.
 
     Args:
@@ -163,8 +159,12 @@ class CleanFeatures:
             for name, table in layer.tables.items():
                 tables[name] = table.to("cpu", torch.float64)
                 tables[name][missing] = torch.nan
-        embedding = next(iter(self._layers[self._findings.facts["embedding"]].tables))
-        return Features(tables, tuple(self._layers), embedding, self._findings)
+        facts = self._findings.facts
+        embedding = next(iter(self._layers[facts["embedding"]].tables))
+        clean = CleanFeatures(tables, tuple(self._layers), embedding, facts["content_hash"], facts["readout"])
+        self._findings.non_finite(clean.missing.unsqueeze(0), list(tables), facts["image_ids"])
+        self._findings.dead(clean.dead)
+        return Features(clean, self._findings)
 
     def _ways(self, site: Site, too_large: list[str]) -> list[tuple[str, Callable[[Tensor], Tensor], int]]:
         """The name of a table, what is taken of an activation for it, and its width."""

@@ -49,7 +49,7 @@ class Forward:
         self.subject = subject
         self._seed = seed
         self._total = total
-        self._recorder = ActivationRecorder(subject.layers, receive=self._receive)
+        self._recorder = ActivationRecorder(subject.layers, receive=self._receive, graph=graph)
         self.left_out = self._recorder.left_out
         self._sink: Sink = ignore
         self._dtype = torch.get_default_dtype()

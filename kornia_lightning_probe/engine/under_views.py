@@ -33,7 +33,7 @@ from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.subject import Subject
-from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 from kornia_lightning_probe.wording import listed
 
@@ -65,7 +65,7 @@ class Plan:
     world: World = field(default_factory=World)
 
 
-def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeResult:
+def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeNumbers:
     """Measure a model's layers under every view of a bank.
 
     Args:
@@ -75,7 +75,7 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
         step: likewise.
 
     Returns:
-        The result, the same on every process; ``metadata["warnings"]`` holds what a caller should say aloud.
+        The numbers, the same on every process; ``metadata["warnings"]`` holds what a caller should say aloud.
 
     Raises:
         ValueError: for images outside of the bank's range, a layer that was named exactly and gave no activation, an
@@ -86,7 +86,7 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
     visitor = UnderViews(plan, findings, device=subject.device)
     route = Route(plan.images, plan.batch_size, plan.seed, plan.progress, plan.world)
     run_loop(subject, route, visitor, findings)
-    return visitor.result(epoch=epoch, step=step)
+    return visitor.numbers(epoch=epoch, step=step)
 
 
 class UnderViews:
@@ -199,7 +199,7 @@ class UnderViews:
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
         return [*tables, self._seen]
 
-    def result(self, *, epoch: int, step: int) -> ProbeResult:
+    def numbers(self, *, epoch: int, step: int) -> ProbeNumbers:
         """What was found, once all processes have been summed."""
         plan, findings = self._plan, self._findings
         findings.facts["bank"] = plan.bank.describe()
@@ -214,7 +214,7 @@ class UnderViews:
         without = [name for name, table in tables.items() if table.influence is None]
         if without:
             findings.facts["metrics_without_influence"] = without
-        return ProbeResult(
+        return ProbeNumbers(
             layers=[name for name in self._prepared.readers if name not in (INPUT, OUTPUT)],
             views=[
                 ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels)

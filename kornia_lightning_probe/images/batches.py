@@ -82,16 +82,15 @@ def find_labels(batch: object, num_rows: int) -> Tensor | None:
         num_rows: B.
 
     Returns:
-        Integers of shape (B,) or (B, H, W), or None where there are none.
+        Integers of shape (B,) or (B, H, W), or None where there are none; (B, 1) and (B, 1, H, W) lose their axis of
+        one.
 
     Example:
         >>> find_labels((torch.zeros(2, 3, 8, 8), torch.tensor([4, 5])), 2)
         tensor([4, 5])
     """
-    for labels in _targets(batch):
-        if _are_labels(labels, num_rows):
-            return labels
-    return None
+    columns = [_without_column(targets) for targets in _targets(batch)]
+    return next((labels for labels in columns if _are_labels(labels, num_rows)), None)
 
 
 def describe_targets(batch: object) -> str:
@@ -156,9 +155,11 @@ def _searched(batch: object) -> object:
     if isinstance(batch, Mapping):
         found = [batch.get(name) for name in IMAGE_NAMES]
         return next((entry for entry in found if isinstance(entry, Tensor)), None)
-    if not isinstance(batch, list | tuple):
-        return batch if isinstance(batch, Tensor) else None
-    first = batch[0] if batch else None
+    if isinstance(batch, Tensor):
+        return batch
+    if not isinstance(batch, list | tuple) or not batch:
+        return None
+    first = batch[0]
     if isinstance(first, list | tuple):
         raise ValueError(
             f"The batch's first entry is a list of {len(first)} views: {describe(first)}; choose one with "
@@ -175,7 +176,13 @@ def _targets(batch: object) -> list[Any]:
     return []
 
 
-def _are_labels(labels: object, num_rows: int) -> bool:
+def _without_column(targets: Any) -> Any:
+    if isinstance(targets, Tensor) and targets.ndim in (2, 4) and targets.shape[1] == 1:
+        return targets.squeeze(1)
+    return targets
+
+
+def _are_labels(labels: Any, num_rows: int) -> bool:
     if not isinstance(labels, Tensor) or labels.dtype == torch.bool:
         return False
     integers = not labels.is_floating_point() and not labels.is_complex()

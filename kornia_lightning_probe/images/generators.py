@@ -1,5 +1,7 @@
 """Random generators that a dataset or its transforms keep for themselves: found, seeded and put back."""
 
+from __future__ import annotations
+
 import functools
 import random
 import types
@@ -13,6 +15,7 @@ import torch
 from kornia_lightning_probe.randomness import isolated_rng, reseed, stable_seed
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_LEAVES = (str, bytes, int, float, type, types.ModuleType, torch.Tensor, np.ndarray, *_GENERATORS)
 _MAX_ENTRIES = 256  # a longer container holds data, not transforms
 _MAX_OBJECTS = 20_000
 
@@ -36,7 +39,18 @@ def find_generators(owner: object) -> list[Any]:
         >>> len(find_generators([transform]))
         1
     """
-    found: list[Any] = []
+    return [value for value in reachable(owner) if isinstance(value, _GENERATORS)]
+
+
+def reachable(owner: object) -> Iterator[Any]:
+    """Go through all that an object holds: attributes, entries of short containers, what functions close over.
+
+    Args:
+        owner: usually a dataset.
+
+    Yields:
+        Each object once, the owner first, in a fixed order.
+    """
     seen: dict[int, object] = {}
     waiting = [owner]
     while waiting and len(seen) < _MAX_OBJECTS:
@@ -44,33 +58,39 @@ def find_generators(owner: object) -> list[Any]:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        if isinstance(value, _GENERATORS):
-            found.append(value)
-        else:
-            waiting.extend(_parts(value))
-    return found
+        yield value
+        waiting.extend(_parts(value))
 
 
 def _parts(value: object) -> list[object]:
-    if isinstance(value, str | bytes | int | float | type | types.ModuleType | torch.Tensor | np.ndarray):
+    if isinstance(value, _LEAVES):
         return []
-    if isinstance(value, Mapping):
-        return list(value.values()) if len(value) <= _MAX_ENTRIES else []
-    if isinstance(value, list | tuple):
-        return list(value) if len(value) <= _MAX_ENTRIES else []
+    if isinstance(value, Mapping | list | tuple):
+        return _entries(value)
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
         return [value.__self__]
     if isinstance(value, types.FunctionType):
         return _captured(value)
-    slots = [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
-    return [*getattr(value, "__dict__", {}).values(), *slots]
+    return _attributes(value)
 
 
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = kind.__dict__.get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+def _entries(container: Any) -> list[object]:
+    if len(container) > _MAX_ENTRIES:
+        return []
+    if isinstance(container, Mapping):
+        return list(container.values())
+    return list(container)
+
+
+def _attributes(value: object) -> list[object]:
+    attributes = list(getattr(value, "__dict__", {}).values())
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        names = [slots] if isinstance(slots, str) else slots
+        attributes += [getattr(value, name, None) for name in names]
+    return attributes
 
 
 def _captured(function: types.FunctionType) -> list[object]:
@@ -133,5 +153,7 @@ def _seed(generator: Any, seed: int) -> None:
         generator.manual_seed(seed)
     elif isinstance(generator, np.random.Generator):
         generator.bit_generator.state = type(generator.bit_generator)(seed).state
+    elif isinstance(generator, random.Random):
+        generator.seed(seed)
     else:
-        generator.seed(seed if isinstance(generator, random.Random) else [seed & 0xFFFFFFFF, seed >> 32])
+        generator.seed([seed & 0xFFFFFFFF, seed >> 32])

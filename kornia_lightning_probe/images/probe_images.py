@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs, describe, find_image_keys
 from kornia_lightning_probe.images.blocks import Block, deal_blocks
 from kornia_lightning_probe.images.fingerprints import content_hash, fingerprints_of
+from kornia_lightning_probe.images.first_images import FirstImages, has_no_indices, read_first
 from kornia_lightning_probe.images.nested import map_tensors
-from kornia_lightning_probe.images.sources import FirstImages, Reader, has_no_indices, open_source, read_first
+from kornia_lightning_probe.images.reading import Collate, Numbered
+from kornia_lightning_probe.images.sources import Reader, Rows, open_source
 from kornia_lightning_probe.randomness import stable_seed
 
 
@@ -24,7 +26,8 @@ class ProbeImages:
     that order, of nearly equal size and never of one image unless N is 1; block b belongs to rank b % world_size.
     Each image of a dataset is read under its own seed, a stable hash of (seed, index), and the streams of Python,
     NumPy and torch, and generators that the dataset keeps, are put back: random transforms give the same image on any
-    rank, in any epoch and any order.
+    rank, in any epoch and any order. A DataLoader with workers is read in a worker process of its kind, and nothing of
+    the dataset in this process changes; any other source is read in this process.
 
     Args:
         source: a (N, C, H, W) tensor; one (C, H, W) image; a dict or tuple of tensors with N in front (the model's
@@ -84,7 +87,7 @@ class ProbeImages:
         rank: int = 0,
         world_size: int = 1,
         block_size: int = 32,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
+        collate_fn: Collate | None = None,
     ) -> None:
         _check_numbers(num_images, rank=rank, world_size=world_size, block_size=block_size)
         self.notes: list[str] = []
@@ -102,14 +105,11 @@ class ProbeImages:
         )
         self.image_ids = self._choose(reader.total, num_images, seed)
         self.num_images = len(self.image_ids)
-        self.deal = deal = deal_blocks(self.num_images, block_size)
-        self.num_blocks = len(deal)
-        with torch.inference_mode(False):
-            self.scout = self._read_block(reader, 0, ids=deal[0], image_keys=image_keys)
-            self.blocks = [
-                self._read_block(reader, index, ids=deal[index], image_keys=image_keys) if index else self.scout
-                for index in range(rank, len(deal), world_size)
-            ]
+        self.deal = deal_blocks(self.num_images, block_size)
+        self.num_blocks = len(self.deal)
+        owned = range(rank, self.num_blocks, world_size)
+        self.scout, others = self._read(reader, [index for index in owned if index > 0], image_keys)
+        self.blocks = [self.scout, *others] if rank == 0 else others
         self.image_keys = self.scout.image_keys
         self.other_targets = reader.targets
         self.fingerprints = torch.zeros(self.num_images, dtype=torch.int64)
@@ -159,16 +159,28 @@ class ProbeImages:
         generator = torch.Generator().manual_seed(stable_seed(seed, "choice"))
         return tuple(torch.randperm(total, generator=generator)[:num_images].tolist())
 
-    def _read_block(self, reader: Reader, index: int, *, ids: range, image_keys: ImageKeys | None) -> Block:
-        inputs, labels = reader.read([self.image_ids[position] for position in ids], index)
-        inputs = map_tensors(inputs, _plain)
-        block = Block(index, ids, inputs, map_tensors(labels, _plain), find_image_keys(inputs, image_keys))
-        if any(len(images) != len(ids) for images in block.images):
-            raise ValueError(
-                f"{len(ids)} images were read, but collating them gave {describe(inputs)}; each image must give one "
-                "row: pass collate_fn=, or choose one view with to_inputs="
-            )
-        return block
+    def _read(self, reader: Reader, others: list[int], image_keys: ImageKeys | None) -> tuple[Block, list[Block]]:
+        """Read the scout and other blocks, in one go: it may take a process to be started."""
+        numbered = [Numbered(index, self._indices(index)) for index in (0, *others)]
+        blocks = []
+        with torch.inference_mode(False), reader.open(numbered) as read:
+            for number, rows in zip(numbered, read, strict=True):
+                blocks.append(_made(rows, number.block, ids=self.deal[number.block], image_keys=image_keys))
+        return blocks[0], blocks[1:]
+
+    def _indices(self, block: int) -> list[int]:
+        return [self.image_ids[position] for position in self.deal[block]]
+
+
+def _made(rows: Rows, index: int, *, ids: range, image_keys: ImageKeys | None) -> Block:
+    inputs, labels = map_tensors(tuple(rows), _plain)
+    block = Block(index, ids, inputs, labels, find_image_keys(inputs, image_keys))
+    if any(len(images) != len(ids) for images in block.images):
+        raise ValueError(
+            f"{len(ids)} images were read, but collating them gave {describe(inputs)}; each image must give one "
+            "row: pass collate_fn=, or choose one view with to_inputs="
+        )
+    return block
 
 
 def _check_numbers(num_images: int | None, *, rank: int, world_size: int, block_size: int) -> None:

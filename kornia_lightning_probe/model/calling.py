@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from inspect import getattr_static
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from kornia_lightning_probe.images.nested import map_tensors
+from kornia_lightning_probe.wording import quoted
 
 Forward = Callable[[Any, Any], Any] | str
 
@@ -37,29 +40,32 @@ def forward_of(model: nn.Module, forward: Forward | None = None) -> Callable[[An
     """
     if callable(forward):
         return lambda inputs: forward(model, inputs)
-    target = model if forward is None else _named(model, forward)
+    target: Callable[..., Any] = model
+    if forward is not None:
+        target = _named(model, forward)
     if isinstance(target, nn.Module) and not has_forward(target):
-        children = ", ".join(repr(name) for name, _ in target.named_children()) or "no submodules"
         raise ValueError(
             f"{_class_name(target)} has no forward() of its own, so it is not known how to run it: define one, or pass "
             "forward=, a callable (model, inputs) or the dotted name of a method or submodule of the model; "
-            f"{_class_name(target)} has {children}"
+            f"{_class_name(target)} has {_children(target)}"
         )
-    return lambda inputs: target(*inputs) if isinstance(inputs, tuple) else target(inputs)
+    return partial(_call, target)
 
 
 def has_forward(model: nn.Module) -> bool:
     """Whether a class has defined ``forward``; nn.Module and LightningModule only hold a place for it."""
     model = getattr(model, "_orig_mod", model)
     # Read without calling descriptors: a ScriptModule's forward can only be looked up on an instance.
-    name = getattr(getattr_static(type(model), "forward", None), "__qualname__", "")
+    method = getattr_static(type(model), "forward", None)
+    name = getattr(method, "__qualname__", "")
     return "forward" in vars(model) or name not in {"_forward_unimplemented", "LightningModule.forward"}
 
 
 def device_of(model: nn.Module) -> torch.device | None:
     """The device of the model's first parameter or buffer; None where it has neither."""
-    first = next((tensor for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
-    return None if first is None else first.device
+    for tensor in chain(model.parameters(), model.buffers()):
+        return tensor.device
+    return None
 
 
 def cast_inputs(model: nn.Module, forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -68,9 +74,20 @@ def cast_inputs(model: nn.Module, forward: Callable[[Any], Any]) -> Callable[[An
     if len(dtypes) != 1:
         return forward
     (dtype,) = dtypes
-    return lambda inputs: forward(
-        map_tensors(inputs, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-    )
+    cast = partial(_cast, dtype)
+    return lambda inputs: forward(map_tensors(inputs, cast))
+
+
+def _call(target: Callable[..., Any], inputs: Any) -> Any:
+    if isinstance(inputs, tuple):
+        return target(*inputs)
+    return target(inputs)
+
+
+def _cast(dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        return tensor.to(dtype)
+    return tensor
 
 
 def _named(model: nn.Module, name: str) -> Callable[..., Any]:
@@ -81,13 +98,18 @@ def _named(model: nn.Module, name: str) -> Callable[..., Any]:
     try:
         target = attrgetter(name)(model)
     except AttributeError as error:
-        children = ", ".join(repr(child) for child, _ in model.named_children()) or "no submodules"
+        where = _class_name(model)
         raise ValueError(
-            f"forward={name!r} is no method and no submodule of {_class_name(model)}, which has {children}"
+            f"forward={name!r} is no method and no submodule of {where}, which has {_children(model)}"
         ) from error
     if not callable(target):
         raise TypeError(f"forward={name!r} is a {type(target).__name__}, expected a method or a submodule")
     return target  # type: ignore[no-any-return]  # an attribute found by name
+
+
+def _children(model: nn.Module) -> str:
+    names = dict(model.named_children())
+    return quoted(names) if names else "no submodules"
 
 
 def _class_name(model: nn.Module) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
-from kornia_lightning_probe.model.stages import WRAPPED, Node, main_stages, module_tree, unwrap
+from kornia_lightning_probe.model.stages import WRAPPED, Node, is_exported, main_stages, module_tree, unwrap
+from kornia_lightning_probe.wording import listed, near_names, quoted
 
 LayerSelector: TypeAlias = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 """A name, a glob, a regex ("re:..."), "auto", a module type, or a predicate (name, module) -> bool."""
+
+_REGEX = "re:"
 
 
 def select_layers(model: nn.Module, layers: LayerSelector | Sequence[LayerSelector] = "auto") -> dict[str, nn.Module]:
@@ -36,7 +39,7 @@ def select_layers(model: nn.Module, layers: LayerSelector | Sequence[LayerSelect
 
     Raises:
         ValueError: A selector matches nothing (near names are shown), a regex is none, `layers` is empty, or the model
-            has no submodules.
+            has no submodules, or none that take hooks (TorchScript, an exported program).
         TypeError: `model` is no module, or a selector is none of the above.
 
     Example:
@@ -87,24 +90,45 @@ def _select(
     model: nn.Module, layers: LayerSelector | Sequence[LayerSelector]
 ) -> tuple[dict[str, nn.Module], frozenset[str]]:
     if not isinstance(model, nn.Module):
-        msg = f"model is a {type(model).__name__}, expected an nn.Module"
-        raise TypeError(msg)
+        raise TypeError(f"model is a {type(model).__name__}, expected an nn.Module")
     root = module_tree(model)
-    selectors = [layers] if isinstance(layers, str) or not isinstance(layers, Sequence) else list(layers)
-    if not selectors:
-        msg = "layers is empty, expected at least one name, pattern, type or predicate; or 'auto'"
-        raise ValueError(msg)
-    if not root.children:
-        msg = f"{type(root.module).__name__} has no submodules to choose from; wrap it: nn.Sequential(model)"
-        raise ValueError(msg)
+    selectors = _as_list(layers)
+    _require_layers(root)
     nodes = {node.name: node for node in root.walk()}
     chosen: set[str] = set()
     exact: set[str] = set()
     for selector in selectors:
         name = _exact(selector, nodes, root.module)
-        exact |= {name} if name else set()
-        chosen |= {name} if name else {node.name for node in _matches(selector, nodes, root)}
-    return {name: node.module for name, node in nodes.items() if name in chosen}, frozenset(exact)
+        if name:
+            exact.add(name)
+        else:
+            chosen.update(node.name for node in _matches(selector, nodes, root))
+    chosen |= exact
+    modules = {name: node.module for name, node in nodes.items() if name in chosen}
+    return modules, frozenset(exact)
+
+
+def _as_list(layers: LayerSelector | Sequence[LayerSelector]) -> list[LayerSelector]:
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        return [layers]
+    if not layers:
+        raise ValueError("layers is empty, expected at least one name, pattern, type or predicate; or 'auto'")
+    return list(layers)
+
+
+def _require_layers(root: Node) -> None:
+    kind = type(root.module).__name__
+    if isinstance(root.module, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{kind} is TorchScript, whose modules take no hooks; probe the model that it was scripted or traced from"
+        )
+    if is_exported(root.module):
+        raise ValueError(
+            f"{kind} is an exported program, which runs as one graph and not by its modules; probe the model that it "
+            "was exported from, or torch.export.unflatten(program)"
+        )
+    if not root.children:
+        raise ValueError(f"{kind} has no submodules to choose from; wrap it: nn.Sequential(model)")
 
 
 def _exact(selector: LayerSelector, nodes: dict[str, Node], root: nn.Module) -> str:
@@ -113,11 +137,16 @@ def _exact(selector: LayerSelector, nodes: dict[str, Node], root: nn.Module) -> 
         return ""
     if selector in nodes:
         return selector
+    clean = clean_name(selector)
     try:
         module = unwrap(root.get_submodule(selector))
     except AttributeError:
-        return clean_name(selector) if clean_name(selector) in nodes else ""
-    return next((node.name for node in nodes.values() if node.module is module), "")
+        return clean if clean in nodes else ""
+    return _name_of(module, nodes)
+
+
+def _name_of(module: nn.Module, nodes: dict[str, Node]) -> str:
+    return next((name for name, node in nodes.items() if node.module is module), "")
 
 
 def _matches(selector: LayerSelector, nodes: dict[str, Node], root: Node) -> list[Node]:
@@ -128,62 +157,61 @@ def _matches(selector: LayerSelector, nodes: dict[str, Node], root: Node) -> lis
     running = [node for node in found if node.runs]
     if running:
         return running
-    if found:
-        msg = (
-            f"layers={_text(selector)} matches only containers that never run: {_listed(node.name for node in found)}; "
-            "choose what is in them, e.g. "
-            + repr(next((child.name for node in found for child in node.children), "features.*"))
-        )
-        raise ValueError(msg)
-    raise ValueError(_no_match(selector, nodes))
+    if not found:
+        raise ValueError(_no_match(selector, nodes))
+    inner = [child.name for node in found for child in node.children]
+    example = inner[0] if inner else "features.*"
+    names = quoted(node.name for node in found)
+    raise ValueError(
+        f"layers={_text(selector)} matches only containers that never run: {names}; choose what is in them, "
+        f"e.g. {example!r}"
+    )
 
 
 def _test(selector: LayerSelector, nodes: dict[str, Node]) -> Callable[[str, nn.Module], bool]:
-    if isinstance(selector, str) and selector.startswith("re:"):
-        try:
-            pattern = re.compile(selector.removeprefix("re:"))
-        except re.error as error:
-            msg = f"layers={selector!r} is not a valid regular expression: {error}"
-            raise ValueError(msg) from error
-        return lambda name, _module: pattern.fullmatch(name) is not None
     if isinstance(selector, str):
-        return lambda name, _module: fnmatchcase(name, selector)
+        return _test_of_names(selector)
     if isinstance(selector, type) and issubclass(selector, nn.Module):
         return lambda _name, module: isinstance(module, selector)
     if isinstance(selector, nn.Module):
-        names = [repr(node.name) for node in nodes.values() if node.module is selector]
-        msg = f"a layer is chosen by its name, not by the module itself; pass {names[0] if names else 'its name'}"
-        raise TypeError(msg)
+        name = _name_of(selector, nodes)
+        what = repr(name) if name else "its name"
+        raise TypeError(f"a layer is chosen by its name, not by the module itself; pass {what}")
     if callable(selector) and not isinstance(selector, type):
         return selector
-    msg = (
+    raise TypeError(
         f"layers={_text(selector)}: expected a name, a glob, 're:...', a type of module, "
         "a predicate (name, module) -> bool, or a list of these"
     )
-    raise TypeError(msg)
+
+
+def _test_of_names(selector: str) -> Callable[[str, nn.Module], bool]:
+    if not selector.startswith(_REGEX):
+        return lambda name, _module: fnmatchcase(name, selector)
+    try:
+        pattern = re.compile(selector.removeprefix(_REGEX))
+    except re.error as error:
+        raise ValueError(f"layers={selector!r} is not a valid regular expression: {error}") from error
+    return lambda name, _module: pattern.fullmatch(name) is not None
 
 
 def _no_match(selector: LayerSelector, nodes: dict[str, Node]) -> str:
+    top = quoted(name for name in nodes if "." not in name)
     if isinstance(selector, str):
-        wanted = re.sub(r"[*?\[\]\\^$()+|]", "", selector.removeprefix("re:"))
-        near = [name for name in nodes if name.endswith(f".{wanted}")][:3]
-        near += [name for name in difflib.get_close_matches(wanted, nodes, n=5, cutoff=0.5) if name not in near]
-        what = f"near names: {_listed(near[:5])}" if near else f"its names begin with {_listed(_top(nodes))}"
+        near = _near(selector, nodes)
+        what = f"near names: {quoted(near)}" if near else f"its names begin with {top}"
         return f"no layer matches {selector!r}; {what}"
     if isinstance(selector, type):
-        types = sorted({type(node.module).__name__ for node in nodes.values()})
-        return f"no layer is a {selector.__name__}; the model has {', '.join(types[:12])}"
-    return (
-        f"no layer satisfies the predicate {_text(selector)}; the model has {len(nodes)}, e.g. {_listed(_top(nodes))}"
-    )
+        types = {type(node.module).__name__ for node in nodes.values()}
+        return f"no layer is a {selector.__name__}; the model has {listed(sorted(types), most=12)}"
+    return f"no layer satisfies the predicate {_text(selector)}; the model has {len(nodes)}, e.g. {top}"
 
 
-def _top(nodes: dict[str, Node]) -> list[str]:
-    return [name for name in nodes if "." not in name][:8]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+def _near(selector: str, nodes: dict[str, Node]) -> list[str]:
+    wanted = re.sub(r"[*?\[\]\\^$()+|]", "", selector.removeprefix(_REGEX))
+    last_parts = [name for name in nodes if name.endswith(f".{wanted}")]
+    near = [*last_parts[:3], *near_names(wanted, nodes, most=5)]
+    return list(dict.fromkeys(near))[:5]
 
 
 def _text(selector: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -22,10 +22,10 @@ def find_scores(output: Any) -> Tensor | None:
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
-        return next((output[key] for key in _SCORES if isinstance(output.get(key), Tensor)), None)
+        return _first_tensor(output.get(key) for key in _SCORES)
     if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
         return output[0]
-    return next((getattr(output, key, None) for key in _SCORES if isinstance(getattr(output, key, None), Tensor)), None)
+    return _first_tensor(getattr(output, key, None) for key in _SCORES)
 
 
 def why_no_scores(
@@ -47,14 +47,16 @@ def why_no_scores(
     """
     if scores is None:
         return "no tensor of class scores was found in it (a detection, or a structure of its own?)"
-    if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):
+    if scores.ndim == 1 or tuple(scores.shape[1:]) == (1,):
         return "it has one number for each image, so it is a regression or a single logit"
-    if not scores.is_floating_point() or scores.ndim not in (2, 4) or scores.shape[1] < 2:
+    are_classes = scores.ndim in (2, 4) and scores.shape[1] > 1
+    if not (are_classes and scores.is_floating_point()):
         dtype = str(scores.dtype).removeprefix("torch.")
         return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
     if other_targets:
         return f"the targets are {other_targets} where class labels are integers, one for each image"
-    if tuple(scores.shape[1:]) in (image_shape, (math.prod(image_shape),)):
+    flat_shape = (math.prod(image_shape),)
+    if tuple(scores.shape[1:]) in (image_shape, flat_shape):
         return "it has as many numbers as the image, so it is an image"
     highest = -1 if labels is None else _highest(labels)
     if highest >= scores.shape[1]:
@@ -80,11 +82,14 @@ def why_labels_do_not_fit(
         'labels (N, 7, 9) came, and class scores (N, 5) go with labels (N,), one integer for each image'
     """
     size = scores_shape[1:]
-    sizes = list(dict.fromkeys((size, image_size))) if size else [()]
+    sizes: list[tuple[int, ...]] = [()]
+    kind = "one integer for each image"
+    if size:
+        sizes = list(dict.fromkeys((size, image_size)))
+        kind = "masks of integers"
     if label_shape in sizes:
         return ""
-    expected = " or ".join(of_images(fitting) for fitting in sizes)
-    kind = "masks of integers" if size else "one integer for each image"
+    expected = " or ".join(map(of_images, sizes))
     came = f"labels {of_images(label_shape)} came"
     return f"{came}, and class scores {of_images(scores_shape)} go with labels {expected}, {kind}"
 
@@ -96,10 +101,21 @@ def of_images(shape: tuple[int, ...]) -> str:
         >>> of_images(()), of_images((5,))
         ('(N,)', '(N, 5)')
     """
-    return f"(N, {', '.join(map(str, shape))})" if shape else "(N,)"
+    if not shape:
+        return "(N,)"
+    numbers = ", ".join(map(str, shape))
+    return f"(N, {numbers})"
+
+
+def _first_tensor(entries: Iterable[Any]) -> Tensor | None:
+    return next((entry for entry in entries if isinstance(entry, Tensor)), None)
 
 
 def _highest(labels: Tensor) -> int:
     """The highest class; in masks 255 is none, by a convention older than these libraries."""
-    classes = labels[labels != _IGNORED] if labels.ndim > 1 else labels
-    return int(classes.max()) if classes.numel() else -1
+    classes = labels
+    if labels.ndim > 1:
+        classes = labels[labels != _IGNORED]
+    if classes.numel() == 0:
+        return -1
+    return int(classes.max())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ FEWEST, MOST = 6, 24
 """How many layers "auto" aims at."""
 
 WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "DeepSpeedEngine")
+_WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "DeepSpeedEngine"}
 _NO_LAYERS = (
     "torchmetrics.",
     "kornia.augmentation",
@@ -35,6 +37,8 @@ _NO_LAYER_CLASS = re.compile(
     r"identity|\w*dropout[123]?d?|drop(path|block\w*)|stochasticdepth|\w*(loss|criterion|metrics?)", re.IGNORECASE
 )
 _LOSS_NAME = re.compile(r"(^|_)(loss|losses|criterion|lpips)(_|$)", re.IGNORECASE)
+# The base of eager-mode quantised layers, whose weights are packed and no parameters.
+_QUANTISED = "WeightedQuantizedModule"
 _WEIGHTED = (
     nn.modules.conv._ConvNd,
     nn.Linear,
@@ -55,8 +59,7 @@ def main_stages(root: Node) -> list[Node]:
     if not root.size:
         root = module_tree(root.module, any_leaf=True)
     if not root.parts:
-        msg = f"layers='auto' finds nothing to look at in {type(root.module).__name__}; name its layers"
-        raise ValueError(msg)
+        raise ValueError(f"layers='auto' finds nothing to look at in {_class_of(root)}; name its layers")
     cut = _cut(root)
     return _thinned([*cut[:-1], *_head(root, cut)])
 
@@ -69,14 +72,24 @@ class Node:
     module: nn.Module
     children: list[Node] = field(default_factory=list)
     any_leaf: bool = False
+    model_weights: frozenset[nn.Parameter] = frozenset()
 
     @cached_property
     def ignored(self) -> bool:
         """Whether it is, or holds nothing but, metrics, losses, augmentations, dropout and the like."""
         if not self.name:
             return False
-        inner = bool(self.children) and all(child.ignored for child in self.children)
-        return inner or _is_no_layer(self.name, self.module)
+        if _is_no_layer(self.module):
+            return True
+        if _is_called_no_layer(self.name, self.module) and not self.holds_most:
+            return True
+        return bool(self.children) and all(child.ignored for child in self.children)
+
+    @property
+    def holds_most(self) -> bool:
+        """Whether most of the model's weights are in its children: a model with its loss is more than a loss."""
+        inner = set(chain.from_iterable(child.parameters() for child in self.module.children()))
+        return 2 * _count(self.model_weights & inner) > _count(self.model_weights)
 
     @cached_property
     def size(self) -> int:
@@ -84,19 +97,26 @@ class Node:
         if self.ignored:
             return 0
         inner = sum(child.size for child in self.children)
-        return inner or int(_is_weighted(self.module) or (self.any_leaf and not self.children))
+        if inner:
+            return inner
+        counts = self.any_leaf and not self.children
+        return int(counts or _is_weighted(self.module))
 
     @cached_property
     def parts(self) -> list[Node]:
         """The modules of weight one level below; what never runs itself gives way to what is in it."""
         weighted = [child for child in self.children if child.size]
-        return [part for child in weighted for part in ([child] if child.runs else child.parts)]
+        parts: list[Node] = []
+        for child in weighted:
+            parts += [child] if child.runs else child.parts
+        return parts
 
     @property
     def runs(self) -> bool:
         """Whether it has a forward of its own, as a ModuleList has not."""
-        patched = isinstance(self.module, torch.jit.ScriptModule) or "forward" in vars(self.module)
-        return patched or type(self.module).forward is not nn.Module.forward
+        if isinstance(self.module, torch.jit.ScriptModule) or "forward" in vars(self.module):
+            return True
+        return type(self.module).forward is not nn.Module.forward
 
     @property
     def is_container(self) -> bool:
@@ -106,18 +126,20 @@ class Node:
     @property
     def kind(self) -> str:
         """What it has in common with its peers, which are opened together or not at all."""
+        if not self.is_container:
+            return f"{_class_of(self)}[]"
         passes_on = len(self.parts) == 1 and self.parts[0].size > 1
-        if self.is_container and (self.holds_blocks or passes_on):
+        if self.holds_blocks or passes_on:
             return "container of blocks"
-        inner = sorted({type(part.module).__qualname__ for part in self.parts}) if self.is_container else []
-        return f"{type(self.module).__qualname__}{inner}"
+        return f"{_class_of(self)}{sorted(set(map(_class_of, self.parts)))}"
 
     @cached_property
     def holds_blocks(self) -> bool:
         """Whether a sequence of two or more blocks of one class is in it, which makes it a stage or more."""
-        blocks = [type(part.module).__qualname__ for part in self.parts if part.size > 1]
-        own = self.is_container and len(set(blocks)) < len(blocks)
-        return own or any(child.holds_blocks for child in self.children if child.size)
+        blocks = [_class_of(part) for part in self.parts if part.size > 1]
+        if self.is_container and len(set(blocks)) < len(blocks):
+            return True
+        return any(child.holds_blocks for child in self.children if child.size)
 
     def walk(self) -> Iterator[Node]:
         """Yields all modules below it, in the model's order."""
@@ -133,58 +155,85 @@ def module_tree(model: nn.Module, *, any_leaf: bool = False) -> Node:
         model: Any module; its own wrappers are taken off too.
         any_leaf: Whether a module without weights counts where nothing is in it.
     """
-    seen: set[int] = set()
+    root = unwrap(model, at_root=True)
+    seen = {root}
+    # A frozen perceptual loss may be larger than the model; in a frozen model, all weights count.
+    weights = frozenset(weight for weight in root.parameters() if weight.requires_grad) or frozenset(root.parameters())
 
-    def grow(name: str, module: nn.Module, *, at_root: bool = False) -> Node:
-        node = Node(name, module, any_leaf=any_leaf)
+    def grow(name: str, module: nn.Module) -> Node:
+        node = Node(name, module, any_leaf=any_leaf, model_weights=weights)
+        prefix = f"{name}." if name else ""
         for key, wrapped in module.named_children():
             child = unwrap(wrapped)
-            if id(child) in seen or (key == "parametrizations" and is_parametrized(module)):
-                continue
-            seen.add(id(child))
-            node.children.append(grow(key if at_root else f"{name}.{key}", child))
+            is_weight = key == "parametrizations" and is_parametrized(module)
+            if child not in seen and not is_weight:
+                seen.add(child)
+                node.children.append(grow(f"{prefix}{key}", child))
         return node
 
-    root = unwrap(model, at_root=True)
-    seen.add(id(root))
-    return grow("", root, at_root=True)
+    return grow("", root)
 
 
 def unwrap(module: nn.Module, *, at_root: bool = False) -> nn.Module:
     """Returns the module inside of compile, DDP, FSDP and checkpoint wrappers, or the module itself."""
     children = dict(module.named_children())
-    inner = next((children[key] for key in WRAPPED if key in children), None)
-    if inner is None and list(children) == ["module"]:
-        is_wrapper = any(base.__name__ in _WRAPPERS for base in type(module).__mro__)
-        if is_wrapper or (at_root and not list(module.parameters(recurse=False))):
-            inner = children["module"]
-    return module if inner is None else unwrap(inner, at_root=at_root)
+    wrapped = [key for key in WRAPPED if key in children]
+    if wrapped:
+        return unwrap(children[wrapped[0]], at_root=at_root)
+    if list(children) != ["module"]:
+        return module
+    is_wrapper = not _WRAPPERS.isdisjoint(_base_names(module))
+    has_weights = bool(list(module.parameters(recurse=False)))
+    if is_wrapper or (at_root and not has_weights):
+        return unwrap(children["module"], at_root=at_root)
+    return module
 
 
-def _is_no_layer(name: str, module: nn.Module) -> bool:
-    return (
-        any(base.__module__.startswith(_NO_LAYERS) for base in type(module).__mro__)
-        or isinstance(module, AveragedModel)
-        or _NO_LAYER_CLASS.fullmatch(type(module).__name__) is not None
-        or _LOSS_NAME.search(name.rpartition(".")[2]) is not None
-    )
+def is_exported(module: nn.Module) -> bool:
+    """Whether a module is a program of `torch.export`, which runs as one graph."""
+    return any(base.__module__ == "torch.export._unlift" for base in type(module).__mro__)
+
+
+def _base_names(module: nn.Module) -> set[str]:
+    return {base.__name__ for base in type(module).__mro__}
+
+
+def _class_of(node: Node) -> str:
+    return type(node.module).__qualname__
+
+
+def _count(weights: Iterable[nn.Parameter]) -> int:
+    return sum(weight.numel() for weight in weights if not is_lazy(weight))
+
+
+def _is_no_layer(module: nn.Module) -> bool:
+    if isinstance(module, AveragedModel):
+        return True
+    return any(base.__module__.startswith(_NO_LAYERS) for base in type(module).__mro__)
+
+
+def _is_called_no_layer(name: str, module: nn.Module) -> bool:
+    if _NO_LAYER_CLASS.fullmatch(type(module).__name__):
+        return True
+    return _LOSS_NAME.search(name.rpartition(".")[2]) is not None
 
 
 def _is_weighted(module: nn.Module) -> bool:
-    if isinstance(module, _WEIGHTED):
+    if isinstance(module, _WEIGHTED) or _QUANTISED in _base_names(module):
         return True
     if "norm" in type(module).__name__.lower():
         return False
-    weights = list(module.parameters(recurse=False))
-    return is_parametrized(module) or any(is_lazy(weight) or weight.ndim > 1 for weight in weights)
+    if is_parametrized(module):
+        return True
+    return any(is_lazy(weight) or weight.ndim > 1 for weight in module.parameters(recurse=False))
 
 
 def _cut(root: Node) -> list[Node]:
     """Opens stages and containers, those of one kind together, as long as not too many layers come of it."""
     cut, closed = root.parts, set[str]()
-    while groups := [group for group in _groups(cut) if group[0].kind not in closed and _may_open(group, cut)]:
+    while groups := _openable(cut, closed):
         group = max(groups, key=_size)
-        opened = [part for node in cut for part in (node.parts or [node] if node in group else [node])]
+        opened = _opened(cut, group)
         if len(opened) < MOST or _must_open(group, cut):
             cut = opened
         else:
@@ -192,11 +241,28 @@ def _cut(root: Node) -> list[Node]:
     return cut
 
 
+def _openable(cut: list[Node], closed: set[str]) -> list[list[Node]]:
+    groups = [group for group in _groups(cut) if group[0].kind not in closed]
+    return [group for group in groups if _may_open(group, cut)]
+
+
+def _opened(cut: list[Node], group: list[Node]) -> list[Node]:
+    opened: list[Node] = []
+    for node in cut:
+        is_open = node in group and node.parts
+        opened += node.parts if is_open else [node]
+    return opened
+
+
 def _groups(cut: list[Node]) -> list[list[Node]]:
     kinds: dict[str, list[Node]] = {}
     for node in cut:
         kinds.setdefault(node.kind, []).append(node)
-    return [group for group in kinds.values() if any(node.size > 1 and node.parts for node in group)]
+    return [group for group in kinds.values() if any(map(_is_divisible, group))]
+
+
+def _is_divisible(node: Node) -> bool:
+    return node.size > 1 and bool(node.parts)
 
 
 def _size(group: list[Node]) -> int:
@@ -204,8 +270,10 @@ def _size(group: list[Node]) -> int:
 
 
 def _must_open(group: list[Node], cut: list[Node]) -> bool:
-    few = len(group) == 1 or (len(group) == 2 and group[0].holds_blocks)
-    return len(cut) < 4 or (few and 2 * _size(group) > _size(cut))
+    if len(cut) < 4:
+        return True
+    few = 2 if group[0].holds_blocks else 1
+    return len(group) <= few and 2 * _size(group) > _size(cut)
 
 
 def _may_open(group: list[Node], cut: list[Node]) -> bool:
@@ -225,13 +293,16 @@ def _head(root: Node, cut: list[Node]) -> list[Node]:
     if len(cut) < 2 or head.size > 1:
         return [head]
     path = list(_path(root, set(cut[:-1])))
-    leaf = max(i for i, node in enumerate(path) if node is head or node.name.startswith(f"{head.name}."))
+    inside = f"{head.name}."
+    leaf = max(i for i, node in enumerate(path) if node is head or node.name.startswith(inside))
     while not path[leaf].size:
         leaf -= 1
     neck = path[leaf - 1]
     if neck.size:
         return [head]
-    return [neck, path[leaf] if neck.name.startswith(f"{head.name}.") else head]
+    if neck.name.startswith(inside):
+        head = path[leaf]
+    return [neck, head]
 
 
 def _path(node: Node, closed: set[Node]) -> Iterator[Node]:
@@ -249,7 +320,12 @@ def _thinned(layers: list[Node]) -> list[Node]:
     if len(layers) <= MOST:
         return layers
     neck, head = layers[-2:]
-    kept = 2 if not neck.size else int(head.kind != neck.kind)
-    body = layers[1 : len(layers) - kept]
-    step = -(-len(body) // (MOST - 1 - kept))
-    return [layers[0], *body[::-1][::step][::-1], *layers[len(layers) - kept :]]
+    kept = int(head.kind != neck.kind)
+    if not neck.size:
+        kept = 2
+    end = len(layers) - kept
+    body = layers[1:end]
+    step = math.ceil(len(body) / (MOST - 1 - kept))
+    # Counted back from the last, so that what is nearest to the head is among them.
+    chosen = body[::-1][::step]
+    return [layers[0], *chosen[::-1], *layers[end:]]

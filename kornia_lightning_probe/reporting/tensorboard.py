@@ -6,17 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from kornia_lightning_probe.results.tables import pick_layers
+from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
+from kornia_lightning_probe.results.tables import INPUT, pick_layers
 from kornia_lightning_probe.wording import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from kornia_lightning_probe.result import ProbeResult
-
 MOST_TAGS = 200
 MOST_LINES = 10
-HEADLINE = "sensitivity"
 KINDS = ("layers", "all", "summary")
 
 Layout = dict[str, dict[str, list[Any]]]
@@ -43,7 +41,7 @@ def curve_tag(name: str, metric: str, layer: str, augmentation: str | None = Non
     return f"{section}/{layer}"
 
 
-def curves(result: ProbeResult, *, name: str, log_curves: str = "layers", most_tags: int = MOST_TAGS) -> Curves:
+def curves(result: ProbeNumbers, *, name: str, log_curves: str = "layers", most_tags: int = MOST_TAGS) -> Curves:
     """The curves of a result: for each layer the mean over the views, and the mean over each augmentation's levels.
 
     The tags depend on metrics, layers and views, never on a value, so that they are the same in every epoch; a layer
@@ -52,7 +50,7 @@ def curves(result: ProbeResult, *, name: str, log_curves: str = "layers", most_t
     Args:
         result: The result.
         name: The probe's name.
-        log_curves: "layers" (sensitivity only), "all" (every metric) or "summary" (none).
+        log_curves: "layers" (the metrics that say so of themselves: sensitivity), "all" or "summary" (none).
         most_tags: With more tags than this, only the means over the views are kept.
 
     Returns:
@@ -63,30 +61,47 @@ def curves(result: ProbeResult, *, name: str, log_curves: str = "layers", most_t
     """
     if log_curves not in KINDS:
         raise ValueError(unknown("value of log_curves", log_curves, KINDS))
-    metrics = [
-        metric for metric in result.metrics if log_curves == "all" or (log_curves, metric) == ("layers", HEADLINE)
-    ]
-    wanted = [place for metric in metrics for place in _places(result, metric)]
+    wanted: list[_Place] = []
+    for metric in _metrics(result, log_curves):
+        wanted += _places(result, metric)
     left_out = ""
     if len(wanted) > most_tags:
-        kept = [place for place in wanted if place[2] is None]
+        means = [place for place in wanted if place.augmentation is None]
         left_out = (
-            f"{name}: {len(wanted)} curves are more than {most_tags}, so only the {len(kept)} means over the views are "
-            "logged; every number is in the result and its JSON file"
+            f"{name}: {len(wanted)} curves are more than {most_tags}, so only the {len(means)} means over the views "
+            "are logged; every number is in the result and its JSON file"
         )
-        wanted = kept
+        wanted = means
     return Curves({curve_tag(name, *place): result.value(*place) for place in wanted}, left_out)
 
 
-def _places(result: ProbeResult, metric: str) -> list[tuple[str, str, str | None]]:
+class _Place(NamedTuple):
+    """Whose mean a curve shows; an augmentation of None is all views."""
+
+    metric: str
+    layer: str
+    augmentation: str | None
+
+
+def _metrics(result: ProbeNumbers, log_curves: str) -> list[str]:
+    if log_curves == "all":
+        return list(result.metrics)
+    if log_curves == "summary":
+        return []
+    logged = [metric for metric, table in result.tables.items() if table.quantity.logged]
+    # An older metric says nothing of itself.
+    return logged or [metric for metric in result.metrics if metric == SENSITIVITY]
+
+
+def _places(result: ProbeNumbers, metric: str) -> list[_Place]:
     table = result.table(metric)
-    places: list[tuple[str, str, str | None]] = []
-    for column, layer in enumerate(table.layers):
-        if layer != "input":
-            applied = table.attempted[:, column].tolist()
-            tried = {view.augmentation for view, attempted in zip(result.views, applied, strict=True) if attempted}
-            places.append((metric, layer, None))
-            places += [(metric, layer, augmentation) for augmentation in result.augmentations if augmentation in tried]
+    places: list[_Place] = []
+    for layer, applies in zip(table.layers, table.attempted.T.tolist(), strict=True):
+        if layer == INPUT:
+            continue
+        tried = [view.augmentation for view, does in zip(result.views, applies, strict=True) if does]
+        places.append(_Place(metric, layer, None))
+        places += [_Place(metric, layer, augmentation) for augmentation in dict.fromkeys(tried)]
     return places
 
 
@@ -97,7 +112,7 @@ def writer_of(logger: object) -> Any | None:
     return experiment if can_do else None
 
 
-def chart_layout(result: ProbeResult, logged: Curves, *, name: str, prefix: str = "") -> Layout:
+def chart_layout(result: ProbeNumbers, logged: Curves, *, name: str, prefix: str = "") -> Layout:
     """TensorBoard's custom charts: per metric one for all views and one for each augmentation, a line for each layer.
 
     Args:
@@ -112,11 +127,12 @@ def chart_layout(result: ProbeResult, logged: Curves, *, name: str, prefix: str 
     """
     layout: Layout = {}
     for metric in result.metrics:
-        layers = pick_layers([layer for layer in result.table(metric).layers if layer != "input"], MOST_LINES)
+        layers = pick_layers([layer for layer in result.table(metric).layers if layer != INPUT], MOST_LINES)
         charts: dict[str, list[Any]] = {}
         for augmentation in (None, *result.augmentations):
             tags = [curve_tag(name, metric, layer, augmentation) for layer in layers]
-            lines = [f"^{re.escape(f'{prefix}-{tag}' if prefix else tag)}$" for tag in tags if tag in logged.values]
+            before = f"{prefix}-" if prefix else ""
+            lines = [f"^{re.escape(before + tag)}$" for tag in tags if tag in logged.values]
             if lines:
                 charts[augmentation or "all views"] = ["Multiline", lines]
         if charts:
@@ -139,6 +155,6 @@ def add_charts(writer: Any, layout: Layout) -> None:
 
 def add_picture(writer: Any, tag: str, figure: Figure, *, step: int) -> None:
     """Write a figure as an image of a SummaryWriter; no window is opened and nothing is left to be closed."""
-    from kornia_lightning_probe.reporting.figures.views import figure_pixels
+    from kornia_lightning_probe.reporting.figures.drawing import figure_pixels
 
     writer.add_image(tag, figure_pixels(figure), global_step=step, dataformats="HWC")

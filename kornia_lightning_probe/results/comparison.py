@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
-from kornia_lightning_probe.reporting.text.comparison import comparison_text
+from kornia_lightning_probe.results.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.pairing import pair_images, pairing_notes
+from kornia_lightning_probe.results.tables import MetricTable
 from kornia_lightning_probe.wording import listed, unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-    from torch import Tensor
-
-    from kornia_lightning_probe.result import ProbeResult
-    from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
 # Two forwards of one model agree to this, relatively: what is smaller is rounding, however small its error.
 ROUNDING = 1e-5
@@ -63,7 +56,7 @@ class ComparisonRow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonNumbers:
     """The changes from a first result to a second: second minus first.
 
     Errors cover the sampling of images, not the augmentations' draw nor the trainings' seeds. Where nothing has
@@ -109,59 +102,29 @@ class Comparison:
             raise ValueError(unknown("metric", metric, self.metrics, place="comparison"))
         return tuple(row for row in self.rows if row.metric == metric)
 
-    def summary(self, metric: str | None = None) -> str:
-        """A text table of layers x augmentations for a terminal of 100 columns; `*` marks what is beyond error.
 
-        Args:
-            metric: The metric's name; None takes sensitivity, or else the first, and gives a line to each other.
-
-        Raises:
-            ValueError: If the metric wasn't compared.
-        """
-        return comparison_text(self, metric)
-
-    def plot(self, metric: str = "sensitivity") -> Figure:
-        """Draw the changes over layers and augmentations; what is within sampling error is pale and hatched.
-
-        Raises:
-            ValueError: If the metric wasn't compared.
-            ImportError: If matplotlib isn't installed.
-        """
-        from kornia_lightning_probe.reporting.figures.comparison import plot_comparison
-
-        return plot_comparison(self, metric=metric)
-
-    def to_pandas(self, *, views: bool = False) -> DataFrame:
-        """The rows as a pandas DataFrame, one column for each field of `ComparisonRow`.
-
-        Args:
-            views: Take the rows of single views in place of the means over levels.
-
-        Raises:
-            ImportError: If pandas isn't installed.
-        """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install 'kornia-lightning-probe[dataframe]'") from error
-        return DataFrame(list(self.view_rows if views else self.rows), columns=list(ComparisonRow._fields))
-
-
-def compare_results(first: ProbeResult, second: ProbeResult, *, z_limit: float = 2.0) -> Comparison:
+def compare_numbers(first: ProbeNumbers, second: ProbeNumbers, *, z_limit: float = 2.0) -> ComparisonNumbers:
     """Compare two results, see `ProbeResult.compare`."""
-    if not (callable(getattr(second, "table", None)) and hasattr(second, "views")):
+    if not isinstance(second, ProbeNumbers):
         raise TypeError(f"compare takes another ProbeResult, got a {type(second).__name__}")
     if not (math.isfinite(z_limit) and z_limit > 0):
         raise ValueError(f"z_limit must be a positive number of standard errors, got {z_limit}")
     common = _Common(first, second)
+    single_views = [[i] for i in range(len(common.views))]
     rows: list[ComparisonRow] = []
     view_rows: list[ComparisonRow] = []
     for metric in common.metrics:
         pair = common.pair(metric)
         rows += _rows(common, metric, pair, common.augmentations, z_limit)
-        view_rows += _rows(common, metric, pair, [[i] for i in range(len(common.views))], z_limit)
-    return Comparison(
-        tuple(rows), tuple(view_rows), first.when, second.when, z_limit, tuple(common.left_out()), tuple(common.notes())
+        view_rows += _rows(common, metric, pair, single_views, z_limit)
+    return ComparisonNumbers(
+        rows=tuple(rows),
+        view_rows=tuple(view_rows),
+        first=first.when,
+        second=second.when,
+        z_limit=z_limit,
+        left_out=tuple(left_out(first, second)),
+        notes=tuple(common.notes()),
     )
 
 
@@ -194,152 +157,118 @@ class _Pair(NamedTuple):
 
 
 class _Common:
-    """What two results have in common, and what they don't."""
+    """What two results have in common."""
 
-    def __init__(self, first: ProbeResult, second: ProbeResult) -> None:
-        self.results = (first, second)
+    def __init__(self, first: ProbeNumbers, second: ProbeNumbers) -> None:
+        self.first, self.second = first, second
         self.pairing = pair_images(first, second)
         places = {(view.augmentation, view.severity): i for i, view in enumerate(second.views)}
-        pairs = [(i, places.get((view.augmentation, view.severity))) for i, view in enumerate(first.views)]
-        self.places = [(i, j) for i, j in pairs if j is not None]
-        self.views: list[ViewInfo] = [first.views[i] for i, _ in self.places]
-        names = list(dict.fromkeys(view.augmentation for view in self.views))
-        self.augmentations = [[i for i, view in enumerate(self.views) if view.augmentation == name] for name in names]
-        self.metrics = [metric for metric in first.metrics if metric in second.metrics and self.layers(metric)]
+        matched = [(i, places.get((view.augmentation, view.severity))) for i, view in enumerate(first.views)]
+        self.places = [(i, j) for i, j in matched if j is not None]
+        self.views = [first.views[i] for i, _ in self.places]
+        by_name: dict[str, list[int]] = {}
+        for i, view in enumerate(self.views):
+            by_name.setdefault(view.augmentation, []).append(i)
+        self.augmentations = list(by_name.values())
+        self.metrics = [metric for metric in first.metrics if self.layers(metric)]
         if not self.views:
             raise ValueError(
-                f"the results have no view (an augmentation at one severity) in common: {_both(first, second)}; "
-                "compare two results of one kind of probe, measured under banks that share a view"
+                "the results have no view (an augmentation at one severity) in common: "
+                f"{what_each_has(first, second)}; compare two results of one kind of probe, measured under banks that "
+                "share a view"
             )
         if not self.metrics:
             raise ValueError(
-                f"the results have no metric at a layer of one name in common: {_both(first, second)}; compare two "
-                "results of one kind of probe, with a metric in common, of models whose layers go by the same names"
+                f"the results have no metric at a layer of one name in common: {what_each_has(first, second)}; compare "
+                "two results of one kind of probe, with a metric in common, of models whose layers go by the same "
+                "names"
             )
 
     def layers(self, metric: str) -> list[str]:
         """The layers that both results' tables of a metric have."""
-        there = set(self.results[1].table(metric).layers)
-        return [layer for layer in self.results[0].table(metric).layers if layer in there]
+        if metric not in self.second.tables:
+            return []
+        there = set(self.second.table(metric).layers)
+        return [layer for layer in self.first.table(metric).layers if layer in there]
 
     def pair(self, metric: str) -> _Pair:
         """Both results' cells of a metric."""
         layers = self.layers(metric)
-        first, second = (self._cut(result.table(metric), layers, side) for side, result in enumerate(self.results))
-        kept = first.shares is not None and second.shares is not None and first.shares.shape == second.shares.shape
-        return _Pair(layers, first, second, self.pairing.same and kept)
+        first = self._cut(self.first.table(metric), layers, side=0)
+        second = self._cut(self.second.table(metric), layers, side=1)
+        return _Pair(layers, first, second, self.pairing.same and _as_many_images(first, second))
 
-    def _cut(self, table: MetricTable, layers: list[str], side: int) -> _Cells:
+    def _cut(self, table: MetricTable, layers: list[str], *, side: int) -> _Cells:
+        """One result's cells of the common views and layers, its images in the common order."""
         views = [pair[side] for pair in self.places]
-        places = {layer: column for column, layer in enumerate(table.layers)}
-        columns = [places[layer] for layer in layers]
-        image_shares, order = table.shares(views), self.pairing.orders[side]
-        kept = None if image_shares is None else image_shares[:, columns]
-        if kept is not None and order is not None:
-            kept = kept[:, :, order]
-        value, error, attempted = (
-            cells[views][:, columns] for cells in (table.value, table.std_error, table.attempted)
+        columns_by_name = {layer: i for i, layer in enumerate(table.layers)}
+        columns = [columns_by_name[layer] for layer in layers]
+        shares, order = table.shares(views), self.pairing.orders[side]
+        if shares is not None:
+            shares = shares[:, columns]
+        if shares is not None and order is not None:
+            shares = shares[:, :, order]
+        return _Cells(
+            value=table.value[views][:, columns],
+            std_error=table.std_error[views][:, columns],
+            attempted=table.attempted[views][:, columns],
+            shares=shares,
         )
-        return _Cells(value, error, attempted, kept)
-
-    def left_out(self) -> Iterator[str]:
-        """Sentences on what only one of the results has."""
-        for here, there, which in ((0, 1, "first"), (1, 0, "second")):
-            ours, theirs = self.results[here], self.results[there]
-            known = {(view.augmentation, view.severity) for view in theirs.views}
-            for view in ours.views:
-                if (view.augmentation, view.severity) not in known:
-                    yield f"view {view.augmentation} {view.severity:g}: only in the {which} result"
-            named_there = set(_all_layers(theirs))
-            for layer in _all_layers(ours):
-                if layer not in named_there:
-                    yield f"layer {layer}: only in the {which} result"
-            for metric in ours.metrics:
-                yield from _metric_left_out(ours, theirs, metric, which, named_there)
 
     def notes(self) -> Iterator[str]:
         """Sentences on how the errors came about, and on what else differs."""
-        standing = {metric: self.pair(metric).standing for metric in self.metrics}
-        paired, apart, unsure, nothing = (
-            [metric for metric in self.metrics if standing[metric] == which]
-            for which in ("paired", "apart", "no error", "no value")
+        by_standing: dict[str, list[str]] = {}
+        for metric in self.metrics:
+            by_standing.setdefault(self.pair(metric).standing, []).append(metric)
+        yield from pairing_notes(
+            self.pairing,
+            results=(self.first, self.second),
+            paired=by_standing.get("paired", ()),
+            apart=by_standing.get("apart", ()),
         )
-        yield from pairing_notes(self.results, self.pairing, paired=paired, apart=apart)
-        if unsure:
-            yield f"without standard errors, so never marked: {', '.join(unsure)}"
-        if nothing:
-            yield f"no value in both results under any view that both have, so not compared: {', '.join(nothing)}"
-        yield from self._banks_differ()
-
-    def _banks_differ(self) -> Iterator[str]:
-        banks = [result.metadata.get("bank") or {} for result in self.results]
-        seeds = [bank.get("seed") for bank in banks]
-        if None not in seeds and seeds[0] != seeds[1]:
-            yield f"the banks' seeds differ ({seeds[0]}, {seeds[1]}); the errors don't cover the augmentations' draw"
-        texts = [
-            {(view["augmentation"], view["severity"]): view["transform"] for view in bank.get("views", ())}
-            for bank in banks
-        ]
-        for name, severity in texts[0].keys() & texts[1].keys():
-            if texts[0][name, severity] != texts[1][name, severity]:
-                yield f"{name} {severity:g} is not the same augmentation in both results"
+        if "no error" in by_standing:
+            yield f"without standard errors, so never marked: {listed(by_standing['no error'])}"
+        if "no value" in by_standing:
+            names = listed(by_standing["no value"])
+            yield f"no value in both results under any view that both have, so not compared: {names}"
+        yield from banks_differ(self.first, self.second)
 
 
-def _both(first: ProbeResult, second: ProbeResult) -> str:
-    """What each of two results has, as a text."""
-    return "; ".join(
-        f"the {which} has the views {listed([f'{view.augmentation} {view.severity:g}' for view in result.views])}, the "
-        f"metrics {listed(result.metrics)} and the layers {listed(_all_layers(result))}"
-        for which, result in (("first", first), ("other", second))
-    )
-
-
-def _all_layers(result: ProbeResult) -> list[str]:
-    return list(dict.fromkeys([*result.layers, *(name for m in result.metrics for name in result.table(m).layers)]))
-
-
-def _metric_left_out(
-    ours: ProbeResult, theirs: ProbeResult, metric: str, which: str, named_there: set[str]
-) -> Iterator[str]:
-    if metric not in theirs.metrics:
-        yield f"metric {metric}: only in the {which} result"
-        return
-    measured_there = set(theirs.table(metric).layers)
-    for layer in ours.table(metric).layers:
-        if layer not in measured_there and layer in named_there:
-            yield f"{metric} at layer {layer}: only in the {which} result"
+def _as_many_images(first: _Cells, second: _Cells) -> bool:
+    return first.shares is not None and second.shares is not None and first.shares.shape == second.shares.shape
 
 
 def _rows(
     common: _Common, metric: str, pair: _Pair, groups: Sequence[Sequence[int]], z_limit: float
 ) -> Iterator[ComparisonRow]:
+    """A row for each group of views and layer to which the metric applies in one of the results."""
     weights = _weights(groups, (pair.first.value + pair.second.value).isfinite())
-    first, second = (_weighted(weights, cells.value) for cells in (pair.first, pair.second))
-    change, error = second - first, _error_of_change(weights, pair)
+    first = _weighted(weights, pair.first.value)
+    second = _weighted(weights, pair.second.value)
+    change = second - first
+    error = _error_of_change(weights, pair)
     negligible = ROUNDING * torch.maximum(first.abs(), second.abs())
     beyond = (change.abs() > z_limit * error) & (change.abs() > negligible)
     z_score = torch.where(error > 0, change / error, torch.nan)
-    means = groups is common.augmentations
-    depths = [common.results[0].layer_index(layer) for layer in pair.layers]
-    numbers = [part.tolist() for part in (first, second, change, error, z_score, beyond)]
     applies = pair.first.attempted | pair.second.attempted
-    for group, *of_group in zip(groups, *numbers, strict=True):
+    is_mean = groups is common.augmentations
+    depths = [common.first.layer_index(layer) for layer in pair.layers]
+    for i, group in enumerate(groups):
         view = common.views[group[0]]
-        concerned = applies[list(group)].any(0).tolist()
-        for layer, depth, *cell in compress(zip(pair.layers, depths, *of_group, strict=True), concerned):
+        for column in applies[list(group)].any(0).nonzero().flatten().tolist():
             yield ComparisonRow(
                 metric=metric,
-                layer=layer,
-                layer_index=depth,
+                layer=pair.layers[column],
+                layer_index=depths[column],
                 augmentation=view.augmentation,
-                level=None if means else view.level,
-                severity=math.nan if means else view.severity,
-                first=cell[0],
-                second=cell[1],
-                change=cell[2],
-                std_error=cell[3],
-                z_score=cell[4],
-                beyond=cell[5],
+                level=None if is_mean else view.level,
+                severity=math.nan if is_mean else view.severity,
+                first=float(first[i, column]),
+                second=float(second[i, column]),
+                change=float(change[i, column]),
+                std_error=float(error[i, column]),
+                z_score=float(z_score[i, column]),
+                beyond=bool(beyond[i, column]),
                 paired=pair.paired,
             )
 
@@ -347,13 +276,13 @@ def _rows(
 def _weights(groups: Sequence[Sequence[int]], known: Tensor) -> Tensor:
     """Weights (G, V, L) of the means over groups of views, over what is known."""
     weights = torch.zeros(len(groups), *known.shape, dtype=torch.float64)
-    for number_of_group, group in enumerate(groups):
-        weights[number_of_group, list(group)] = known[list(group)].double()
+    for i, group in enumerate(groups):
+        weights[i, list(group)] = known[list(group)].double()
     return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 def _weighted(weights: Tensor, values: Tensor) -> Tensor:
-    total = torch.einsum("gvl,vl->gl", weights, torch.where(values.isfinite(), values, 0.0))
+    total = torch.einsum("gvl,vl->gl", weights, values.masked_fill(~values.isfinite(), 0.0))
     return torch.where((weights != 0).any(1), total, torch.nan)
 
 
@@ -362,5 +291,7 @@ def _error_of_change(weights: Tensor, pair: _Pair) -> Tensor:
     if pair.paired and first.shares is not None and second.shares is not None:
         error = combined_error(weights, first.std_error + second.std_error, second.shares - first.shares)
     else:
-        error = torch.hypot(*(combined_error(weights, cells.std_error, cells.shares) for cells in (first, second)))
+        before = combined_error(weights, first.std_error, first.shares)
+        after = combined_error(weights, second.std_error, second.shares)
+        error = torch.hypot(before, after)
     return torch.where((weights != 0).any(1), error, torch.nan)

@@ -4,17 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.engine.features import Features
 from kornia_lightning_probe.functional.similarity import centred_gram, debiased_cka, rankme
-from kornia_lightning_probe.result import MetricTable, ProbeResult
-from kornia_lightning_probe.results.tables import CLEAN
+from kornia_lightning_probe.quantity import Quantity
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.plain import Part
+from kornia_lightning_probe.results.tables import CLEAN, MetricTable
 
 REFERENCES = ("previous", "first")
+
+
+def _alignment_quantity(reference: str) -> Quantity:
+    return Quantity(
+        meaning=f"debiased CKA with the {reference} probe, 1: the same up to rotation and scale",
+        range=(-1.0, 1.0),
+        scale=(0.0, 1.0),
+        marks=((0.0, "0"), (0.5, "0.5"), (1.0, "1 (the same up to rotation and scale)")),
+        line=1.0,
+        logged=True,
+    )
+
+
+CKA_PREVIOUS = _alignment_quantity("previous")
+CKA_FIRST = _alignment_quantity("first")
+RANK = Quantity(meaning="how many directions the images spread over", range=(1.0, float("inf")))
+_ALIGNMENTS = {"previous": CKA_PREVIOUS, "first": CKA_FIRST}
+
+
+@dataclass(frozen=True, eq=False)
+class CleanFeatures:
+    """One row of features for each clean image and layer, and whose they are.
+
+    Args:
+        tables: by name, in order of execution, (N, d) float64 on the CPU; NaN where an image's activation is missing.
+            A layer with a class token has two, ``name:cls`` and ``name:patch``.
+        layers: the layers, in order of execution.
+        embedding: the name of the embedding's table.
+        content_hash: of the images.
+        readout: "pooled" or "flattened" features.
+    """
+
+    tables: Mapping[str, Tensor]
+    layers: tuple[str, ...]
+    embedding: str
+    content_hash: str
+    readout: str
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self.tables[self.embedding])
+
+    @cached_property
+    def triangles(self) -> dict[str, Tensor]:
+        """By name the images' centred Gram matrix as a :class:`Snapshot` keeps it."""
+        return {name: _packed(centred_gram(table)) for name, table in self.tables.items()}
+
+    @property
+    def dead(self) -> list[str]:
+        """The names whose features are the same for all images."""
+        return [name for name, triangle in self.triangles.items() if not triangle.nan_to_num().any()]
+
+    @property
+    def missing(self) -> Tensor:
+        """Which images have a feature that is not finite, (names, N) of bool."""
+        return torch.stack([table.isnan().any(1) for table in self.tables.values()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +99,14 @@ class Snapshot:
     triangles: dict[str, Tensor]
 
     @classmethod
-    def of(cls, features: Features, *, epoch: int) -> Snapshot:
+    def of(cls, features: CleanFeatures, *, epoch: int) -> Snapshot:
         """The snapshot of a probe's features; nothing of them is kept."""
-        facts = features.findings.facts
         return cls(
             epoch=epoch,
-            content_hash=facts["content_hash"],
-            readout=facts["readout"],
-            num_images=facts["num_images"],
-            triangles={name: _packed(centred_gram(table)) for name, table in features.tables.items()},
+            content_hash=features.content_hash,
+            readout=features.readout,
+            num_images=features.num_images,
+            triangles=features.triangles,
         )
 
     def gram(self, name: str) -> Tensor:
@@ -85,9 +143,18 @@ class Snapshot:
         return {**vars(self), "triangles": dict(self.triangles)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Snapshot:
-        """What :meth:`state` has written."""
-        return cls(**state)
+    def from_state(cls, state: Any, *, place: str = "") -> Snapshot:
+        """What :meth:`state` has written.
+
+        Raises:
+            ValueError: where something in it is missing or malformed, with its place.
+        """
+        whole = Part(state, place)
+        snapshot: Snapshot = whole.record(cls)
+        count = snapshot.num_images * (snapshot.num_images + 1) // 2
+        for name, part in whole.entry("triangles").items():
+            snapshot.triangles[name] = part.tensor((count,), torch.float32)
+        return snapshot
 
 
 @dataclass
@@ -102,16 +169,19 @@ class DriftRecord:
     references: Sequence[str] = REFERENCES
     held: dict[str, Snapshot] = field(default_factory=dict)
 
-    def compare(self, features: Features, *, epoch: int, step: int) -> ProbeResult:
+    def compare(
+        self, features: CleanFeatures, *, epoch: int, step: int, metadata: Mapping[str, Any] | None = None
+    ) -> ProbeNumbers:
         """Compare a probe with those before, and hold it for those to come.
 
         Args:
             features: of this probe.
             epoch: when they were taken.
             step: likewise.
+            metadata: what else is known of it; the epochs of the references are added.
 
         Returns:
-            A result with one view, the clean images, and the metrics ``cka_previous`` and ``cka_first`` of every layer
+            Numbers of one view, the clean images, and the metrics ``cka_previous`` and ``cka_first`` of every layer
             and ``rankme`` of the embedding. Where there is nothing yet to compare with, a metric has NaN and no rows.
 
         Raises:
@@ -120,64 +190,66 @@ class DriftRecord:
         now = Snapshot.of(features, epoch=epoch)
         for snapshot in self.held.values():
             snapshot.require_comparable(now)
-        self._note(features, now)
-        tables = {f"cka_{name}": _alignment(now, self.held.get(name)) for name in self.references}
-        result = ProbeResult(
+        tables = {f"cka_{name}": _alignment(now, self.held.get(name), _ALIGNMENTS[name]) for name in self.references}
+        epochs = {name: self.held[name].epoch if name in self.held else None for name in self.references}
+        numbers = ProbeNumbers(
             layers=features.layers,
             views=[CLEAN],
             tables={**tables, "rankme": _rank(features)},
             epoch=epoch,
             step=step,
-            metadata=features.findings.metadata(),
+            metadata={**(metadata or {}), "references": epochs},
         )
         self._hold(now)
-        return result
+        return numbers
 
     def _hold(self, now: Snapshot) -> None:
         for name in self.references:
-            self.held[name] = self.held.get(name, now) if name == "first" else now
-
-    def _note(self, features: Features, now: Snapshot) -> None:
-        findings = features.findings
-        missing = torch.stack([table.isnan().any(1) for table in features.tables.values()])
-        findings.non_finite(missing.unsqueeze(0), list(features.tables), findings.facts["image_ids"])
-        findings.dead([name for name, triangle in now.triangles.items() if not triangle.nan_to_num().any()])
-        findings.facts["references"] = {
-            name: self.held[name].epoch if name in self.held else None for name in self.references
-        }
+            if name == "first":
+                self.held.setdefault(name, now)
+            else:
+                self.held[name] = now
 
     def state(self) -> dict[str, Any]:
         """Plain containers and tensors."""
         return {name: snapshot.state() for name, snapshot in self.held.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up the references of :meth:`state`; those that are no longer asked for are let go."""
-        self.held = {name: Snapshot.from_state(state[name]) for name in self.references if name in state}
+        """Take up the references of :meth:`state`; those that are no longer asked for are let go.
+
+        Raises:
+            ValueError: where the state is malformed, with the place in it.
+        """
+        found = dict(Part(state, "references").items())
+        wanted = [name for name in self.references if name in found]
+        self.held = {name: Snapshot.from_state(found[name].value, place=found[name].place) for name in wanted}
 
 
 def _packed(gram: Tensor) -> Tensor:
     rows, columns = torch.tril_indices(*gram.shape)
     triangle = gram[rows, columns]
     largest = triangle.nan_to_num().abs().max()
-    return (triangle / largest if largest > 0 else triangle).float()
+    if largest > 0:
+        triangle = triangle / largest
+    return triangle.float()
 
 
-def _alignment(now: Snapshot, before: Snapshot | None) -> MetricTable:
+def _alignment(now: Snapshot, before: Snapshot | None, quantity: Quantity) -> MetricTable:
     names = tuple(now.triangles)
-    value, num_images = torch.full((1, len(names)), torch.nan), torch.zeros(1, len(names), dtype=torch.int64)
-    if before is not None:
-        value = value.double()
-        for column, name in enumerate(names):
-            grams = now.gram(name), before.gram(name)
-            value[0, column] = debiased_cka(*grams)
-            num_images[0, column] = int((grams[0] + grams[1]).diagonal().isfinite().sum())
-    attempted = torch.tensor(before is not None)
-    return MetricTable(names, value, torch.full_like(value, torch.nan), num_images, attempted)
+    unknown = torch.full((1, len(names)), torch.nan, dtype=torch.float64)
+    nothing = torch.zeros(unknown.shape)
+    if before is None:
+        return MetricTable(names, unknown, unknown, nothing, torch.tensor(False), quantity=quantity)
+    value, num_images = unknown.clone(), nothing
+    for column, name in enumerate(names):
+        first, second = now.gram(name), before.gram(name)
+        value[0, column] = debiased_cka(first, second)
+        num_images[0, column] = (first + second).diagonal().isfinite().sum()
+    return MetricTable(names, value, unknown, num_images, quantity=quantity)
 
 
-def _rank(features: Features) -> MetricTable:
+def _rank(features: CleanFeatures) -> MetricTable:
     table = features.tables[features.embedding]
-    images = table.isfinite().all(1).sum().view(1, 1)
-    return MetricTable(
-        (features.embedding,), rankme(table).view(1, 1), torch.full((1, 1), torch.nan), images.to(torch.int64)
-    )
+    num_images = table.isfinite().all(1).sum().view(1, 1)
+    no_error = torch.full((1, 1), torch.nan)
+    return MetricTable((features.embedding,), rankme(table).view(1, 1), no_error, num_images, quantity=RANK)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.wording import listed
 
 
 class Pairing(NamedTuple):
@@ -25,16 +24,15 @@ class Pairing(NamedTuple):
     why_not: str = ""
 
 
-def pair_images(first: ProbeResult, second: ProbeResult) -> Pairing:
+def pair_images(first: ProbeNumbers, second: ProbeNumbers) -> Pairing:
     """Find out whether two results hold the same images.
 
     Equal hashes of what the images hold, in the order of the tables, prove that position i is one image in both. Equal
     hashes in the order of the images' numbers prove that the image of the i-th smallest number is one in both, whatever
     their order in the tables. Equal numbers alone prove nothing: they may be of two sources.
     """
-    hashes, by_number = (
-        [result.metadata.get(key) for result in (first, second)] for key in ("content_hash", "content_hash_by_number")
-    )
+    hashes = [numbers.metadata.content_hash for numbers in (first, second)]
+    by_number = [numbers.metadata.content_hash_by_number for numbers in (first, second)]
     if None in hashes:
         return Pairing(False, (None, None), "nothing is known of the images of one result")
     if hashes[0] == hashes[1]:
@@ -47,13 +45,13 @@ def pair_images(first: ProbeResult, second: ProbeResult) -> Pairing:
 
 
 def pairing_notes(
-    results: Sequence[ProbeResult], pairing: Pairing, *, paired: Sequence[str], apart: Sequence[str]
+    pairing: Pairing, *, results: Sequence[ProbeNumbers], paired: Sequence[str], apart: Sequence[str]
 ) -> Iterator[str]:
     """Sentences on how the errors of changes came about.
 
     Args:
+        pairing: of the images.
         results: the first and the second.
-        pairing: of their images.
         paired: the metrics whose errors are those of differences image by image.
         apart: the other metrics that have errors.
     """
@@ -61,28 +59,27 @@ def pairing_notes(
         yield f"not paired ({pairing.why_not}): errors are those of two independent sets of images"
         return
     if paired:
-        but_for = f", but for {', '.join(apart)}" if apart else ""
-        order = "" if pairing.orders == (None, None) else " in another order, so what is drawn for an image can differ"
+        but_for = f", but for {listed(apart)}" if apart else ""
+        is_in_order = pairing.orders == (None, None)
+        order = "" if is_in_order else " in another order, so what is drawn for an image can differ"
         yield f"paired image by image{but_for}: both results hold the same images{order}"
-    silent = [metric for metric in apart if any(metric in _without_influence(result) for result in results)]
+    without = {metric for numbers in results for metric in numbers.metadata.metrics_without_influence or ()}
+    silent = [metric for metric in apart if metric in without]
+    lost = [metric for metric in apart if metric not in without]
     if silent:
         yield (
-            f"not paired, though the images are the same: {', '.join(silent)}; a metric without influence() doesn't "
+            f"not paired, though the images are the same: {listed(silent)}; a metric without influence() doesn't "
             "say what each image adds to the value, so these errors are too large as a rule; give its class one, which "
             "for a mean over images returns mean_influence (in kornia_lightning_probe.influence) of the statistic"
         )
-    lost = [metric for metric in apart if metric not in silent]
     if lost:
         yield (
-            f"not paired, though the images are the same: {', '.join(lost)}; what each image adds to the values "
+            f"not paired, though the images are the same: {listed(lost)}; what each image adds to the values "
             "is not kept (results from files don't), so these errors are too large as a rule"
         )
 
 
-def _by_number(result: ProbeResult) -> list[int]:
-    numbers = result.metadata["image_ids"]
-    return sorted(range(len(numbers)), key=numbers.__getitem__)
-
-
-def _without_influence(result: ProbeResult) -> Sequence[str]:
-    return result.metadata.get("metrics_without_influence") or ()
+def _by_number(numbers: ProbeNumbers) -> list[int]:
+    """The places of the images in the order of their numbers."""
+    ids = numbers.metadata["image_ids"]
+    return sorted(range(len(ids)), key=ids.__getitem__)

@@ -7,36 +7,20 @@ same: these ranges are arbitrary.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
-from kornia_lightning_probe.results.headline import origin_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
+from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
 THRESHOLD = 0.25
 
-#: What a metric reads for an augmentation that does nothing.
-AT_IDENTITY = {
-    "sensitivity": 0.0,
-    "sensitivity_pooled": 0.0,
-    "sensitivity_median": 0.0,
-    "relative_change": 0.0,
-    "equivariance_error": 0.0,
-    "invariance_error": 0.0,
-    "flip_rate": 0.0,
-    "pixel_flip_rate": 0.0,
-    "js_divergence": 0.0,
-    "accuracy_drop": 0.0,
-    "cosine": 1.0,
-    "retrieval_auc": 1.0,
-}
+_CENSORED = {math.inf: "above", -math.inf: "below"}
+#: Not in the columns of a JSON file: they are the same for a whole metric, or told by the layer.
+_OF_THE_METRIC = ("metric", "layer_index", "threshold")
 
 
 class SeverityRow(NamedTuple):
@@ -81,9 +65,13 @@ class SeverityRow(NamedTuple):
     @property
     def onset_text(self) -> str:
         """The onset as a text: "12.5", "> 30" or "<= 5" where it is censored, "-" where there is no value."""
-        if self.censored:
-            return f"> {self.end:.3g}" if self.censored == "above" else f"<= {self.start:.3g}"
-        return "-" if math.isnan(self.onset) else f"{self.onset:.3g}"
+        if self.censored == "above":
+            return f"> {self.end:.3g}"
+        if self.censored == "below":
+            return f"<= {self.start:.3g}"
+        if math.isnan(self.onset):
+            return "-"
+        return f"{self.onset:.3g}"
 
 
 def severity_area(values: Tensor, severities: Tensor) -> Tensor:
@@ -127,30 +115,35 @@ def severity_onset(values: Tensor, severities: Tensor, *, threshold: float = THR
     places = torch.where(known, severities, -torch.inf).cummax(-1).values
     past = highest >= threshold
     first = past.int().argmax(-1, keepdim=True)
-    high, place = highest.gather(-1, first), places.gather(-1, first)
-    low, before = highest.gather(-1, (first - 1).clamp(min=0)), places.gather(-1, (first - 1).clamp(min=0))
-    crossing = before + (threshold - low) / (high - low) * (place - before)
-    at_start = (first == 0) | low.isinf()
-    onset = torch.where(at_start, -torch.inf, crossing).squeeze(-1)
+    before = (first - 1).clamp(min=0)
+    high, low = highest.gather(-1, first), highest.gather(-1, before)
+    end, start = places.gather(-1, first), places.gather(-1, before)
+    share = (threshold - low) / (high - low)
+    crossing = start + share * (end - start)
+    is_at_start = (first == 0) | low.isinf()
+    onset = torch.where(is_at_start, -torch.inf, crossing).squeeze(-1)
     onset = torch.where(past.any(-1), onset, torch.inf)
     return torch.where(known.any(-1), onset, torch.nan)
 
 
 def severity_rows(
-    result: ProbeResult, metric: str = "sensitivity", *, threshold: float = THRESHOLD, at_identity: float | None = None
+    numbers: ProbeNumbers,
+    metric: str = SENSITIVITY,
+    *,
+    threshold: float = THRESHOLD,
+    at_identity: float | None = None,
 ) -> tuple[SeverityRow, ...]:
-    """Summarise every severity curve of a result.
+    """Summarise every severity curve of a metric.
 
     Where the value at the identity is known, the onset and the worst level are those of the distance from it, so that
     a cosine's onset is where it has fallen by the threshold; and curves whose severity is the distance from the
     identity (the presets') start there, at severity 0. A user's own ladder is taken as it is, without a zero.
 
     Args:
-        result: the result.
+        numbers: the result.
         metric: the metric's name.
         threshold: of the onset, positive, in the metric's unit.
-        at_identity: what the metric reads for an augmentation that does nothing; None: 0 for sensitivities, errors and
-            flips, 1 for cosine and retrieval_auc, unknown for others.
+        at_identity: what the metric reads for an augmentation that does nothing; None takes what its quantity says.
 
     Returns:
         One row for each augmentation and layer.
@@ -160,77 +153,103 @@ def severity_rows(
     """
     if not (math.isfinite(threshold) and threshold > 0):
         raise ValueError(f"the threshold of an onset must be a positive number, got {threshold}")
-    identity = AT_IDENTITY.get(origin_of(result.metrics, metric)) if at_identity is None else at_identity
-    curves = (_curves(result, metric, name, identity) for name in result.augmentations)
-    return tuple(row for curve in curves for row in _rows(result, metric, curve, threshold))
+    table = numbers.table(metric)
+    identity = table.quantity.at_identity if at_identity is None else at_identity
+    rows: list[SeverityRow] = []
+    for augmentation in numbers.augmentations:
+        curves = _curves(table, numbers.views, augmentation, identity)
+        onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
+        for column, layer in enumerate(table.layers):
+            summary = _summary(curves, column)
+            row = SeverityRow(
+                metric=metric,
+                layer=layer,
+                layer_index=numbers.layer_index(layer),
+                augmentation=augmentation,
+                threshold=threshold,
+                onset=onsets[column] if math.isfinite(onsets[column]) else math.nan,
+                censored=_CENSORED.get(onsets[column], ""),
+                **summary,
+            )
+            rows.append(row)
+    return tuple(rows)
 
 
-def severity_columns(result: ProbeResult) -> dict[str, dict[str, Any]]:
+def severity_columns(numbers: ProbeNumbers) -> dict[str, dict[str, Any]]:
     """The summaries of all metrics whose value at the identity is known, as columns of plain data for a JSON file."""
-    names = [metric for metric in result.metrics if metric in AT_IDENTITY]
-    fields = [field for field in SeverityRow._fields if field not in ("metric", "layer_index", "threshold")]
+    fields = [field for field in SeverityRow._fields if field not in _OF_THE_METRIC]
     columns: dict[str, dict[str, Any]] = {}
-    for metric in names:
-        rows = severity_rows(result, metric)
-        columns[metric] = {"threshold": THRESHOLD} | {name: [getattr(row, name) for row in rows] for name in fields}
+    for metric, table in numbers.tables.items():
+        if table.quantity.at_identity is None:
+            continue
+        rows = severity_rows(numbers, metric)
+        columns[metric] = {"threshold": THRESHOLD}
+        for field in fields:
+            columns[metric][field] = [getattr(row, field) for row in rows]
     return columns
 
 
 class _Curves(NamedTuple):
-    """All layers' curves under one augmentation: values and their distance from the identity, (L, K), over K places."""
+    """All layers' curves under one augmentation: values and their distance from the identity, (L, K), over K places.
 
-    views: list[int]
+    Where the curves start at the identity, they have one place more than there are views.
+    """
+
+    views: list[ViewInfo]
     places: Tensor
     values: Tensor
     away: Tensor
+    area: Tensor
     area_error: Tensor
 
 
-def _curves(result: ProbeResult, metric: str, augmentation: str, identity: float | None) -> _Curves:
-    table = result.table(metric)
-    views = [i for i, view in enumerate(result.views) if view.augmentation == augmentation]
-    views.sort(key=lambda i: result.views[i].severity)
-    places = torch.tensor([result.views[i].severity for i in views], dtype=torch.float64)
-    values = table.value[views].T
-    if identity is not None and all(result.views[i].from_identity for i in views):
-        start = torch.where(values.isfinite().any(1, keepdim=True), identity, torch.nan)
-        values, places = torch.cat([start, values], 1), torch.cat([places.new_zeros(1), places])
-    # The area is a weighted sum of the values; the identity, where the curve has it, is known without error.
-    weights = severity_area(torch.eye(len(places), dtype=torch.float64), places)[-len(views) :]
-    every_layer = weights.nan_to_num(0.0)[None, :, None].expand(1, -1, len(values))
-    error = combined_error(every_layer, table.std_error[views], table.shares(views))[0]
+def _curves(table: MetricTable, views: tuple[ViewInfo, ...], augmentation: str, identity: float | None) -> _Curves:
+    order = [i for i, view in enumerate(views) if view.augmentation == augmentation]
+    order.sort(key=lambda i: views[i].severity)
+    chosen = [views[i] for i in order]
+    places = torch.tensor([view.severity for view in chosen], dtype=torch.float64)
+    values = table.value[order].T
+    if identity is not None and all(view.from_identity for view in chosen):
+        has_value = values.isfinite().any(1, keepdim=True)
+        start = torch.where(has_value, identity, torch.nan)
+        values = torch.cat([start, values], 1)
+        places = torch.cat([places.new_zeros(1), places])
     away = values if identity is None else (values - identity).abs()
-    return _Curves(views, places, values, away, torch.where(severity_area(values, places).isnan(), torch.nan, error))
+    area = severity_area(values, places)
+    error = torch.where(area.isnan(), torch.nan, _area_error(table, order, places))
+    return _Curves(chosen, places, values, away, area, error)
 
 
-def _rows(result: ProbeResult, metric: str, curves: _Curves, threshold: float) -> Iterator[SeverityRow]:
-    areas = severity_area(curves.values, curves.places).tolist()
-    onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
-    for column, layer in enumerate(result.table(metric).layers):
-        known = curves.values[column].isfinite()
-        places = curves.places[known].tolist() or curves.places.tolist()
-        onset = onsets[column]
-        worst = _worst(curves, column)
-        view = None if worst is None else result.views[curves.views[worst]]
-        yield SeverityRow(
-            metric=metric,
-            layer=layer,
-            layer_index=result.layer_index(layer),
-            augmentation=result.views[curves.views[0]].augmentation,
-            start=places[0],
-            end=places[-1],
-            area=areas[column],
-            area_error=float(curves.area_error[column]),
-            threshold=threshold,
-            onset=onset if math.isfinite(onset) else math.nan,
-            censored={math.inf: "above", -math.inf: "below"}.get(onset, ""),
-            worst_level=view.level if view else None,
-            worst_severity=view.severity if view else math.nan,
-            worst_value=math.nan if worst is None else float(curves.values[column, worst - len(curves.views)]),
-        )
+def _area_error(table: MetricTable, views: list[int], places: Tensor) -> Tensor:
+    """The standard error of each layer's area, a weighted sum of the values; the identity is known without error."""
+    at_each_place = torch.eye(len(places), dtype=torch.float64)
+    weights = severity_area(at_each_place, places)[-len(views) :]
+    of_layers = weights.nan_to_num(0.0)[None, :, None].expand(1, -1, len(table.layers))
+    return combined_error(of_layers, table.std_error[views], table.shares(views))[0]
 
 
-def _worst(curves: _Curves, column: int) -> int | None:
+def _summary(curves: _Curves, column: int) -> dict[str, Any]:
+    """What a row says of one layer's curve but for its onset."""
+    values = curves.values[column]
+    known = values.isfinite()
+    places = curves.places[known] if known.any() else curves.places
+    worst = _worst(curves.away[column, -len(curves.views) :])
+    found = {
+        "start": float(places[0]),
+        "end": float(places[-1]),
+        "area": float(curves.area[column]),
+        "area_error": float(curves.area_error[column]),
+    }
+    if worst is None:
+        return found | {"worst_level": None, "worst_severity": math.nan, "worst_value": math.nan}
+    view = curves.views[worst]
+    value = float(values[worst - len(curves.views)])
+    return found | {"worst_level": view.level, "worst_severity": view.severity, "worst_value": value}
+
+
+def _worst(away: Tensor) -> int | None:
     """The place among the views of the value farthest from the identity; the last of equals, if the curve is flat."""
-    away = curves.away[column, -len(curves.views) :]
-    return None if away.isnan().all() else len(away) - 1 - int(away.nan_to_num(-torch.inf).flip(0).argmax())
+    if away.isnan().all():
+        return None
+    farthest = away.nan_to_num(-torch.inf).flip(0).argmax()
+    return len(away) - 1 - int(farthest)

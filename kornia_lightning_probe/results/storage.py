@@ -3,64 +3,140 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from kornia_lightning_probe.quantity import Quantity
+from kornia_lightning_probe.results import format1
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.metadata import ProbeMetadata
+from kornia_lightning_probe.results.plain import Part
+from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
-
-def plain(value: Any) -> Any:
-    """The value as numbers, strings, lists, dicts and None; NaN becomes None, and what is none of these its text."""
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(entry) for entry in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+FORMAT = 2
+_READ = (1, FORMAT)
 
 
-def json_text(state: dict[str, Any]) -> str:
-    """A result's state as one line of strict JSON: NaN is null, an infinity "inf" or "-inf", other floats are exact."""
-    return json.dumps(_jsonable(state), allow_nan=False) + "\n"
+def state_of(numbers: ProbeNumbers) -> dict[str, Any]:
+    """The numbers as tensors, numbers, strings, lists and dicts, which a checkpoint loads as weights only."""
+    return {
+        "format": FORMAT,
+        "epoch": numbers.epoch,
+        "step": numbers.step,
+        "layers": list(numbers.layers),
+        "views": [{**asdict(view), "severity": float(view.severity)} for view in numbers.views],
+        "tables": {metric: _table_state(table) for metric, table in numbers.tables.items()},
+        "metadata": numbers.metadata.state(),
+    }
 
 
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, Tensor):
-        return _jsonable(value.tolist())
-    if isinstance(value, list):
-        return [_jsonable(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
+def _table_state(table: MetricTable) -> dict[str, Any]:
+    return {
+        "layers": list(table.layers),
+        "value": table.value.clone(),
+        "std_error": table.std_error.clone(),
+        "num_images": table.num_images.clone(),
+        "attempted": table.attempted.clone(),
+        "quantity": table.quantity.state(),
+    }
 
 
-def state_of_json(text: str) -> dict[str, Any]:
-    """The state that `json_text` has written, its tables tensors again.
+def numbers_of(state: Any) -> ProbeNumbers:
+    """The numbers that `state_of` has written, in this format or an earlier one.
+
+    What a later version has added to a format may be missing.
 
     Raises:
-        ValueError: If the text is no JSON object.
+        ValueError: If the state is malformed, with the place and what was expected there, or has another format.
     """
-    state = json.loads(text)
-    if not isinstance(state, dict):
-        raise ValueError(f"a probe result is a JSON object; this is a {type(state).__name__}")
-    for table in state.get("tables", {}).values():
-        shape = (len(state["views"]), len(table["layers"]))
-        for name in ("value", "std_error"):
-            numbers = [[math.nan if cell is None else float(cell) for cell in row] for row in table[name]]
-            table[name] = torch.tensor(numbers, dtype=torch.float64).reshape(shape)
-        table["num_images"] = torch.tensor(table["num_images"], dtype=torch.int64).reshape(shape)
-        table["attempted"] = torch.tensor(table["attempted"], dtype=torch.bool).reshape(shape)
-    return state
+    whole = Part(state)
+    version = whole.entry("format").value
+    if version not in _READ:
+        raise ValueError(
+            f"this is no probe result of format 1 to {FORMAT}: its format is {version!r}; update the package"
+        )
+    views = [_view(part) for part in whole.entry("views").entries()]
+    tables = {name: _table(part, num_views=len(views)) for name, part in whole.entry("tables").items()}
+    metadata = _metadata(whole)
+    if version == 1:
+        metadata = format1.renamed_metadata(metadata)
+        tables = format1.with_one_sensitivity(format1.renamed(tables), views, metadata)
+    return ProbeNumbers(
+        layers=whole.entry("layers").read(list[str]),
+        views=views,
+        tables=tables,
+        epoch=whole.entry("epoch").read(int),
+        step=whole.entry("step").read(int),
+        metadata=metadata,
+    )
+
+
+def _view(part: Part) -> ViewInfo:
+    # What moves pixels was called geometric in format 1.
+    renamed = {"moves_pixels": part.mapping().get("geometric", False), **part.value}
+    view: ViewInfo = Part(renamed, part.place).record(ViewInfo)
+    return view
+
+
+def _table(part: Part, *, num_views: int) -> MetricTable:
+    layers = part.entry("layers").read(tuple[str, ...])
+    shape = (num_views, len(layers))
+    later: dict[str, Any] = {}
+    if part.has("attempted"):
+        later["attempted"] = part.entry("attempted").tensor(shape, torch.bool)
+    if part.has("quantity"):
+        later["quantity"] = part.entry("quantity").record(Quantity)
+    value = part.entry("value").tensor(shape, torch.float64)
+    error = part.entry("std_error").tensor(shape, torch.float64)
+    images = part.entry("num_images").tensor(shape, torch.int64)
+    try:
+        return MetricTable(layers, value, error, images, **later)
+    except ValueError as error_of_table:
+        raise ValueError(f"{part.place}: {error_of_table}") from error_of_table
+
+
+def _metadata(whole: Part) -> ProbeMetadata:
+    if not whole.has("metadata"):
+        return ProbeMetadata()
+    part = whole.entry("metadata")
+    bank = part.mapping().get("bank") or {}
+    _require_bank(Part(bank, "metadata.bank"))
+    # An older file may hold nothing in a place that is never empty now.
+    known = {name: value for name, value in part.mapping().items() if value is not None}
+    fields = Part(known, part.place).fields(ProbeMetadata)
+    return ProbeMetadata.of({**part.value, **fields})
+
+
+def _require_bank(part: Part) -> None:
+    """Refuse a description of a bank that comparisons could not read."""
+    if part.has("views"):
+        for view in part.entry("views").entries():
+            view.entry("augmentation").read(str)
+            view.entry("severity").read(float)
+            view.entry("transform").read(str)
+
+
+def numbers_of_json(source: str | os.PathLike[str]) -> ProbeNumbers:
+    """The numbers in a JSON file, or in the JSON text itself.
+
+    Raises:
+        ValueError: If it is malformed, with the file and the place in it.
+    """
+    is_text = isinstance(source, str) and source.lstrip().startswith("{")
+    name = "the JSON text" if is_text else str(source)
+    try:
+        text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+        return numbers_of(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is no JSON, or only a piece of it: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{name} is no probe result: it is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def write_whole(path: Path, text: str) -> None:

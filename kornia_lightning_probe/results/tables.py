@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from torch import Tensor
 from kornia_lightning_probe.functional.influence import combined_error, shares
 from kornia_lightning_probe.quantity import Quantity
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+#: The layers that no model has: its input's pixels, and its output.
+INPUT = "input"
+OUTPUT = "output"
 
 
 class ProbeRow(NamedTuple):
@@ -42,6 +44,10 @@ class ViewInfo:
 
     `from_identity` says that the severity is the distance from the identity, as in every ladder of the presets: at
     severity 0 the augmentation does nothing. `moves_pixels` says that it moves pixels from where they are.
+
+    Example:
+        >>> ViewInfo("rotation", 2, 15.0, moves_pixels=True).label
+        'rotation 15'
     """
 
     augmentation: str
@@ -49,6 +55,11 @@ class ViewInfo:
     severity: float
     from_identity: bool = False
     moves_pixels: bool = False
+
+    @property
+    def label(self) -> str:
+        """The augmentation and its severity, as a text."""
+        return f"{self.augmentation} {self.severity:g}"
 
 
 #: The one view of a result that measures the clean images themselves, such as their drift over a training.
@@ -82,47 +93,64 @@ class MetricTable:
     quantity: Quantity = Quantity()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
-        expected = (len(self.value), len(self.layers))
-        attempted = self.attempted.expand(expected) if self.attempted.ndim == 0 else self.attempted
-        tables = {
-            "value": _owned(self.value, torch.float64),
-            "std_error": _owned(self.std_error, torch.float64),
-            "num_images": _owned(self.num_images, torch.int64),
-            "attempted": _owned(attempted, torch.bool),
-        }
-        for name, table in tables.items():
-            if tuple(table.shape) != expected:
-                raise ValueError(f"{name} has shape {tuple(table.shape)}; expected (views, layers) = {expected}")
-            object.__setattr__(self, name, table)
+        layers = tuple(self.layers)
+        if len(set(layers)) != len(layers):
+            raise ValueError(f"a layer is named twice in {layers}")
+        object.__setattr__(self, "layers", layers)
+        shape = (len(self.value), len(layers))
+        if self.attempted.ndim == 0:
+            object.__setattr__(self, "attempted", self.attempted.expand(shape))
+        self._own("value", torch.float64, shape)
+        self._own("std_error", torch.float64, shape)
+        self._own("num_images", torch.int64, shape)
+        self._own("attempted", torch.bool, shape)
         if self.influence is not None:
-            if self.influence.ndim != 3 or tuple(self.influence.shape[:2]) != expected:
-                came = tuple(self.influence.shape)
-                raise ValueError(f"influence has shape {came}; expected (views, layers, images) = {(*expected, 'N')}")
-            object.__setattr__(self, "influence", _owned(self.influence, torch.float32))
-        object.__setattr__(self, "layers", tuple(self.layers))
-        if len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"a layer is named twice in {self.layers}")
+            self._own("influence", torch.float32, (*shape, *self.influence.shape[2:3]))
+
+    def _own(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Keep a copy of a table, if it has the shape that it must have."""
+        table = getattr(self, name)
+        if tuple(table.shape) != shape or (name == "influence" and table.ndim != 3):
+            axes = "(views, layers, images)" if name == "influence" else "(views, layers)"
+            expected = (*shape[:2], "N") if name == "influence" else shape
+            raise ValueError(f"{name} has shape {tuple(table.shape)}; expected {axes} = {expected}")
+        object.__setattr__(self, name, table.detach().to("cpu", dtype, copy=True))
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The ends of an axis for the values: what the metric says of itself, else theirs and 0."""
+        if self.quantity.scale is not None:
+            return self.quantity.scale
+        known = [0.0, *self.value[self.value.isfinite()].tolist()]
+        low, high = min(known), max(known)
+        return (low, high) if high > low else (low, low + 1.0)
 
     def shares(self, views: Sequence[int]) -> Tensor | None:
         """What each image adds to the errors of some views' values, (views, L, N); None where that isn't kept."""
-        return None if self.influence is None else shares(self.influence[list(views)])
+        if self.influence is None:
+            return None
+        return shares(self.influence[list(views)])
+
+    def mean(self, views: Sequence[int], columns: Sequence[int]) -> float:
+        """Mean over views of the mean over layers, NaN skipped; NaN where nothing is left."""
+        of_views = self.value[list(views)][:, list(columns)].nanmean(dim=1)
+        return float(of_views.nanmean())
 
     def error_of_mean(self, views: Sequence[int], columns: Sequence[int]) -> float:
-        """Standard error of the mean over views of the mean over layers, NaN skipped; see `combined_error`."""
-        cells = list(views), list(columns)
-        known = self.value[cells[0]][:, cells[1]].isfinite()
-        per_view = known / known.sum(1, keepdim=True).clamp(min=1)
-        weights = (per_view / known.any(1).sum().clamp(min=1)).double()
-        errors, image_shares = self.std_error[cells[0]][:, cells[1]], self.shares(views)
+        """Standard error of :meth:`mean`; see `combined_error`."""
+        columns = list(columns)
+        value = self.value[list(views)][:, columns]
+        known = value.isfinite()
         if not known.any():
             return math.nan
+        of_layers = known / known.sum(1, keepdim=True).clamp(min=1)
+        weights = of_layers.double() / known.any(1).sum()
+        errors = self.std_error[list(views)][:, columns]
+        image_shares = self.shares(views)
         if image_shares is not None:
-            image_shares = image_shares[:, cells[1]].flatten(0, 1)[:, None]
-        return float(combined_error(weights.reshape(1, -1, 1), errors.reshape(-1, 1), image_shares))
-
-
-def _owned(table: Tensor, dtype: torch.dtype) -> Tensor:
-    return table.detach().to("cpu", dtype, copy=True)
+            image_shares = image_shares[:, columns].flatten(0, 1).unsqueeze(1)
+        error = combined_error(weights.reshape(1, -1, 1), errors.reshape(-1, 1), image_shares)
+        return float(error)
 
 
 def pick_layers(layers: Sequence[str], most: int | None = 10) -> list[str]:

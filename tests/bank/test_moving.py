@@ -235,7 +235,7 @@ def _roll(images):
     return images.roll(1, -1)
 
 
-@pytest.mark.parametrize("said", ["roll", ("roll",), ["roll"], {"roll": True}])
+@pytest.mark.parametrize("said", ["roll", ("roll",), ["roll"], {"roll": True}, iter(["roll"])])
 def test_the_user_says_what_cant_be_seen(said):
     views = {"roll": [_roll, _roll], "noise": presets.gaussian_noise((0.1,))}
     assert [view.moves_pixels for view in AugmentationBank(views)] == [False, False, False]
@@ -255,7 +255,7 @@ def test_levels_of_one_augmentation_are_each_told_by_themselves():
         ("rol", ValueError, r"moves_pixels: there is no augmentation 'rol' in this bank; did you mean 'roll'\?$"),
         (("x",), ValueError, r"moves_pixels: there is no augmentation 'x' in this bank; .*: roll, noise$"),
         (True, TypeError, r"moves_pixels takes names of augmentations, such as \('roll',\), got True$"),
-        ([1], TypeError, r"moves_pixels takes names of augmentations, .*, got \[1\]$"),
+        ([1], TypeError, r"moves_pixels takes names of augmentations, .*, got 1 among them$"),
     ],
 )
 def test_a_name_that_no_augmentation_has_is_an_error(said, error, text):

@@ -17,6 +17,9 @@ from support.trainings import (
 )
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
+from kornia_lightning_probe.callbacks.images import ImageChoice
+from kornia_lightning_probe.engine.processes import World
+
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 
@@ -66,6 +69,12 @@ def test_fewer_images_than_asked_are_all_used_and_counted(tmp_path, caplog):
         result = validated(tmp_path, probe_of(num_images=100))
     assert result.metadata["num_images"] == 64
     assert "probe: 100 images were asked for and 64 exist: all 64 are used" in caplog.messages
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, 64), ({"fast_dev_run": True}, 32)])
+def test_without_a_number_all_images_are_used_and_one_block_in_a_trial(tmp_path, options, expected):
+    choice = ImageChoice(loader().dataset, None, 0, None, None, 0)
+    assert choice.read(trainer_of(tmp_path, **options), World()).num_images == expected
 
 
 class Stream(IterableDataset):

@@ -81,6 +81,14 @@ def test_a_mask_of_integers_is_a_label():
     assert find_labels((IMAGES, mask), 4) is mask
 
 
+def test_a_column_of_labels_or_of_masks_loses_its_axis_of_one():
+    column = CLASSES.view(4, 1)
+    assert torch.equal(find_labels((IMAGES, column), 4), CLASSES)
+    masks = torch.arange(4 * 64).view(4, 1, 8, 8)
+    assert torch.equal(find_labels({"target": masks}, 4), masks[:, 0])
+    assert find_labels((IMAGES, column.float()), 4) is None
+
+
 @pytest.mark.parametrize(
     "batch",
     [IMAGES, (IMAGES,), (IMAGES, CLASSES.float()), (IMAGES, CLASSES > 1), (IMAGES, CLASSES[:3]), (IMAGES, "text")],

@@ -6,6 +6,7 @@ import torch
 import torchmetrics
 from support.nets import BasicBlock, HuggingViT, ResNet, SharedTwice, TokenBlock, UNet, ViT
 from torch import Tensor, nn
+from torch.ao.quantization import DeQuantStub, QuantStub, convert, get_default_qconfig, prepare
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel
@@ -259,6 +260,44 @@ class TestAuto:
         assert recorder.calls == dict.fromkeys(chosen, 1)
         assert list(recorder.calls) == list(chosen)
 
+    @pytest.mark.parametrize("attribute", ["net", "criterion"])
+    @pytest.mark.parametrize("frozen", [False, True])
+    @pytest.mark.parametrize("name", ["ModelWithLoss", "MCDropout", "LossMetrics"])
+    def test_what_holds_most_weights_is_no_loss_whatever_its_name(
+        self, name: str, frozen: bool, attribute: str
+    ) -> None:
+        inner = type(name, (ResNet,), {})()
+        model = nn.ModuleDict({attribute: inner, "head": nn.Linear(5, 2)}).requires_grad_(not frozen)
+        expected = ["conv1", *RESNET_BLOCKS]
+        assert list(select_layers(model)) == [*(f"{attribute}.{name}" for name in expected), f"{attribute}.fc", "head"]
+
+    def test_a_loss_of_a_large_frozen_net_or_with_large_weights_of_its_own_stays_a_loss(self) -> None:
+        class PerceptualLoss(ResNet): ...
+
+        class ProxyLoss(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.proxies = nn.Parameter(torch.zeros(100, 100))
+
+        model = nn.Module()
+        model.net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+        model.perceptual = PerceptualLoss(width=16).requires_grad_(False)
+        model.proxy = ProxyLoss()
+        assert list(select_layers(model)) == ["net.0", "net.2", "net.3", "net.4"]
+
+    @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+    @pytest.mark.filterwarnings("ignore:must run observer before calling calculate_qparams:UserWarning")
+    @pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max:UserWarning")
+    def test_quantised_layers_are_layers_and_give_floats(self) -> None:
+        quantised = nn.Sequential(QuantStub(), *(nn.Conv2d(3, 3, 1) for _ in range(3)), DeQuantStub()).eval()
+        quantised.qconfig = get_default_qconfig(torch.backends.quantized.engine)
+        model = nn.Sequential(convert(prepare(quantised)), nn.Flatten(), nn.Linear(12, 2))
+        with torch.no_grad(), ActivationRecorder(model) as recorder:
+            model(torch.rand(5, 3, 2, 2))
+        assert list(recorder.activations) == ["0.1", "0.2", "0.3", "1", "2"]
+        assert all(activation.is_floating_point() for activation in recorder.activations.values())
+
     @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*is deprecated:DeprecationWarning")
     def test_scripted_modules_are_passed_over(self) -> None:
         net = nn.Sequential(torch.jit.script(nn.Linear(2, 2)), nn.Linear(2, 2), nn.Linear(2, 2))
@@ -309,6 +348,24 @@ class TestErrors:
             ValueError, match=r"Linear has no submodules to choose from; wrap it: nn.Sequential\(model\)"
         ):
             select_layers(nn.Linear(2, 2))
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")
+    def test_a_model_in_torchscript_points_to_what_it_was_made_of(self) -> None:
+        net = nn.Sequential(nn.Linear(2, 2))
+        for scripted in (torch.jit.script(net), torch.jit.trace(net, torch.ones(1, 2))):
+            with pytest.raises(ValueError, match="is TorchScript, whose modules take no hooks; probe the model that"):
+                select_layers(scripted)
+
+    @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+    def test_an_exported_program_points_to_what_it_was_made_of_and_to_unflatten(self) -> None:
+        net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+        program = torch.export.export(net, (torch.ones(1, 2),))
+        with pytest.raises(ValueError, match=r"exported program, which runs as one graph.*torch.export.unflatten"):
+            select_layers(program.module())
+        unflattened = torch.export.unflatten(program)
+        with torch.no_grad(), ActivationRecorder(select_layers(unflattened, "*")) as recorder:
+            unflattened(torch.ones(1, 2))
+        assert list(recorder.activations) == ["0", "1", "2"]
 
     def test_what_is_no_model_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"model is a str, expected an nn\.Module"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from support.made_results import made_result, table_of
 
+from kornia_lightning_probe.quantity import Quantity
 from kornia_lightning_probe.reporting.tensorboard import (
     add_charts,
     add_picture,
@@ -54,6 +55,21 @@ def test_log_curves_chooses_the_metrics():
     assert not any("flip_rate" in tag for tag in curves(result, name="probe").values)
     assert "probe_flip_rate_blur/output" in curves(result, name="probe", log_curves="all").values
     assert curves(result, name="probe", log_curves="summary").values == {}
+
+
+def test_a_metric_says_itself_whether_it_is_a_curve_without_being_asked_for():
+    tables = {
+        "mine": table_of(("fc",), torch.zeros(6, 1), quantity=Quantity(logged=True)),
+        "other": table_of(("fc",), torch.zeros(6, 1)),
+    }
+    sections = {tag.partition("/")[0] for tag in curves(made_result(tables=tables), name="p").values}
+    assert {"p_mine", "p_mine_blur", "p_sensitivity"} <= sections
+    assert not any("other" in section for section in sections)
+
+
+def test_a_sensitivity_that_says_nothing_of_itself_is_a_curve_all_the_same():
+    silent = made_result(tables={"sensitivity": table_of(("fc",), torch.zeros(6, 1))})
+    assert "probe_sensitivity/fc" in curves(silent, name="probe").values
 
 
 def test_an_unknown_log_curves_shows_the_known_ones():
@@ -158,7 +174,7 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
     from torch.utils.tensorboard import SummaryWriter
 
-    from kornia_lightning_probe.reporting.figures.views import plot_epoch
+    from kornia_lightning_probe.plotting import plot_epoch
 
     result = made_result()
     logged = curves(result, name="probe")

@@ -1,49 +1,16 @@
-import io
 import math
-import sys
 
 import kornia.augmentation as K  # noqa: N812
 import pytest
 import torch
+from support.compared import BLUR, measured, squares, trained
 from support.made_results import made_result, table_of, views_of
 
 from kornia_lightning_probe import AugmentationBank, probe_model
-from kornia_lightning_probe.functional.estimates import sensitivity
-from kornia_lightning_probe.functional.influence import sensitivity_influence
-from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
-from kornia_lightning_probe.results.comparison import ComparisonRow
+from kornia_lightning_probe.result import ProbeResult, ViewInfo
 from kornia_lightning_probe.results.tables import CLEAN
 
 NAN = float("nan")
-BLUR = {"blur": (1.0, 2.0)}
-
-
-def squares(generator, *shape):
-    """Positive scalars as skewed as squared distances in eight dimensions."""
-    return torch.randn(*shape, 8, generator=generator, dtype=torch.float64).square().mean(-1)
-
-
-def measured(distance, deviation, *, images="same", ladders=BLUR, influence=True, epoch=0):
-    """The result of a sensitivity probe from its (V, L, N) scalars."""
-    estimate = sensitivity(distance, deviation)
-    kept = sensitivity_influence(distance, deviation) if influence else None
-    layers = tuple(f"layer{i}" for i in range(distance.shape[1]))
-    table = MetricTable(layers, estimate.value, estimate.std_error, estimate.num_images, influence=kept)
-    return ProbeResult(
-        layers=layers,
-        views=views_of(ladders),
-        tables={"sensitivity": table},
-        epoch=epoch,
-        metadata={} if images is None else {"content_hash": images},
-    )
-
-
-def trained(seed, *, layers=1, count=64, change=1.0, **options):
-    """Two probes of the same images: what moves an image far does so in both, up to a little noise."""
-    generator = torch.Generator().manual_seed(seed)
-    common, deviation = squares(generator, 1, layers, count), squares(generator, 1, layers, count).expand(2, -1, -1)
-    first, second = (common * (1 + 0.1 * squares(generator, 2, layers, count)) for _ in range(2))
-    return measured(first, deviation, **options), measured(change * second, deviation, epoch=1, **options)
 
 
 def test_the_change_is_the_other_result_minus_this_one():
@@ -269,108 +236,6 @@ def test_results_from_files_give_the_same_changes_unpaired():
     assert [row.change for row in again.rows] == [row.change for row in before.rows]
     assert all(late.std_error > early.std_error for late, early in zip(again.rows, before.rows, strict=True))
     assert not any(row.paired for row in again.rows)
-
-
-def test_the_summary_marks_what_is_beyond_sampling_error():
-    generator = torch.Generator().manual_seed(0)
-    distance, deviation = squares(generator, 2, 2, 64), squares(generator, 2, 2, 64)
-    moved = distance * torch.tensor([4.0, 1.0])[:, None]
-    text = measured(distance, deviation).compare(measured(moved, deviation, epoch=1)).summary()
-    lines = text.splitlines()
-    assert lines[0] == "change of sensitivity: epoch 1, step 0 minus epoch 0, step 0"
-    # Layer 0 has about .71 and twice that; layer 1 is the same.
-    (changed,) = [line for line in lines if line.startswith("layer0")]
-    assert changed.endswith("*")
-    assert next(line for line in lines if line.startswith("layer1")).split() == ["layer1", "+0.00"]
-    assert "1 of 2 cells (about 0.1 would be by chance)" in text
-    assert "paired image by image" in text
-    assert max(map(len, lines)) <= 100
-
-
-def test_other_metrics_take_a_line_and_each_can_have_the_table():
-    first = made_result(
-        tables={"own": table_of(("fc",), torch.zeros(6, 1)), "gone": table_of(("fc",), torch.full((6, 1), NAN))}
-    )
-    second = made_result(
-        tables={"own": table_of(("fc",), torch.ones(6, 1)), "gone": table_of(("fc",), torch.full((6, 1), NAN))}
-    )
-    comparison = first.compare(second)
-    assert "  own: 3 of 3 cells beyond; the largest change +1.00* (fc, hflip)" in comparison.summary()
-    assert "  gone: no value in both results" in comparison.summary()
-    assert comparison.summary("own").startswith("change of own")
-    with pytest.raises(ValueError, match="no metric 'onw' in this comparison; did you mean 'own'"):
-        comparison.summary("onw")
-
-
-def test_small_changes_are_shown_with_two_digits():
-    views = views_of({"blur": (1.0,)})
-    first, second = (
-        ProbeResult(layers=("a", "b"), views=views, tables={"own": table_of(("a", "b"), [values])})
-        for values in ([0.0, 0.0], [0.0125, -0.25 / 1024])
-    )
-    lines = first.compare(second).summary().splitlines()
-    assert [line.split()[1] for line in lines if line[:2] in ("a ", "b ")] == ["+0.013", "-0.000"]
-    # Both results are of epoch 0.
-    assert lines[0] == "change of own: the second result minus the first (both epoch 0, step 0)"
-
-
-def test_a_metric_without_errors_says_so_in_its_line():
-    tables = {"own": table_of(("fc",), torch.zeros(6, 1), error=NAN)}
-    changed = {"own": table_of(("fc",), torch.ones(6, 1), error=NAN)}
-    text = made_result(tables=tables).compare(made_result(tables=changed)).summary()
-    assert "  own: no standard errors; the largest change +1.00 (fc, hflip)" in text
-
-
-def test_a_long_list_of_what_is_left_out_is_cut_short_in_the_text():
-    comparison = made_result(layers=tuple(f"block{i}" for i in range(30))).compare(made_result(layers=()))
-    assert "left out: 20 more, in .left_out" in comparison.summary()
-    assert len(comparison.left_out) == 30
-
-
-def test_to_pandas_has_a_column_for_each_field():
-    pytest.importorskip("pandas")
-    comparison = made_result().compare(made_result())
-    frame = comparison.to_pandas()
-    assert tuple(frame.columns) == ComparisonRow._fields
-    assert (len(frame), len(comparison.to_pandas(views=True))) == (3 * 5, 6 * 5)
-
-
-def test_without_pandas_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"kornia-lightning-probe\[dataframe\]"):
-        made_result().compare(made_result()).to_pandas()
-
-
-def test_the_figure_has_a_cell_for_each_change_and_hatches_those_within_error():
-    pytest.importorskip("matplotlib")
-    first = made_result()
-    table = first.tensor("sensitivity")
-    table[0, 0] += 0.5
-    second = made_result(tables={"sensitivity": table_of(("input", "conv1", "conv2", "fc", "output"), table)})
-    figure = first.compare(second).plot()
-    (mesh,) = figure.axes[0].collections
-    assert mesh.get_array().shape == (5, 3)
-    # The scale is symmetric about no change.
-    assert mesh.get_clim() == (-0.5, 0.5)
-    assert [patch.get_xy() for patch in figure.axes[0].patches].count((-0.5, -0.5)) == 0
-    assert len(figure.axes[0].patches) == 5 * 3 - 1
-    assert "within 2 standard errors, not paired" in figure.get_supxlabel()
-    figure.savefig(io.BytesIO(), format="png")
-
-
-def test_a_figure_of_no_change_and_one_in_axes_of_ones_own_can_be_drawn():
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    from kornia_lightning_probe.reporting.figures.comparison import plot_comparison
-
-    views = views_of({"blur": (1.0,)})
-    empty = ProbeResult(layers=("a",), views=views, tables={"own": table_of(("a",), [[NAN]])})
-    figure = empty.compare(empty).plot("own")
-    assert figure.axes[0].collections[0].get_clim() == (-1.0, 1.0)
-    assert figure.get_supxlabel().endswith("; grey: no value")
-    mine = Figure()
-    assert plot_comparison(made_result().compare(made_result()), ax=mine.subplots()) is mine
 
 
 def test_two_probes_of_one_model_on_the_same_images_agree():

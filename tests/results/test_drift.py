@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from kornia_lightning_probe.engine.features import Features
-from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.functional.similarity import centred_gram, debiased_cka
-from kornia_lightning_probe.results.drift import DriftRecord, Snapshot
+from kornia_lightning_probe.results.drift import CleanFeatures, DriftRecord, Snapshot
 
 
 def noise(n, d, seed=0):
@@ -14,9 +12,7 @@ def noise(n, d, seed=0):
 
 
 def features(tables, *, content_hash="aa", readout="pooled"):
-    number = len(next(iter(tables.values())))
-    facts = {"content_hash": content_hash, "readout": readout, "num_images": number, "image_ids": list(range(number))}
-    return Features(tables, tuple(tables), next(iter(tables)), Findings(facts=facts))
+    return CleanFeatures(tables, tuple(tables), next(iter(tables)), content_hash, readout)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
@@ -82,8 +78,56 @@ def test_a_refused_comparison_leaves_the_record_as_it_was():
 
 def test_parts_of_a_layer_have_rows_of_their_own():
     tables = {"block:cls": noise(20, 5), "block:patch": noise(20, 5, seed=1)}
-    found = Features(tables, ("block",), "block:cls", features(tables).findings)
+    found = CleanFeatures(tables, ("block",), "block:cls", "aa", "pooled")
     result = DriftRecord().compare(found, epoch=0, step=0)
     assert result.layers == ("block",)
     assert result.table("cka_first").layers == ("block:cls", "block:patch")
     assert result.table("rankme").layers == ("block:cls",)
+
+
+def test_a_record_says_what_its_numbers_mean_and_keeps_what_is_known_of_the_probe():
+    record = DriftRecord(("first",))
+    for epoch in range(2):
+        numbers = record.compare(features({"a": noise(20, 5)}), epoch=epoch, step=0, metadata={"seed": 7})
+    assert numbers.table("cka_first").quantity.meaning.startswith("debiased CKA with the first probe, 1: the same up")
+    assert numbers.table("rankme").quantity.meaning == "how many directions the images spread over"
+    assert numbers.metadata["seed"] == 7
+    assert numbers.metadata["references"] == {"first": 0}
+
+
+def test_features_name_what_is_dead_and_what_is_missing():
+    spoilt = noise(6, 3)
+    spoilt[4, 1] = torch.nan
+    found = features({"dead": torch.ones(6, 2), "spoilt": spoilt})
+    assert found.dead == ["dead"]
+    assert found.missing.nonzero().tolist() == [[1, 4]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": "3"}, r"^references\.first\.epoch must be a whole number, got '3'$"),
+        (
+            {"triangles": {"a": torch.zeros(5)}},
+            r"^references\.first\.triangles\.a must be a tensor of the shape",
+        ),
+        ({"triangles": {"a": [0.0]}}, r"^references\.first\.triangles\.a must be a tensor, got \[0\.0\]$"),
+        ({"num_images": None}, r"^references\.first\.num_images must be a whole number, got None$"),
+    ],
+)
+def test_a_malformed_state_is_refused_with_the_place(change, message):
+    record = DriftRecord(("first",))
+    record.compare(features({"a": noise(20, 5)}), epoch=0, step=0)
+    state = record.state()
+    state["first"] |= change
+    with pytest.raises(ValueError, match=message):
+        record.load(state)
+
+
+def test_a_state_that_lacks_something_is_refused_with_its_name():
+    record = DriftRecord(("first",))
+    record.compare(features({"a": noise(20, 5)}), epoch=0, step=0)
+    state = record.state()
+    del state["first"]["readout"]
+    with pytest.raises(ValueError, match=r"^references\.first\.readout is missing$"):
+        record.load(state)

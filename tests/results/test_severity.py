@@ -4,7 +4,8 @@ import math
 import kornia.augmentation as K  # noqa: N812
 import pytest
 import torch
-from support.made_results import made_result, table_of
+from support.curves import LADDER, curve, summarised
+from support.made_results import SENSITIVITY, made_result, table_of
 
 from kornia_lightning_probe import AugmentationBank
 from kornia_lightning_probe.bank.presets import rotation
@@ -13,19 +14,6 @@ from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
 from kornia_lightning_probe.results.severity import severity_area, severity_onset
 
 NAN = float("nan")
-LADDER = (5.0, 15.0, 30.0)
-
-
-def curve(values, *, severities=LADDER, from_identity=True, metric="sensitivity", error=0.01):
-    views = [ViewInfo("rotation", i, severity, from_identity) for i, severity in enumerate(severities, start=1)]
-    table = table_of(("fc",), torch.tensor(values)[:, None], error=error)
-    return ProbeResult(layers=("fc",), views=views, tables={metric: table})
-
-
-def summarised(values, *, threshold=0.25, **options):
-    result = curve(values, **options)
-    (row,) = result.severity(result.metrics[0], threshold=threshold)
-    return row
 
 
 def test_a_straight_line_has_its_onset_at_the_threshold_over_its_slope():
@@ -127,14 +115,15 @@ def test_the_error_of_an_area_weighs_the_levels_as_the_area_does():
     one = mean_influence(torch.arange(8.0))
     influence = torch.stack([one, torch.zeros(8), -one])[:, None]
     error = shares(influence).square().sum(-1).sqrt()
-    table = MetricTable(("fc",), torch.ones(3, 1), error, torch.full((3, 1), 8), influence=influence)
+    images = torch.full((3, 1), 8)
+    table = MetricTable(("fc",), torch.ones(3, 1), error, images, influence=influence, quantity=SENSITIVITY)
     result = ProbeResult(layers=("fc",), views=curve([1.0] * 3).views, tables={"sensitivity": table})
     assert result.severity()[0].area_error == pytest.approx(0.0, abs=1e-9)
 
 
 def test_levels_are_put_in_order_of_severity():
     views = [ViewInfo("rotation", level, severity, True) for level, severity in ((1, 30.0), (2, 5.0), (3, 15.0))]
-    table = table_of(("fc",), [[0.6], [0.1], [0.3]])
+    table = table_of(("fc",), [[0.6], [0.1], [0.3]], quantity=SENSITIVITY)
     (row,) = ProbeResult(layers=("fc",), views=views, tables={"sensitivity": table}).severity()
     assert (row.onset, row.area, row.worst_level) == (pytest.approx(12.5), pytest.approx(0.3), 1)
 
@@ -183,28 +172,3 @@ def test_json_holds_the_summaries_for_other_readers_and_forgets_none_of_the_numb
     assert again.to_json() == result.to_json()
     assert again.severity()[0][:8] == result.severity()[0][:8]
     assert "severity" not in result.state()
-
-
-def test_the_summary_shows_areas_and_onsets_of_curves():
-    lines = curve([0.1, 0.4, 0.3]).summary().splitlines()
-    place = next(i for i, line in enumerate(lines) if line.startswith("severity curves"))
-    assert lines[place + 1].split() == ["area,", "onset", "rotation"]
-    # Area (.1*5/2 + .25*10 + .35*15) / 30, onset half way from .1 at 5 to .4 at 15.
-    assert lines[place + 2].split() == ["fc", "0.267", "10"]
-    assert "worst before the highest severity: fc at rotation 15" in lines
-
-
-def test_a_censored_onset_is_shown_with_its_bound():
-    assert "0.0573    >30" in curve([0.0625, 0.0625, 0.0625]).summary()
-
-
-def test_the_summary_has_no_curves_where_there_are_none():
-    assert "severity curves" not in curve([0.1], severities=(1.0,), from_identity=False).summary()
-    assert "severity curves" not in curve([0.1, 0.2, 0.3], metric="own").summary()
-
-
-def test_the_summary_shows_eight_layers_of_many_and_says_so():
-    text = made_result(layers=tuple(f"layer{i}" for i in range(20))).summary()
-    assert "severity curves (8 of 22 layers)" in text
-    every_layer = made_result(layers=tuple(f"layer{i}" for i in range(20))).summary(max_layers=None)
-    assert "severity curves: area" in every_layer

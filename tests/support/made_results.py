@@ -2,19 +2,29 @@
 
 import torch
 
+from kornia_lightning_probe.quantity import Quantity, sensitivity_quantity
 from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
 
 LADDERS = {"hflip": (1.0,), "rotation": (5.0, 15.0, 30.0), "blur": (0.005, 0.01)}
+SENSITIVITY = sensitivity_quantity("0: the layer does not notice; 1: as far as swapping the image", logged=True)
+COSINE = Quantity(
+    meaning="1: the same direction",
+    range=(-1.0, 1.0),
+    at_identity=1.0,
+    scale=(-1.0, 1.0),
+    marks=((-1.0, "-1 (opposite)"), (1.0, "1 (one direction)")),
+)
 
 
 def views_of(ladders):
     return [ViewInfo(name, i, severity) for name, steps in ladders.items() for i, severity in enumerate(steps, start=1)]
 
 
-def table_of(layers, value, error=0.01, images=32, attempted=None):
+def table_of(layers, value, error=0.01, images=32, attempted=None, quantity=None):
     value = torch.as_tensor(value, dtype=torch.float64)
-    options = {} if attempted is None else {"attempted": attempted}
-    return MetricTable(layers, value, torch.full_like(value, error), torch.full(value.shape, images), **options)
+    options = {"attempted": attempted, "quantity": quantity}
+    given = {name: option for name, option in options.items() if option is not None}
+    return MetricTable(layers, value, torch.full_like(value, error), torch.full(value.shape, images), **given)
 
 
 def made_result(layers=("conv1", "conv2", "fc"), *, ladders=LADDERS, epoch=3, tables=None, metadata=None):
@@ -22,36 +32,26 @@ def made_result(layers=("conv1", "conv2", "fc"), *, ladders=LADDERS, epoch=3, ta
     views = views_of(ladders)
     columns = ("input", *layers, "output")
     value = torch.arange(len(views))[:, None] / 10 + torch.arange(len(columns)) / 100
-    tables = {"sensitivity": table_of(columns, value), **(tables or {})}
+    tables = {"sensitivity": table_of(columns, value, quantity=SENSITIVITY), **(tables or {})}
     known = {"num_images": 32, "device": "cpu"} if metadata is None else metadata
     return ProbeResult(layers=layers, views=views, tables=tables, epoch=epoch, step=40 * epoch, metadata=known)
 
 
-def geometric_result(
-    *, layers=("conv1", "conv2", "fc"), pooled=("input", "conv1", "conv2"), tables=None, influence=False
-):
-    """Flattened sensitivity is .5 everywhere, the pooled one .25; rotation moves pixels, blur doesn't."""
+def moving_result(*, layers=("conv1", "conv2", "fc"), tables=None):
+    """Two views of rotation, which moves pixels, and one of blur, which doesn't; sensitivity is .5 but for .25 of maps
+    under rotation, the flattened one .5 everywhere."""
     views = [
         ViewInfo("rotation", 1, 15.0, from_identity=True, moves_pixels=True),
         ViewInfo("rotation", 2, 30.0, from_identity=True, moves_pixels=True),
         ViewInfo("blur", 1, 0.01, from_identity=True),
     ]
     columns = ("input", *layers)
-    images = {"influence": torch.ones(3, len(columns), 4)} if influence else {}
-    flat = MetricTable(
-        columns,
-        torch.full((3, len(columns)), 0.5),
-        torch.full((3, len(columns)), 0.05),
-        torch.full((3, len(columns)), 32),
-        **images,
-    )
-    images = {"influence": torch.full((3, len(pooled), 4), 2.0)} if influence else {}
-    mean = MetricTable(
-        pooled,
-        torch.full((3, len(pooled)), 0.25),
-        torch.full((3, len(pooled)), 0.02),
-        torch.full((3, len(pooled)), 30),
-        **images,
-    )
-    tables = {"sensitivity": flat, "sensitivity_pooled": mean, **(tables or {})}
-    return ProbeResult(layers=layers, views=views, tables=tables, metadata={"num_images": 32})
+    flat = torch.full((3, len(columns)), 0.5)
+    shown = flat.clone()
+    shown[:2, 1:-1] = 0.25
+    known = {
+        "sensitivity": table_of(columns, shown, quantity=SENSITIVITY),
+        "sensitivity_flat": table_of(columns, flat, quantity=SENSITIVITY),
+        **(tables or {}),
+    }
+    return ProbeResult(layers=layers, views=views, tables=known, metadata={"num_images": 32})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 from torch import Tensor, nn
 
-from kornia_lightning_probe.model.undisturbed.modules import has_base_in
+from kornia_lightning_probe.model.undisturbed.modules import dotted, has_base_in
 from kornia_lightning_probe.model.undisturbed.registers import refill
 from kornia_lightning_probe.model.undisturbed.tensors import KeptTensor, Step, take_all
 
@@ -46,48 +46,51 @@ def nothing_logged(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     try:
         for name, module in modules.items():
             if has_base_in(module, *_LIGHTNING):
-                steps += [(f"{name}.{log}", partial(_put_back_log, module, log, _own(module, log))) for log in _LOGS]
-                vars(module).update(dict.fromkeys(_LOGS, _log_nothing))
+                steps += _silenced(name, module)
         yield
     finally:
         take_all(steps)
 
 
+def _silenced(name: str, module: nn.Module) -> Iterator[Step]:
+    attributes = vars(module)
+    for log in _LOGS:
+        yield dotted(name, log), partial(_put_back_log, module, log, attributes.get(log))
+        attributes[log] = _log_nothing
+
+
 def _of_metric(name: str, metric: nn.Module) -> Iterator[Step]:
     yield name, partial(refill, vars(metric), dict(vars(metric)))
     for key, value in vars(metric).items():
-        yield from _of_value(f"{name}.{key}", value)
+        yield from _of_value(dotted(name, key), value)
 
 
 def _of_value(name: str, value: object) -> Iterator[Step]:
     """Tensors with their values, lists and dicts with their entries; tensors in a list are only ever replaced."""
     if isinstance(value, Tensor):
         yield name, KeptTensor(value).put_back
-    elif isinstance(value, dict):
-        yield name, partial(refill, value, dict(value))
-        for key, inner in value.items():
-            yield from _of_container(f"{name}[{key}]", inner)
-    elif isinstance(value, list):
-        yield name, partial(_refill_list, value, list(value))
-        for index, inner in enumerate(value):
-            yield from _of_container(f"{name}[{index}]", inner)
+    else:
+        yield from _of_container(name, value)
 
 
 def _of_container(name: str, value: object) -> Iterator[Step]:
-    if isinstance(value, dict | list):
-        yield from _of_value(name, value)
+    entries: Iterable[object] = ()
+    if isinstance(value, dict):
+        yield name, partial(refill, value, dict(value))
+        entries = value.values()
+    elif isinstance(value, list):
+        yield name, partial(_refill_list, value, list(value))
+        entries = value
+    for entry in entries:
+        yield from _of_container(name, entry)
 
 
 def _refill_list(now: list[object], before: list[object]) -> None:
     now[:] = before
 
 
-def _own(module: nn.Module, name: str) -> object:
-    """What the instance itself has under a name; its class's method stands for nothing."""
-    return vars(module).get(name)
-
-
 def _put_back_log(module: nn.Module, name: str, own: object) -> None:
+    # What the instance has of its own; a method of its class stands for nothing.
     if own is None:
         del vars(module)[name]
     else:

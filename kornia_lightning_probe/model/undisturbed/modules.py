@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import nn
@@ -34,10 +35,32 @@ def every_module(model: nn.Module) -> dict[str, nn.Module]:
             if module in seen:
                 continue
             seen.add(module)
-            name = ".".join(filter(None, (prefix, inner)))
+            name = dotted(prefix, inner)
             found[name] = module
             waiting += _hidden_in(name, module)
     return found
+
+
+def parameters_of(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """The parameters of these modules themselves, not of their children, by name, each once."""
+    found: dict[str, nn.Parameter] = {}
+    seen: set[nn.Parameter] = set()
+    for name, module in modules.items():
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter not in seen:
+                seen.add(parameter)
+                found[dotted(name, key)] = parameter
+    return found
+
+
+def dotted(*names: str) -> str:
+    """The name of what is in a module, which is empty for the model itself.
+
+    Example:
+        >>> dotted("", "conv"), dotted("block", "conv")
+        ('conv', 'block.conv')
+    """
+    return ".".join(filter(None, names))
 
 
 def is_scripted(module: nn.Module) -> bool:
@@ -47,11 +70,10 @@ def is_scripted(module: nn.Module) -> bool:
 
 def is_sharded(modules: Mapping[str, nn.Module]) -> bool:
     """Whether a strategy moves the parameters between shards and wholes by itself, as FSDP and ZeRO do."""
-    names = {base.__name__ for module in modules.values() for base in type(module).__mro__}
-    if names.intersection(_SHARDED):
+    classes = chain.from_iterable(type(module).__mro__ for module in modules.values())
+    if any(base.__name__ in _SHARDED for base in classes):
         return True
-    parameters = (parameter for module in modules.values() for parameter in module.parameters(recurse=False))
-    return any(hasattr(parameter, "ds_id") for parameter in parameters)
+    return any(hasattr(parameter, "ds_id") for parameter in parameters_of(modules).values())
 
 
 def has_base_in(module: nn.Module, *packages: str) -> bool:
@@ -60,12 +82,12 @@ def has_base_in(module: nn.Module, *packages: str) -> bool:
     return not set(origins).isdisjoint(packages)
 
 
-def _hidden_in(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _hidden_in(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if is_scripted(module):
-        return []
-    prefix = f"{name}." if name else ""
-    attributes = {key: value for key, value in vars(module).items() if key not in _OWN}
-    return [found for key, value in attributes.items() for found in _modules_in(f"{prefix}{key}", value)]
+        return
+    for key, value in vars(module).items():
+        if key not in _OWN:
+            yield from _modules_in(dotted(name, key), value)
 
 
 def _modules_in(name: str, value: object, depth: int = 0) -> Iterator[tuple[str, nn.Module]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from kornia_lightning_probe.model.undisturbed.modules import every_module, is_sharded
+from kornia_lightning_probe.model.undisturbed.modules import every_module, is_sharded, parameters_of
 from kornia_lightning_probe.model.undisturbed.tensors import KeptTensor
 from kornia_lightning_probe.wording import quoted
 
@@ -34,7 +34,7 @@ def guarded_parameters(model: nn.Module) -> Iterator[None]:
             ...
         RuntimeError: running Linear in eval mode has changed its parameters 'bias'; ...
     """
-    kept = _kept(model)
+    kept = own_parameters(every_module(model))
     try:
         yield
     except BaseException as error:
@@ -51,19 +51,9 @@ def own_parameters(modules: Mapping[str, nn.Module]) -> dict[str, KeptTensor]:
     """The parameters of these modules themselves, not of their children, kept on the host by name."""
     may_move = not is_sharded(modules)
     kept: dict[str, KeptTensor] = {}
-    seen: set[nn.Parameter] = set()
-    for prefix, module in modules.items():
-        for key, parameter in module.named_parameters(recurse=False):
-            if parameter in seen:
-                continue
-            seen.add(parameter)
-            name = f"{prefix}.{key}" if prefix else key
-            kept[name] = KeptTensor(parameter, on_host=True, may_move=may_move)
+    for name, parameter in parameters_of(modules).items():
+        kept[name] = KeptTensor(parameter, on_host=True, may_move=may_move)
     return kept
-
-
-def _kept(model: nn.Module) -> dict[str, KeptTensor]:
-    return own_parameters(every_module(model))
 
 
 def _put_back(kept: dict[str, KeptTensor]) -> list[str]:

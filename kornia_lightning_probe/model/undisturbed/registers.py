@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kornia_lightning_probe.model.undisturbed.modules import is_scripted, is_sharded
+from kornia_lightning_probe.model.undisturbed.modules import dotted, is_scripted, is_sharded, parameters_of
 from kornia_lightning_probe.model.undisturbed.tensors import KeptTensor, Step, take_all
 
 _NAMES = ("_buffers", "_modules")
@@ -39,10 +39,17 @@ def registers_kept(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     Args:
         modules: all modules by name.
     """
-    attributes = [*_NAMES] if is_sharded(modules) else [*_NAMES, "_parameters", *_HOOKS]
+    attributes = list(_NAMES)
     steps: list[Step] = []
+    if not is_sharded(modules):
+        attributes += ["_parameters", *_HOOKS]
+        for name, parameter in parameters_of(modules).items():
+            steps.append((name, partial(_put_back_flags, parameter, parameter.requires_grad, parameter.grad)))
     for name, module in modules.items():
-        steps += _of_script(name, module) if is_scripted(module) else _of_module(name, module, attributes)
+        if is_scripted(module):
+            steps += _of_script(name, module)
+        else:
+            steps += _of_module(name, module, attributes)
     try:
         yield
     finally:
@@ -58,37 +65,30 @@ def refill(now: dict[Any, Any], before: Mapping[Any, Any]) -> None:
         >>> now
         {'b': 3, 'a': 1}
     """
-    if list(now) == list(before) and all(now[key] is value for key, value in before.items()):
+    same_names = list(now) == list(before)
+    if same_names and all(now[key] is value for key, value in before.items()):
         return
     now.clear()
     now.update(before)
 
 
 def _of_module(name: str, module: nn.Module, attributes: list[str]) -> Iterator[Step]:
-    registers = {attribute: vars(module).get(attribute) for attribute in attributes}
-    for attribute, register in registers.items():
+    for attribute in attributes:
+        register = vars(module).get(attribute)
         # An attribute that is no dict is a class's own invention.
         if isinstance(register, dict):
-            yield f"{_of(name)}{attribute}", partial(_put_back, module, register, dict(register))
-    non_persistent = module._non_persistent_buffers_set
-    yield f"{_of(name)}buffers that are not saved", partial(_refill_set, non_persistent, set(non_persistent))
-    if "_parameters" in registers:
-        for key, parameter in module._parameters.items():
-            if parameter is not None:
-                yield f"{_of(name)}{key}", partial(_put_back_flags, parameter, parameter.requires_grad, parameter.grad)
+            yield dotted(name, attribute), partial(_put_back, module, register, dict(register))
+    unsaved = module._non_persistent_buffers_set
+    yield dotted(name, "buffers that are not saved"), partial(_refill_set, unsaved, set(unsaved))
     for key, buffer in module._buffers.items():
         if buffer is not None:
-            yield f"{_of(name)}{key}", KeptTensor(buffer).put_back
+            yield dotted(name, key), KeptTensor(buffer).put_back
 
 
 def _of_script(name: str, module: nn.Module) -> Iterator[Step]:
     for key, buffer in module.named_buffers(recurse=False):
-        yield f"{_of(name)}{key}", partial(_put_into_script, module, key, buffer)
-        yield f"{_of(name)}{key}", KeptTensor(buffer).put_back
-
-
-def _of(name: str) -> str:
-    return f"{name}." if name else ""
+        yield dotted(name, key), partial(_put_into_script, module, key, buffer)
+        yield dotted(name, key), KeptTensor(buffer).put_back
 
 
 def _put_back(module: nn.Module, register: dict[Any, Any], before: dict[Any, Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -102,9 +100,13 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     if not is_traceable_wrapper_subclass(tensor):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
-    # A DTensor names its mesh of devices among its parts.
-    inner = [part for part in map(partial(getattr, tensor), names) if isinstance(part, Tensor)]
-    return list(chain.from_iterable(map(_parts, inner)))
+    parts: list[Tensor] = []
+    for name in names:
+        part = getattr(tensor, name)
+        # A DTensor names its mesh of devices among its parts.
+        if isinstance(part, Tensor):
+            parts += _parts(part)
+    return parts
 
 
 def _memory(part: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from kornia_lightning_probe.model.undisturbed.counting import metrics_kept, nothing_logged
 from kornia_lightning_probe.model.undisturbed.modes import evaluating
-from kornia_lightning_probe.model.undisturbed.modules import every_module
+from kornia_lightning_probe.model.undisturbed.modules import every_module, parameters_of
 from kornia_lightning_probe.model.undisturbed.parameters import guarded_parameters
 from kornia_lightning_probe.model.undisturbed.registers import registers_kept
 from kornia_lightning_probe.randomness import isolated_rng
@@ -78,5 +78,5 @@ def undisturbed(
 
 def _devices(modules: dict[str, nn.Module], device: torch.device) -> list[torch.device]:
     """The device, and all others that a model which is spread over several has its parameters on."""
-    places = {parameter.device for module in modules.values() for parameter in module.parameters(recurse=False)}
+    places = {parameter.device for parameter in parameters_of(modules).values()}
     return [device, *sorted(places - {device}, key=str)]

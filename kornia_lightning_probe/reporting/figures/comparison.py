@@ -1,31 +1,30 @@
-"""A comparison of two results as a matplotlib figure: the change over layers and augmentations."""
+"""A comparison of two results: the change over layers and augmentations."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kornia_lightning_probe.reporting.figures import drawing
+from kornia_lightning_probe.reporting.figures.cells import bare, colour_bar, head
 from kornia_lightning_probe.reporting.text.table import decimals
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-
-    from kornia_lightning_probe.results.comparison import Comparison, ComparisonRow
+from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow
+from kornia_lightning_probe.results.lookup import SENSITIVITY
 
 # Red against blue, white in the middle, is told apart in every common form of colour blindness.
 COLOUR_MAP = "RdBu_r"
 CELL = 0.46
+_MOST_WRITTEN = 24 * 14
 
 
-def plot_comparison(comparison: Comparison, *, metric: str = "sensitivity", ax: Axes | None = None) -> Figure:
+def plot_comparison(comparison: ComparisonNumbers, *, metric: str = SENSITIVITY, ax: Axes | None = None) -> Figure:
     """Draw the change of a metric over layers (in order of depth) and augmentations.
 
     Args:
@@ -45,60 +44,61 @@ def plot_comparison(comparison: Comparison, *, metric: str = "sensitivity", ax: 
     augmentations = list(dict.fromkeys(row.augmentation for row in rows))
     with drawing.house_look():
         if ax is None:
-            width = max(CELL * len(augmentations), 1.4) + 3.4
-            figure = Figure(figsize=(width, drawing.height(layers) + 0.3), layout="constrained")
+            wide = max(CELL * len(augmentations), 1.4) + 3.4
+            figure = Figure(figsize=(wide, drawing.height(layers) + 0.3), layout="constrained")
             ax = figure.subplots()
-            figure.suptitle(
-                f"{metric}: {comparison.title}",
-                x=0.01, ha="left", fontsize=10, fontweight="bold",
-            )  # fmt: skip
-            paired = "paired by image" if all(row.paired for row in rows) else "not paired"
-            grey = "; grey: no value" if any(math.isnan(row.change) for row in rows) else ""
-            drawing.small_print(figure, f"hatched: within {comparison.z_limit:g} standard errors, {paired}{grey}")
-        _draw_cells(ax, rows, layers, augmentations)
-        names, label = drawing.shown(layers)
-        drawing.ticks(ax.yaxis, names)
-        ax.set_ylabel(label)
+            drawing.title(figure, f"{metric}: {comparison.title}")
+            drawing.small_print(figure, *_legend(rows, comparison.z_limit))
+        _draw_changes(ax, rows, layers, augmentations)
+        drawing.name_layers(ax.yaxis, layers)
         ax.set_xticks([])
         for place, augmentation in enumerate(augmentations):
-            ax.annotate(
-                augmentation, (place, -0.6), rotation=40, ha="left", va="bottom", fontsize=8, annotation_clip=False
-            )
+            head(ax, augmentation, place)
         return drawing.figure_of(ax)
 
 
-def _draw_cells(ax: Axes, rows: Sequence[ComparisonRow], layers: list[str], augmentations: list[str]) -> None:
+def _legend(rows: Sequence[ComparisonRow], z_limit: float) -> list[str]:
+    paired = "paired by image" if all(row.paired for row in rows) else "not paired"
+    parts = [f"hatched: within {z_limit:g} standard errors, {paired}"]
+    if any(math.isnan(row.change) for row in rows):
+        parts.append("grey: no value")
+    return parts
+
+
+def _draw_changes(ax: Axes, rows: Sequence[ComparisonRow], layers: list[str], augmentations: list[str]) -> None:
     table = np.full((len(layers), len(augmentations)), math.nan)
     places = [(layers.index(row.layer), augmentations.index(row.augmentation)) for row in rows]
     for place, row in zip(places, rows, strict=True):
         table[place] = row.change
-    largest = float(np.nanmax(np.abs(table))) if np.isfinite(table).any() else 0.0
-    limit = largest or 1.0
-    edges = [np.arange(count + 1) - 0.5 for count in (len(augmentations), len(layers))]
-    colours = colormaps[COLOUR_MAP].with_extremes(bad="#dddddd")
-    mesh = ax.pcolormesh(*edges, table, cmap=colours, vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.6)
+    known = np.abs(table[np.isfinite(table)])
+    limit = float(known.max(initial=0.0)) or 1.0
+    across = np.arange(len(augmentations) + 1) - 0.5
+    down = np.arange(len(layers) + 1) - 0.5
+    colours = colormaps[COLOUR_MAP].with_extremes(bad=drawing.NO_VALUE)
+    mesh = ax.pcolormesh(across, down, table, cmap=colours, vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.6)
     digits = decimals(row.change for row in rows)
-    few = table.size <= 24 * 14
-    for (row_place, column), row in zip(places, rows, strict=True):
-        if not row.beyond and not math.isnan(row.change):
-            corner = (column - 0.5, row_place - 0.5)
+    for (down_place, across_place), row in zip(places, rows, strict=True):
+        if math.isnan(row.change):
+            continue
+        if not row.beyond:
+            corner = (across_place - 0.5, down_place - 0.5)
             ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb", linewidth=0))
-        if few and not math.isnan(row.change):
-            _write_change(ax, column, row_place, row, digits=digits, dark=abs(row.change) > 0.6 * limit)
+        if table.size <= _MOST_WRITTEN:
+            is_dark = abs(row.change) > 0.6 * limit
+            _write_change(ax, (across_place, down_place), row, digits=digits, is_dark=is_dark)
     ax.set_ylim(len(layers) - 0.5, -0.5)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    figure = drawing.figure_of(ax)
-    height = min(1.0, 2.6 / figure.get_figheight())
-    bar = figure.colorbar(mesh, ax=ax, shrink=height, anchor=(0.0, 1.0), aspect=18, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2)
+    bare(ax)
+    bar = colour_bar(ax, mesh, tall=2.6, aspect=18)
     bar.ax.set_title("change", fontsize=8, pad=6)
 
 
-def _write_change(ax: Axes, column: int, place: int, row: ComparisonRow, *, digits: int, dark: bool) -> None:
-    text = f"{row.change:+.{digits}f}".replace("0.", ".", 1) if abs(row.change) < 1 else f"{row.change:+.1f}"
-    colour = "#777777" if not row.beyond else "white" if dark else "#222222"
-    weight = "bold" if row.beyond else "normal"
-    box = None if row.beyond else {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
-    ax.text(column, place, text, ha="center", va="center", fontsize=6, color=colour, fontweight=weight, bbox=box)
+def _write_change(ax: Axes, place: tuple[int, int], row: ComparisonRow, *, digits: int, is_dark: bool) -> None:
+    text = f"{row.change:+.1f}"
+    if abs(row.change) < 1:
+        text = f"{row.change:+.{digits}f}".replace("0.", ".", 1)
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
+    if row.beyond:
+        ax.text(*place, text, color="white" if is_dark else "#222222", fontweight="bold", **look)
+    else:
+        box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
+        ax.text(*place, text, color="#777777", bbox=box, **look)

@@ -1,27 +1,26 @@
-"""A drift history as a matplotlib figure: lines over the epochs, and a heatmap of layers x epochs."""
+"""A drift history: how similar each layer stays to its past, lines over the epochs beside a heatmap."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
+import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from kornia_lightning_probe.reporting.figures import drawing
-from kornia_lightning_probe.results.tables import pick_layers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
-    from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.reporting.figures.lines import draw_mark
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.tables import MetricTable, pick_layers
 
 _WORDS = {"previous": "to the previous probe", "first": "to the first probe"}
 _MOST_LABELS, _MOST_MARKERS = 12, 50
 
 
-def plot_drift(history: Sequence[ProbeResult], *, references: Sequence[str] | None = None) -> Figure:
+def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | None = None) -> Figure:
     """Draw how similar each layer stays to its past: a row for each reference, lines beside a heatmap.
 
     Args:
@@ -30,8 +29,8 @@ def plot_drift(history: Sequence[ProbeResult], *, references: Sequence[str] | No
 
     Returns:
         The figure: debiased CKA over the epochs, lines from dark (near the input) to light (deep), at most ten of them,
-        evenly by depth; in the heatmap all layers, from 0 to 1. A probe that has nothing to be compared with is left
-        out; a layer without a value is grey.
+        evenly by depth; in the heatmap all layers. A probe that has nothing to be compared with is left out; a layer
+        without a value is grey.
 
     Raises:
         ValueError: where there are no results, or a reference was not measured.
@@ -39,58 +38,77 @@ def plot_drift(history: Sequence[ProbeResult], *, references: Sequence[str] | No
     if not history:
         raise ValueError("there is no result to draw; a DriftProbe has one after its first probe")
     last = history[-1]
-    names = references or [metric.removeprefix("cka_") for metric in last.metrics if metric.startswith("cka_")]
-    layers = last.table(f"cka_{names[0]}").layers
+    measured = [metric.removeprefix("cka_") for metric in last.metrics if metric.startswith("cka_")]
+    names = measured if references is None else list(references)
+    tables = [last.table(f"cka_{name}") for name in names]
+    layers = tables[0].layers
     with drawing.house_look():
-        figure = Figure(figsize=(9.6, 0.4 + len(names) * max(2.3, drawing.height(layers) - 1.4)), layout="constrained")
+        tall = max(2.3, drawing.height(layers) - 1.4)
+        figure = Figure(figsize=(9.6, 0.4 + len(names) * tall), layout="constrained")
         panels = figure.subplots(len(names), 2, squeeze=False)
+        marks = ""
         for (left, right), name in zip(panels, names, strict=True):
-            _draw_row(left, right, history, name, layers)
-        shown = pick_layers(layers)
-        lines = [line for line in panels[0, 0].get_lines() if line.get_label() in shown]
-        figure.legend(lines, drawing.shown(shown)[0], loc="outside right upper", title="layer")
-        drawing.small_print(figure, f"{last.when}; {_images(last, names[0])}; 1: the same up to rotation and scale")
+            marks = _draw_row(left, right, history, name)
+        few = pick_layers(layers)
+        lines = panels[0, 0].get_lines()[: len(few)]
+        drawing.legend(figure, lines, drawing.shown(few)[0], loc="outside right upper", title="layer")
+        drawing.small_print(figure, f"{last.when}; {_images(last, tables[0])}{marks}")
         return figure
 
 
-def _draw_row(left: Axes, right: Axes, history: Sequence[ProbeResult], name: str, layers: Sequence[str]) -> None:
+def _draw_row(left: Axes, right: Axes, history: Sequence[ProbeNumbers], name: str) -> str:
+    """Draw one reference's lines and heatmap; returns what the small print says about the mark."""
     metric = f"cka_{name}"
-    compared = [result for result in history if not result.tensor(metric).isnan().all()] or list(history[-1:])
-    places = range(len(compared))
-    columns = [dict(zip(r.table(metric).layers, r.tensor(metric)[0].tolist(), strict=True)) for r in compared]
-    for layer in pick_layers(layers):
-        depth = layers.index(layer) / max(len(layers) - 1, 1)
-        values = [column.get(layer, float("nan")) for column in columns]
+    table = history[-1].table(metric)
+    compared = [result for result in history if not result.tensor(metric).isnan().all()]
+    compared = compared or list(history[-1:])
+    values = _over_epochs(compared, metric, table.layers)
+    few = pick_layers(table.layers)
+    for layer in few:
+        row = table.layers.index(layer)
+        colour = drawing.depth_colour(row, len(table.layers))
         marker = "o" if len(compared) <= _MOST_MARKERS else None
-        left.plot(places, values, color=drawing.depth_colour(depth), marker=marker, label=layer)
+        left.plot(range(len(compared)), values[row].tolist(), color=colour, marker=marker, label=layer)
     left.set_title(f"debiased CKA {_WORDS[name]}")
     left.grid(axis="y")
-    left.axhline(1.0, color="#555555", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
-    table = history[-1].tensor(metric).new_tensor([[c.get(layer, float("nan")) for c in columns] for layer in layers])
-    _draw_heatmap(right, table.numpy(), layers)
+    marks = draw_mark(left, table.quantity)
+    _draw_heatmap(right, values, table)
     for ax in (left, right):
         _epoch_ticks(ax, [result.epoch for result in compared])
+    return marks
 
 
-def _draw_heatmap(ax: Axes, table: NDArray[Any], layers: Sequence[str]) -> None:
-    colours = colormaps["viridis"].with_extremes(bad="#dddddd")
-    edges = [[place - 0.5 for place in range(size + 1)] for size in table.shape]
-    mesh = ax.pcolormesh(edges[1], edges[0], table, cmap=colours, vmin=0.0, vmax=1.0)
+def _over_epochs(history: Sequence[ProbeNumbers], metric: str, layers: Sequence[str]) -> Tensor:
+    """The values of the layers over the probes, (layers, probes); NaN where a probe has no such layer."""
+    columns: list[list[float]] = []
+    for result in history:
+        table = result.table(metric)
+        found = dict(zip(table.layers, table.value[0].tolist(), strict=True))
+        columns.append([found.get(layer, math.nan) for layer in layers])
+    return torch.tensor(columns, dtype=torch.float64).T
+
+
+def _draw_heatmap(ax: Axes, values: Tensor, table: MetricTable) -> None:
+    low, high = table.scale
+    colours = colormaps["viridis"].with_extremes(bad=drawing.NO_VALUE)
+    down, across = ([place - 0.5 for place in range(size + 1)] for size in values.shape)
+    mesh = ax.pcolormesh(across, down, values.numpy(), cmap=colours, vmin=low, vmax=high)
     ax.invert_yaxis()
     ax.spines[:].set_visible(False)
-    names, label = drawing.shown(layers)
-    drawing.ticks(ax.yaxis, names)
-    ax.set_ylabel(label)
+    drawing.name_layers(ax.yaxis, table.layers)
     bar = drawing.figure_of(ax).colorbar(mesh, ax=ax, pad=0.02, aspect=22)
     bar.outline.set_visible(False)
 
 
 def _epoch_ticks(ax: Axes, epochs: Sequence[int]) -> None:
-    step = -(-len(epochs) // _MOST_LABELS)
+    step = math.ceil(len(epochs) / _MOST_LABELS)
     places = range(0, len(epochs), step)
-    ax.set_xticks(list(places), ["start" if epochs[place] < 0 else str(epochs[place]) for place in places])
+    names = ["start" if epochs[place] < 0 else str(epochs[place]) for place in places]
+    ax.set_xticks(list(places), names)
     ax.set_xlabel("epoch")
 
 
-def _images(result: ProbeResult, reference: str) -> str:
-    return f"{result.metadata.get('num_images', int(result.table(f'cka_{reference}').num_images.max()))} images"
+def _images(result: ProbeNumbers, table: MetricTable) -> str:
+    known = result.metadata.num_images
+    count = int(table.num_images.max()) if known is None else known
+    return f"{count} images"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from kornia_lightning_probe.reporting.text.table import decimals, named, side_by_side, wrapped
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from kornia_lightning_probe.results.comparison import Comparison, ComparisonRow
+from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow
+from kornia_lightning_probe.results.lookup import shown_metric
 
 MOST_LISTED = 10
 
 
-def comparison_text(comparison: Comparison, metric: str | None = None) -> str:
+def comparison_text(comparison: ComparisonNumbers, metric: str | None = None) -> str:
     """Lay a comparison out: one metric as a table of layers x augmentations, the others in a line each.
 
     Args:
@@ -27,22 +24,29 @@ def comparison_text(comparison: Comparison, metric: str | None = None) -> str:
     """
     if not comparison.rows and metric is None:
         return "\n\n".join([f"nothing to compare: {comparison.title}", _remarks(comparison)])
-    chosen = metric or ("sensitivity" if "sensitivity" in comparison.metrics else comparison.metrics[0])
-    rows = {(row.layer, row.augmentation): row for row in comparison.rows_of(chosen)}
-    layers = list(dict.fromkeys(layer for layer, _ in rows))
-    augmentations = dict.fromkeys(name for _, name in rows)
-    digits = decimals(row.change for row in rows.values())
-    columns = [(f"{name} ", [_cell(rows[layer, name], digits) for layer in layers]) for name in augmentations]
-    names = named("layer", layers)
-    title = f"change of {chosen}: {comparison.title}"
-    parts = [title, *side_by_side(names, columns, again=names), _legend(rows.values(), comparison.z_limit)]
-    others = [name for name in comparison.metrics if name != chosen] if metric is None else []
-    if others:
-        parts.append("\n".join(["other metrics", *(_one_line(name, comparison.rows_of(name)) for name in others)]))
+    chosen = metric or shown_metric(comparison.metrics)
+    rows = comparison.rows_of(chosen)
+    parts = [f"change of {chosen}: {comparison.title}", *_table(rows), _legend(rows, comparison.z_limit)]
+    others = [name for name in comparison.metrics if name != chosen]
+    if metric is None and others:
+        lines = [_one_line(name, comparison.rows_of(name)) for name in others]
+        parts.append("\n".join(["other metrics", *lines]))
     return "\n\n".join([*parts, _remarks(comparison)])
 
 
-def _remarks(comparison: Comparison) -> str:
+def _table(rows: Sequence[ComparisonRow]) -> Iterable[str]:
+    by_place = {(row.layer, row.augmentation): row for row in rows}
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    digits = decimals(row.change for row in rows)
+    columns: list[tuple[str, list[str]]] = []
+    for augmentation in dict.fromkeys(row.augmentation for row in rows):
+        of_layers = [by_place.get((layer, augmentation)) for layer in layers]
+        columns.append((f"{augmentation} ", [_cell(row, digits) for row in of_layers]))
+    names = named("layer", layers)
+    return side_by_side(names, columns, again=names)
+
+
+def _remarks(comparison: ComparisonNumbers) -> str:
     remarks = [wrapped(f"note: {note}") for note in comparison.notes]
     remarks += [wrapped(f"left out: {sentence}") for sentence in comparison.left_out[:MOST_LISTED]]
     if len(comparison.left_out) > MOST_LISTED:
@@ -60,11 +64,16 @@ def _legend(rows: Iterable[ComparisonRow], z_limit: float) -> str:
     )
 
 
-def _cell(row: ComparisonRow, digits: int) -> str:
+def _cell(row: ComparisonRow | None, digits: int) -> str:
+    # Where the metric does not apply there is no row.
+    if row is None:
+        return "- "
     mark = "*" if row.beyond else " "
     if math.isnan(row.change):
         return f"-{mark}"
-    return (f"{row.change:+.{digits}f}" if abs(row.change) < 100 else f"{row.change:+.3g}") + mark
+    if abs(row.change) < 100:
+        return f"{row.change:+.{digits}f}{mark}"
+    return f"{row.change:+.3g}{mark}"
 
 
 def _one_line(metric: str, rows: Sequence[ComparisonRow]) -> str:

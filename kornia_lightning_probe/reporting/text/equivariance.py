@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
 
 from kornia_lightning_probe.reporting.text.table import named, number, side_by_side, wrapped
+from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import pick_layers
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
-
-    from kornia_lightning_probe.result import ProbeResult
-
 ERROR = "equivariance_error"
-COLUMNS = ("sensitivity", "invariance_error", ERROR, "interpolation_floor")
+COLUMNS = ("sensitivity_flat", "invariance_error", ERROR, "interpolation_floor")
 MOST_ROWS = 12
 HOW_TO_READ = f"{ERROR} near interpolation_floor: maps move along; invariance_error near 0: they stay"
 
 
-def equivariance_text(result: ProbeResult, *, max_layers: int | None = MOST_ROWS) -> Iterator[str]:
+def equivariance_text(numbers: ProbeNumbers, *, max_layers: int | None = MOST_ROWS) -> Iterator[str]:
     """Lay out equivariance for the layers that are maps: one table, or nothing where it wasn't measured.
 
     The means of one row are over the same views, those under which all of it has a value; a warp that leaves nothing
     of a small map is not among them.
 
     Args:
-        result: The result.
+        numbers: The result.
         max_layers: The most rows, picked evenly by depth, and never more than twelve; None is twelve.
 
     Yields:
         The table, in one or more texts of several lines, and how to read it.
     """
-    if ERROR not in result.metrics or result.tensor(ERROR).isnan().all():
+    if ERROR not in numbers.metrics or numbers.tensor(ERROR).isnan().all():
         return
-    known = result.table(ERROR).layers
+    known = numbers.table(ERROR).layers
     layers = pick_layers(known, MOST_ROWS if max_layers is None else min(MOST_ROWS, max_layers))
-    columns = [name for name in COLUMNS if name in result.metrics]
+    columns = [name for name in COLUMNS if name in numbers.metrics]
     share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers, evenly by depth)"
-    title = f"equivariance of maps{share} under {_views(result)}; sensitivity flattened; means over `views`"
-    cells = [_row(result, layer, columns) for layer in layers]
+    title = f"equivariance of maps{share} under {_views(numbers)}; means over `views`"
+    cells = [_row(numbers, layer, columns) for layer in layers]
     texts = list(zip(*cells, strict=True))
     rows = named("layer", layers)
     table = side_by_side(rows, zip([*columns, "views"], texts, strict=True), again=rows)
@@ -50,26 +46,26 @@ def equivariance_text(result: ProbeResult, *, max_layers: int | None = MOST_ROWS
     yield wrapped(HOW_TO_READ)
 
 
-def _views(result: ProbeResult) -> str:
-    found = result.tensor(ERROR).isfinite().any(1).tolist()
-    names = [view.augmentation for view, has in zip(result.views, found, strict=True) if has]
+def _views(numbers: ProbeNumbers) -> str:
+    found = numbers.tensor(ERROR).isfinite().any(1).tolist()
+    names = [view.augmentation for view, has in zip(numbers.views, found, strict=True) if has]
     return ", ".join(dict.fromkeys(names))
 
 
-def _row(result: ProbeResult, layer: str, columns: Sequence[str]) -> list[str]:
+def _row(numbers: ProbeNumbers, layer: str, columns: Sequence[str]) -> list[str]:
     """A layer's means over the views under which every column has a value; else under which its error has one."""
-    values = [_column(result, name, layer) for name in columns]
-    error = _column(result, ERROR, layer).isfinite()
+    values = [_column(numbers, name, layer) for name in columns]
+    error = _column(numbers, ERROR, layer).isfinite()
     every = error.clone()
     for column in values:
         every &= column.isfinite()
     views = every if every.any() else error
-    tried = int(result.table(ERROR).attempted[:, result.table(ERROR).layers.index(layer)].sum())
+    tried = int(numbers.table(ERROR).attempted[:, numbers.table(ERROR).layers.index(layer)].sum())
     return [*(number(float(column[views].nanmean())) for column in values), f"{int(views.sum())} of {tried}"]
 
 
-def _column(result: ProbeResult, metric: str, layer: str) -> Tensor:
-    table = result.table(metric)
+def _column(numbers: ProbeNumbers, metric: str, layer: str) -> Tensor:
+    table = numbers.table(metric)
     if layer not in table.layers:
-        return table.value.new_full((len(result.views),), math.nan)
+        return table.value.new_full((len(numbers.views),), math.nan)
     return table.value[:, table.layers.index(layer)]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 WIDTH = 100
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 BAR_CELLS = 6
-BAR_END = 1.2
+BLANK_BAR = " " * (BAR_CELLS + 1)
 
 
 def number(value: float) -> str:
@@ -27,18 +24,21 @@ def number(value: float) -> str:
     return f"{value:z.2f}" if abs(value) < 100 else f"{value:.3g}"
 
 
-def bar(value: float) -> str:
-    """A bar of 6 cells that is full at 1.2, and a place for the "+" of what goes beyond; blank where there is none.
+def bar(value: float, scale: tuple[float, float]) -> str:
+    """A bar of 6 cells from one end of a scale to the other, and a place for the "+" of what goes beyond.
 
     Example:
-        >>> [bar(value) for value in (0.3, 2.0, float("nan"))]
+        >>> [bar(value, (0.0, 1.2)) for value in (0.3, 2.0, float("nan"))]
         ['█▌     ', '██████+', '       ']
     """
     if math.isnan(value):
-        return " " * (BAR_CELLS + 1)
-    eighths = round(8 * BAR_CELLS * min(max(value / BAR_END, 0.0), 1.0))
-    rest = EIGHTHS[eighths % 8] if eighths % 8 else ""
-    return f"{'█' * (eighths // 8) + rest:<{BAR_CELLS}}" + ("+" if value > BAR_END else " ")
+        return BLANK_BAR
+    low, high = scale
+    share = min(max((value - low) / (high - low), 0.0), 1.0)
+    whole, rest = divmod(round(8 * BAR_CELLS * share), 8)
+    cells = "█" * whole + EIGHTHS[rest].strip()
+    beyond = "+" if value > high else " "
+    return f"{cells:<{BAR_CELLS}}{beyond}"
 
 
 def decimals(values: Iterable[float]) -> int:
@@ -49,12 +49,23 @@ def decimals(values: Iterable[float]) -> int:
         (2, 3)
     """
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    return min(max(2, 1 - math.floor(math.log10(largest))), 6) if largest > 0 else 2
+    if largest == 0:
+        return 2
+    needed = 1 - math.floor(math.log10(largest))
+    return min(max(2, needed), 6)
 
 
 def elided(text: str, most: int) -> str:
-    """The text, its middle left out where it is longer than `most` characters."""
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - (most - most // 2) :]}"
+    """The text, its middle left out where it is longer than `most` characters.
+
+    Example:
+        >>> elided("backbone.layer1", 7)
+        'ba…yer1'
+    """
+    if len(text) <= most:
+        return text
+    at_the_end = most - most // 2
+    return f"{text[: most // 2 - 1]}…{text[-at_the_end:]}"
 
 
 def wrapped(text: str) -> str:

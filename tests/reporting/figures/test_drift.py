@@ -5,10 +5,11 @@ import torch
 from support.made_results import table_of
 
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
+from kornia_lightning_probe.results.drift import CKA_FIRST, CKA_PREVIOUS
 
 pytest.importorskip("matplotlib")
+from kornia_lightning_probe.plotting import figure_pixels
 from kornia_lightning_probe.reporting.figures.drift import plot_drift
-from kornia_lightning_probe.reporting.figures.views import figure_pixels
 
 
 def made_history(epochs, layers=("stem", "body", "head"), references=("previous", "first")):
@@ -17,7 +18,10 @@ def made_history(epochs, layers=("stem", "body", "head"), references=("previous"
     for epoch in range(-1, epochs):
         values = 1 - torch.arange(len(layers)).double() / (10 + epoch)
         values = values if epoch >= 0 else torch.full_like(values, torch.nan)
-        tables = {f"cka_{name}": table_of(layers, values.unsqueeze(0)) for name in references}
+        quantities = {"previous": CKA_PREVIOUS, "first": CKA_FIRST}
+        tables = {
+            f"cka_{name}": table_of(layers, values.unsqueeze(0), quantity=quantities[name]) for name in references
+        }
         views = [ViewInfo("clean", 1, 0.0)]
         history.append(ProbeResult(layers=layers, views=views, tables=tables, epoch=epoch, metadata={"num_images": 32}))
     return history

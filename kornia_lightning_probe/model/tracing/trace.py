@@ -1,0 +1,280 @@
+"""Follows one forward pass: which layers ran, what depends on the image, where rows and cells lie, what the head is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from kornia_lightning_probe.model.recorder import named_entries
+from kornia_lightning_probe.model.tracing.arrangement import Arrangement
+from kornia_lightning_probe.model.tracing.flow import Flow, bits
+from kornia_lightning_probe.model.tracing.mode import Facts, Follower
+from kornia_lightning_probe.model.tracing.places import Grid, Rows, grid_of, rows_of
+from kornia_lightning_probe.model.tracing.rules import Places, Unknown
+from kornia_lightning_probe.model.tracing.runs import LostError
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What the trace knows of one activation.
+
+    Args:
+        name: as the recorder gives it: `layer`, `layer.call2`, `layer[0]`, `layer[key]`.
+        layer: the module's name.
+        shape: the activation's.
+        depends: whether it depends on the image; None where the trace is lost, so that values must decide.
+        source: the first activation that held these very values: itself, or the one that a Dropout, Identity, Flatten
+            or container passed on.
+        rows: where the images are, or why that is unknown.
+        grid: where the cells are, or why there are none.
+    """
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    depends: bool | None
+    source: str
+    rows: Rows | str
+    grid: Grid | str
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a model ends.
+
+    Args:
+        exists: whether the output is made of matrix products or convolutions with a weight alone; else the model is an
+            encoder without a head.
+        layers: the activations that are the head's results, first to last.
+        front: the activations on the way to the output that lie in front of the head, or all where there is none;
+            the one nearest to it comes last.
+    """
+
+    exists: bool
+    layers: tuple[str, ...]
+    front: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass did.
+
+    Args:
+        activations: by name, in order of execution.
+        head: where the model ends.
+        left_out: why an output of a layer is no activation.
+    """
+
+    activations: Mapping[str, Activation]
+    head: Head
+    left_out: Mapping[str, str]
+
+    def embedding(self, among: Collection[str] | None = None) -> str | None:
+        """The last activation in front of the head that depends on the image; None where there is none.
+
+        What passes on another activation (Dropout, Flatten) gives way to the one that made it.
+
+        Args:
+            among: the activations that may be named; None is all.
+        """
+        for name in reversed(self.head.front):
+            held = self.holding_the_same(name)
+            allowed = [other for other in held if among is None or other in among]
+            if allowed and self.activations[name].depends is not False:
+                return allowed[0]
+        return None
+
+    def holding_the_same(self, name: str) -> tuple[str, ...]:
+        """All activations that hold the very values of this one, in order of execution."""
+        source = self.activations[name].source
+        return tuple(other.name for other in self.activations.values() if other.source == source)
+
+
+class Tracing:
+    """The following of one forward pass, open inside a `with`; see :func:`trace`."""
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        images: Sequence[Tensor],
+        *,
+        model: nn.Module | None,
+        grid_axes: Sequence[int] | None,
+        receive: Callable[[str, Tensor], None] | None,
+    ) -> None:
+        self._layers = dict(layers)
+        self._images = tuple(images)
+        self._model = model
+        self._grid_axes = grid_axes
+        self._receive = receive
+        self._count = len(images[0]) if images else 0
+        self._follower = Follower()
+        self._calls: dict[str, int] = {}
+        self._seen: list[tuple[str, str, tuple[int, ...], Facts]] = []
+        self._left_out: dict[str, str] = {}
+        self._open: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        if self._open is not None or self._seen:
+            raise RuntimeError("this tracing was entered before; make another one with trace(...)")
+        for module in [self._model, *self._layers.values()]:
+            if module is not None:
+                self._follower.add_weights([*module.parameters(), *module.buffers()])
+        for entry, image in enumerate(self._images):
+            self._follower.put(image, self._facts_of_image(entry, image))
+        self._images = ()
+        with ExitStack() as opening:
+            for name, module in self._layers.items():
+                self._watch(name, module, opening)
+            opening.enter_context(self._follower)
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def result(self, output: object) -> Trace:
+        """What the pass did, given the output that is used; facts of tensors are forgotten.
+
+        Args:
+            output: the very object, or a part of it, that the model returned: a tensor, or any structure of them.
+        """
+        leaves = [leaf for _, leaf in named_entries("output", output) if isinstance(leaf, Tensor)]
+        flows = [self._follower.facts_of(leaf).flow for leaf in leaves if _is_activation(leaf)]
+        self._follower.forget()
+        sources: dict[int, str] = {}
+        for name, _, _, facts in self._seen:
+            sources.setdefault(facts.flow.value, name)
+        found = [self._activation(*seen, source=sources[seen[3].flow.value]) for seen in self._seen]
+        return Trace({each.name: each for each in found}, self._head(flows), self._left_out)
+
+    def _facts_of_image(self, entry: int, image: Tensor) -> Facts:
+        rows = Arrangement.of_image(image.shape, (-1, 0), at=(Fraction(entry), Fraction(0)))
+        axes = range(2, image.ndim) if self._grid_axes is None else self._grid_axes
+        walks = [axis % image.ndim for axis in axes]
+        grid = Arrangement.of_image(image.shape, walks) if walks else None
+        return Facts(self._follower.flows.image(), rows, grid)
+
+    def _watch(self, name: str, module: nn.Module, opening: ExitStack) -> None:
+        try:
+            handle = module.register_forward_hook(partial(self._record, name))
+        except RuntimeError as error:
+            # ScriptModules take no hooks; what is around them does.
+            self._left_out[name] = f"takes no hooks ({error})"
+        else:
+            opening.callback(handle.remove)
+
+    def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
+        calls = self._calls[layer] = self._calls.get(layer, 0) + 1
+        name = layer if calls == 1 else f"{layer}.call{calls}"
+        for entry_name, entry in named_entries(name, output):
+            if isinstance(entry, Tensor) and _is_activation(entry):
+                self._enter(entry_name, layer, entry)
+            else:
+                self._left_out[entry_name] = f"no floating tensor ({type(entry).__name__})"
+
+    def _enter(self, name: str, layer: str, tensor: Tensor) -> None:
+        facts = self._follower.facts_of(tensor)
+        flow = self._follower.flows.entered(facts.flow, len(self._seen))
+        facts = Facts(flow, facts.rows, facts.grid)
+        self._follower.put(tensor, facts)
+        shape = () if tensor.is_nested else tuple(tensor.shape)
+        self._seen.append((name, layer, shape, facts))
+        if self._receive is not None:
+            self._follower.is_paused = True
+            try:
+                self._receive(name, tensor.detach())
+            finally:
+                self._follower.is_paused = False
+
+    def _activation(self, name: str, layer: str, shape: tuple[int, ...], facts: Facts, *, source: str) -> Activation:
+        depends = facts.flow.reached
+        rows: Rows | str = _why(facts.rows, facts.flow)
+        grid: Grid | str = _why(facts.grid, facts.flow)
+        known_rows = None
+        if isinstance(facts.rows, Arrangement):
+            known_rows = facts.rows
+            rows = _read(lambda: rows_of(known_rows, self._count))
+        if isinstance(facts.grid, Arrangement):
+            cells = facts.grid
+            grid = _read(lambda: grid_of(cells, known_rows if isinstance(rows, Rows) else None, self._count))
+        return Activation(name, layer, shape, depends, source, rows, grid)
+
+    def _head(self, flows: Sequence[Flow]) -> Head:
+        moving = [flow for flow in flows if flow.is_moving]
+        on_the_way = 0
+        in_front = 0
+        for flow in moving:
+            on_the_way |= flow.layers
+            for product in bits(flow.heads):
+                in_front |= self._follower.flows.fronts[product]
+        has_head = bool(moving) and all(flow.heads for flow in moving)
+        if not has_head:
+            return Head(False, (), self._names(on_the_way))
+        return Head(True, self._names(on_the_way & ~in_front), self._names(in_front))
+
+    def _names(self, mask: int) -> tuple[str, ...]:
+        return tuple(self._seen[index][0] for index in bits(mask))
+
+
+def trace(
+    layers: Mapping[str, nn.Module],
+    images: Sequence[Tensor],
+    *,
+    model: nn.Module | None = None,
+    grid_axes: Sequence[int] | None = None,
+    receive: Callable[[str, Tensor], None] | None = None,
+) -> Tracing:
+    """Follows the operators of one forward pass that runs inside a `with`.
+
+    The pass computes what it would without, bit for bit, and no tensor is kept alive. An operator that isn't known, or
+    a rule that fails, makes what it touches unknown; it never fails the pass.
+
+    Args:
+        layers: the modules to watch, by name; as many as wanted.
+        images: the very tensors that the model is given, (N, ...) each; several for a model of several images.
+        model: the model, whose parameters and buffers are weights; None takes those of `layers`.
+        grid_axes: the axes of the images along which pixels lie; None takes all behind the first two.
+        receive: called in a hook as `receive(name, activation)`, unseen by the trace.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(128, 2)).eval()
+        >>> images = torch.zeros(2, 3, 8, 8)
+        >>> with torch.no_grad(), trace(dict(net.named_children()), [images]) as tracing:
+        ...     logits = net(images)
+        >>> found = tracing.result(logits)
+        >>> found.embedding(), found.head.layers, found.activations["0"].grid.offset == (0, 0)
+        ('0', ('2',), True)
+    """
+    return Tracing(layers, images, model=model, grid_axes=grid_axes, receive=receive)
+
+
+def _is_activation(entry: Tensor) -> bool:
+    return entry.ndim > 0 and (entry.is_floating_point() or entry.is_complex())
+
+
+def _read(reading: Callable[[], Any]) -> Any:
+    try:
+        return reading()
+    except LostError as lost:
+        return str(lost)
+
+
+def _why(places: Places, flow: Flow) -> str:
+    if isinstance(places, Unknown):
+        return places.reason
+    if flow.reached is False:
+        return "it does not depend on the image"
+    return "the trace was lost"

@@ -1,0 +1,77 @@
+"""The picture of a bank: what every view does to a few images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.bank.views import View
+from kornia_lightning_probe.reporting.figures import drawing
+
+_SIDE = 0.95
+_MOST_COLUMNS = 10
+
+
+def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) -> Figure:
+    """Show what every view does to a few images: one row for each image, the clean one first.
+
+    Args:
+        bank: The bank.
+        images: (B, C, H, W), as the loader gives them. Given the probe's first block, the pictures are those that the
+            probe uses: an augmentation is drawn for a block as a whole.
+        max_images: How many of the images to show.
+
+    Returns:
+        The figure. Where the views don't fit beside each other they go on below, each time with the clean images.
+    """
+    bands = list(bands_of(list(bank)))
+    few = min(max_images, len(images))
+    columns = 1 + max(len(band) for band in bands)
+    shape = images.shape[-2] / images.shape[-1]
+    tall = _SIDE * min(max(shape, 0.5), 2.0) + 0.1
+    levels = Counter(view.augmentation for view in bank)
+    clean = bank.pixels.to_unit(images[:few])
+    with drawing.house_look():
+        size = (_SIDE * columns + 0.2, len(bands) * (tall * few + 0.45) + 0.1)
+        figure = Figure(figsize=size, layout="constrained")
+        rows = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
+        for row, band in zip(rows, bands, strict=True):
+            panels = row.subplots(few, columns, squeeze=False)
+            for panel in panels.flatten():
+                panel.set_axis_off()
+            _draw_images(panels[:, 0], clean, "clean")
+            for column, view in enumerate(band, start=1):
+                severity = f"\n{view.severity:g}" if levels[view.augmentation] > 1 else ""
+                augmented = bank.augment(view, images, block=0).images[0][:few]
+                _draw_images(panels[:, column], bank.pixels.to_unit(augmented), f"{view.augmentation}{severity}")
+        return figure
+
+
+def bands_of(views: Sequence[View]) -> Iterator[list[View]]:
+    """The views in rows of at most ten; an augmentation's levels stay together where they fit into one."""
+    band: list[View] = []
+    for _, group in groupby(views, key=lambda view: view.augmentation):
+        levels = list(group)
+        if band and len(band) + len(levels) > _MOST_COLUMNS:
+            yield band
+            band = []
+        band += levels
+        while len(band) > _MOST_COLUMNS:
+            yield band[:_MOST_COLUMNS]
+            band = band[_MOST_COLUMNS:]
+    yield band
+
+
+def _draw_images(panels: Iterable[Axes], images: Tensor, title: str) -> None:
+    """Draw (B, C, H, W) images in [0, 1] into B axes; of other than three channels the first is shown."""
+    for i, (panel, image) in enumerate(zip(panels, images.cpu(), strict=True)):
+        picture = image.permute(1, 2, 0) if len(image) == 3 else image[0]
+        panel.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        if i == 0:
+            panel.set_title(title, fontsize=7.5, loc="center", pad=3)

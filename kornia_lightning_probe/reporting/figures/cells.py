@@ -1,0 +1,121 @@
+"""A table of coloured cells, layers down and views across, and its colour bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from textwrap import fill
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+
+from kornia_lightning_probe.reporting.figures.drawing import NO_VALUE, figure_of, with_unit
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.tables import MetricTable
+
+COLOUR_MAP = "magma"
+_GAP = 0.25
+_MOST_COLUMNS, _MOST_ROWS = 24, 14
+_EXTEND = {(True, True): "both", (True, False): "min", (False, True): "max"}
+
+
+def draw_cells(ax: Axes, result: ProbeNumbers, metric: str) -> None:
+    """Draw layers (down) x views (across), a gap between augmentations, and the colour bar; light is unmoved."""
+    table = result.table(metric)
+    low, high = table.scale
+    look = {"cmap": colours_of(table), "vmin": low, "vmax": high}
+    rows = [row - 0.5 for row in range(len(table.layers) + 1)]
+    places: list[float] = []
+    start = 0.0
+    for augmentation, views in groups(result).items():
+        edges = [start + i for i in range(len(views) + 1)]
+        mesh = ax.pcolormesh(edges, rows, table.value[views].T.numpy(), **look)
+        places += [edge + 0.5 for edge in edges[:-1]]
+        head(ax, augmentation, (start + edges[-1]) / 2)
+        start = edges[-1] + _GAP
+    ax.set_xlim(0, start - _GAP)
+    ax.set_ylim(rows[-1], rows[0])
+    severities = [f"{view.severity:g}" for view in result.views]
+    ax.set_xticks(places, severities, rotation=90 if len(places) > 8 else 0, fontsize=7)
+    ax.set_xlabel("severity")
+    bare(ax)
+    if len(places) <= _MOST_COLUMNS and len(table.layers) <= _MOST_ROWS:
+        _write_cells(ax, table, places, mesh)
+    _draw_scale(ax, mesh, metric, table)
+
+
+def groups(result: ProbeNumbers) -> dict[str, list[int]]:
+    """Each augmentation with the places of its views."""
+    found: dict[str, list[int]] = {}
+    for augmentation, views in groupby(range(len(result.views)), key=lambda i: result.views[i].augmentation):
+        found.setdefault(augmentation, []).extend(views)
+    return found
+
+
+def head(ax: Axes, name: str, place: float) -> None:
+    """Write an augmentation's name above its columns."""
+    ax.annotate(name, (place, -0.6), rotation=40, ha="left", va="bottom", fontsize=8, annotation_clip=False)
+
+
+def bare(ax: Axes) -> None:
+    """Take the frame and the ticks away from a table of cells."""
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def colours_of(table: MetricTable) -> Any:
+    """Dark at the end of the scale that is far from an augmentation that does nothing."""
+    low, high = table.scale
+    identity = table.quantity.at_identity
+    is_high_unmoved = identity is not None and abs(high - identity) < abs(identity - low)
+    name = COLOUR_MAP if is_high_unmoved else f"{COLOUR_MAP}_r"
+    return colormaps[name].with_extremes(bad=NO_VALUE)
+
+
+def _write_cells(ax: Axes, table: MetricTable, places: Sequence[float], mesh: QuadMesh) -> None:
+    shades = mesh.to_rgba(table.value.numpy())
+    for view, layer in table.value.isfinite().nonzero().tolist():
+        red, green, blue, _ = shades[view, layer]
+        is_dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+        colour = "white" if is_dark else "#333333"
+        text = _short(float(table.value[view, layer]))
+        ax.text(places[view], layer, text, ha="center", va="center", fontsize=6, color=colour)
+
+
+def _short(value: float) -> str:
+    if abs(value) < 0.995:
+        return f"{value:z.2f}".replace("0.", ".", 1)
+    return f"{value:.1f}"
+
+
+def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> None:
+    low, high = table.scale
+    leaves = (bool((table.value < low).any()), bool((table.value > high).any()))
+    bar = colour_bar(ax, mesh, tall=3.2, aspect=22, extend=_EXTEND.get(leaves, "neither"))
+    bar.ax.set_title(with_unit(metric, table), fontsize=8, pad=6)
+    marks = [mark for mark in table.quantity.marks if low <= mark[0] <= high]
+    if marks:
+        bar.set_ticks([value for value, _ in marks], labels=[fill(text, 13) for _, text in marks])
+    line = table.quantity.line
+    if line is not None and low < line < high:
+        bar.ax.axhline(line, color="white", linewidth=1.2)
+
+
+def colour_bar(ax: Axes, mesh: QuadMesh, *, tall: float, **options: Any) -> Any:
+    """A colour bar beside the axes, at most so many inches tall."""
+    figure = figure_of(ax)
+    share = min(1.0, tall / figure.get_figheight())
+    bar = figure.colorbar(mesh, ax=ax, shrink=share, anchor=(0.0, 1.0), pad=0.02, **options)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, length=2)
+    return bar
+
+
+def cells_print(result: ProbeNumbers, metric: str) -> str:
+    """What the small print says about a table of cells: the images, and what a grey cell is."""
+    table = result.table(metric)
+    images = int(table.num_images.max()) if table.num_images.numel() else 0
+    grey = "; grey: no value" if table.value.isnan().any() else ""
+    return f"{images} images{grey}"

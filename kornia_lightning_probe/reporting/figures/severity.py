@@ -1,0 +1,69 @@
+"""Severity curves: a metric over the severity, one panel for each augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kornia_lightning_probe.reporting.figures import drawing
+from kornia_lightning_probe.reporting.figures.lines import SMALL_PRINT, draw_line, draw_mark, show_zero
+from kornia_lightning_probe.reporting.text.moving import moving_text
+from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
+from kornia_lightning_probe.results.tables import pick_layers
+
+_MOST_COLUMNS = 4
+
+
+def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Sequence[str] | None = None) -> Figure:
+    """Draw a metric over the severity, one panel for each augmentation, one line for each layer.
+
+    Args:
+        result: The result.
+        metric: The metric's name; None is sensitivity, or the first metric where that was not measured.
+        layers: The layers to show; None picks at most ten, evenly by depth.
+
+    Returns:
+        The figure; lines run from dark (near the input) to light (deep).
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    metric = metric or shown_metric(result.metrics)
+    table = result.table(metric)
+    chosen = pick_layers(table.layers) if layers is None else list(layers)
+    augmentations = result.augmentations
+    columns = min(_MOST_COLUMNS, len(augmentations))
+    rows = math.ceil(len(augmentations) / columns)
+    with drawing.house_look():
+        figure = Figure(figsize=(2.2 * columns + 2.0, 2.1 * rows + 0.7), layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        for panel, augmentation in zip(panels, augmentations, strict=False):
+            _draw_curves(panel, result, metric, augmentation, chosen)
+        for panel in panels[len(augmentations) :]:
+            panel.set_visible(False)
+        lines = panels[0].get_lines()[: len(chosen)]
+        show_zero(panels[0])
+        marks = [draw_mark(panel, table.quantity) for panel in panels]
+        figure.supylabel(drawing.with_unit(metric, table), fontsize=9)
+        drawing.legend(figure, lines, drawing.shown(chosen)[0], loc="outside right upper", title="layer")
+        left_out = "" if len(chosen) == len(table.layers) else f"{len(chosen)} of {len(table.layers)} layers"
+        legend = f"{SMALL_PRINT}{marks[0]}"
+        drawing.small_print(figure, result.when, legend, left_out, moving_text(result, metric))
+        return figure
+
+
+def _draw_curves(ax: Axes, result: ProbeNumbers, metric: str, augmentation: str, layers: Sequence[str]) -> None:
+    views = [view for view in result.views if view.augmentation == augmentation]
+    severities = [view.severity for view in views]
+    for i, layer in enumerate(layers):
+        colour = drawing.depth_colour(i, len(layers))
+        values = [result.value(metric, layer, augmentation, view.level) for view in views]
+        errors = [result.std_error(metric, layer, augmentation, view.level) for view in views]
+        draw_line(ax, severities, values, errors, color=colour, marker="o")
+    ax.set_title(augmentation)
+    ax.set_xlabel("severity")
+    ax.set_xticks(severities, [f"{severity:g}" for severity in severities])
+    ax.grid(axis="y")

@@ -1,0 +1,55 @@
+"""A result's severity curves as a text table: for each layer and augmentation the area and the onset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from kornia_lightning_probe.reporting.text.table import named, side_by_side, wrapped
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_rows
+from kornia_lightning_probe.results.tables import pick_layers
+from kornia_lightning_probe.wording import listed
+
+MOST_CURVES = 8
+MOST_LISTED = 10
+
+
+def severity_text(numbers: ProbeNumbers, metric: str, *, max_layers: int | None) -> Iterator[str]:
+    """Lay out each curve that has two points at least, and the curves that are worst before their end.
+
+    Args:
+        numbers: The result.
+        metric: The metric; without a known value at the identity there is nothing to say.
+        max_layers: The most rows, picked evenly by depth, and never more than eight; None shows all.
+
+    Yields:
+        The table, in one or more texts of several lines, and a line on early worst levels.
+    """
+    rows = [row for row in severity_rows(numbers, metric) if row.start < row.end]
+    if numbers.table(metric).quantity.at_identity is None or not rows:
+        return
+    known = numbers.table(metric).layers
+    layers = pick_layers(known, None if max_layers is None else min(MOST_CURVES, max_layers))
+    share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers)"
+    title = f"severity curves{share}: area under {metric} over its range; onset, where it passes {THRESHOLD:g}"
+    names = named("area, onset", layers)
+    columns: list[tuple[str, list[str]]] = []
+    for augmentation in dict.fromkeys(row.augmentation for row in rows):
+        by_layer = {row.layer: row for row in rows if row.augmentation == augmentation}
+        columns.append((augmentation, [_curve(by_layer.get(layer)) for layer in layers]))
+    first, *others = side_by_side(names, columns, again=names)
+    yield f"{wrapped(title)}\n{first}"
+    yield from others
+    early = [row for row in rows if row.layer in layers and row.worst_severity < row.end]
+    places = [f"{row.layer} at {row.augmentation} {row.worst_severity:g}" for row in early]
+    if places:
+        yield wrapped(f"worst before the highest severity: {listed(places, most=MOST_LISTED)}")
+
+
+def _curve(row: SeverityRow | None) -> str:
+    if row is None:
+        return "-"
+    area = "-" if math.isnan(row.area) else f"{row.area:.3g}"
+    onset = row.onset_text.replace(" ", "")
+    return f"{area} {onset:>6}"
