@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.engine.notes import Findings
@@ -76,7 +77,7 @@ class Route:
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
-        graph: whether activations keep their graph.
+        graph: whether the activations of a visitor's own passes keep their graph; clean ones never do.
     """
 
     images: ProbeImages
@@ -169,5 +170,6 @@ def count_passes(deal: Sequence[range], visitor: Visitor, batch_size: int, rank:
 
 def _keep_step(passes: Passes, block: Block, count: int) -> None:
     """Run as many passes as the busiest process, where passes are collective."""
-    for _ in range(count):
-        passes.run(block, join_rows([block.inputs]), ignore, draw="idle", num_rows=len(block))
+    with torch.no_grad():
+        for _ in range(count):
+            passes.run(block, join_rows([block.inputs]), ignore, draw="idle", num_rows=len(block))

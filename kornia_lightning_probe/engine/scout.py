@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
@@ -50,6 +51,7 @@ class Scout:
     wants_scores: bool = False
     other_targets: str = ""
 
+    @torch.no_grad()
     def run(self, block: Block) -> Scouted:
         """See the first block, and two of its images, which show what has images in front by chance only.
 
