@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from kornia_lightning_probe.activations.site import INPUT, OUTPUT
+from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers
+from kornia_lightning_probe.wording import quoted
+
+# A layer's name, then what the recorder puts behind it for later calls and for entries of an output.
+_EMBEDDING = re.compile(r"(?P<layer>.*?)(?P<part>(\.call\d+)?(\[.*)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -29,3 +39,77 @@ class Subject:
     device: torch.device
     exact: frozenset[str] = frozenset()
     embedding: str | None = None
+
+
+def choose_subject(
+    model: nn.Module,
+    forward: Callable[[Any], Any],
+    *,
+    layers: LayerSelector | Sequence[LayerSelector],
+    embedding: str | None,
+    device: torch.device,
+) -> Subject:
+    """A model with its chosen layers; a named embedding is one of them, whether it was chosen or not.
+
+    Args:
+        model: the module that is run.
+        forward: how it is called.
+        layers: what `select_layers` takes.
+        embedding: a layer's name, as the recorder spells it (``block``, ``block.call2``, ``encoder[hidden]``).
+        device: where the model is.
+
+    Raises:
+        ValueError: for layers or an embedding that the model doesn't have, or parameters that do not exist yet.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> subject = choose_subject(net, net, layers="2", embedding="1", device=torch.device("cpu"))
+        >>> list(subject.layers), subject.embedding
+        (['2', '1'], '1')
+    """
+    _require_parameters(model)
+    subject = Subject(model, forward, select_layers(model, layers), device, exact=exact_names(model, layers))
+    if embedding is not None and embedding not in subject.layers:
+        subject = _with_embedding(subject, embedding)
+    else:
+        subject = replace(subject, embedding=embedding)
+    return _apart_from_ends(subject)
+
+
+def _with_embedding(subject: Subject, embedding: str) -> Subject:
+    layer, part = _EMBEDDING.fullmatch(embedding).group("layer", "part")  # type: ignore[union-attr]  # matches all texts
+    try:
+        found = exact_names(subject.model, layer)
+        chosen = select_layers(subject.model, layer)
+    except ValueError as error:
+        raise ValueError(f"embedding={embedding!r}: {error}") from error
+    if not found:
+        raise ValueError(f"embedding={embedding!r} must be one layer's name; it is none, and matches {list(chosen)}")
+    (name,) = found
+    return replace(subject, layers=subject.layers | chosen, exact=subject.exact | found, embedding=f"{name}{part}")
+
+
+def _apart_from_ends(subject: Subject) -> Subject:
+    """Call modules named "input" or "output" by another name, since these are the pixels and the prediction."""
+    names = {name: f"model.{name}" for name in (INPUT, OUTPUT) if name in subject.layers}
+    if not names:
+        return subject
+    embedding = subject.embedding
+    if embedding is not None:
+        embedding = names.get(embedding, embedding)
+    return replace(
+        subject,
+        layers={names.get(name, name): module for name, module in subject.layers.items()},
+        exact=frozenset(names.get(name, name) for name in subject.exact),
+        embedding=embedding,
+    )
+
+
+def _require_parameters(model: nn.Module) -> None:
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise ValueError(
+            f"{quoted(lazy)} of {type(model).__name__} do not exist yet, as its lazy layers have seen no image: "
+            "call the model once on a batch before it is probed"
+        )

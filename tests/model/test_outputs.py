@@ -11,13 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kornia_lightning_probe import probe_model
-from kornia_lightning_probe.model.outputs import (
-    are_probabilities,
-    find_scores,
-    log_probabilities,
-    why_labels_do_not_fit,
-    why_no_scores,
-)
+from kornia_lightning_probe.functional.probabilities import are_probabilities, log_probabilities
+from kornia_lightning_probe.model.outputs import find_scores, why_labels_do_not_fit, why_no_scores
 
 IMAGE = (3, 12, 12)
 PREDICTIONS = {"flip_rate", "js_divergence"}
