@@ -153,6 +153,9 @@ def _product(first: Found, second: Found, shape: Sequence[int]) -> Arrangement:
         if found is None:
             raise LostError("a product of what has no cells")
         return found
+    if is_bare(rows.axes[-2]) and rows.walks() == columns.walks():
+        # Local weights that are made of the image move nothing: the result lies where the values lie.
+        return columns
     if not is_bare(rows.axes[-2]):
         # Scores of queries and keys lie where the queries lie, so that a product with values does too.
         columns = columns.with_plain(len(columns.axes) - 1, shape[-1])
