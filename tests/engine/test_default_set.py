@@ -5,19 +5,20 @@ import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own docum
 import pytest
 import torch
 import torch.distributed as dist
-from support.activations import LAYER, estimate, measured, normal, pair, prepared
+from support.activations import LAYER, estimate, measured, normal, pair, prepared, record_of
 from support.nets import ResNet, SmallCNN, ViT
 from support.plain_measures import PLAIN
 from support.probing import images_of, random_bank, run, run_on_all, same
 from torch import nn
 
 from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.engine.processes import World
-from kornia_lightning_probe.metrics import About, CleanBlock, Site, resolve_metrics
+from kornia_lightning_probe.metrics import About, BlockMetric, Distances, resolve_metrics
 
-POOLED = ["spread", "spread_ratio", "shared_shift", "channel_dominance", "sensitivity_median"]
+POOLED = ["spread", "spread_ratio", "shared_shift", "channel_dominance", "channel_median"]
 OUTPUT = ["flip_rate", "js_divergence", "accuracy", "accuracy_drop"]
-OURS = ["sensitivity", "sensitivity_pooled", "cosine", *POOLED, "retrieval_auc", *OUTPUT]
+OURS = ["sensitivity", "sensitivity_flat", "sensitivity_pooled", "cosine", *POOLED, "retrieval_auc", *OUTPUT]
 # Float32 forwards of different batch sizes differ by 1e-6 relative; cosine and ratios near 0 by as much absolutely.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -133,14 +134,19 @@ def test_several_views_at_once_are_one_view_at_a_time(name, broken):
         clean[2, 1] = math.nan
     elif broken == "augmented":
         views[1][5] = math.inf
-    block, site = CleanBlock(clean), Site(LAYER, 1, (20,), representation="pooled")
+    block = CleanBlock(clean)
     block.mask_non_finite()
     alone, together = (metric_of(name).prepare(range(4), [LAYER], 9) for _ in range(2))
     for index, augmented in enumerate(views, start=1):
-        record = About(augmented, block, slice(0, 9), (0, 9), site, view_index=index)
+        record = record_of(block, augmented, view_index=index)
         alone.update(record.clean, record.augmented, record)
-    record = About(torch.cat(views), block, slice(0, 9), (0, 9), site, view_index=1, num_views=3)
-    together.update(record.clean, record.augmented, record)
+    record = record_of(block, torch.stack(views), view_index=1, num_views=3)
+    if isinstance(together, BlockMetric):
+        statistics = together.measure_block(record.clean, record.augmented, record)
+    else:
+        movement = record.movement.squared_length
+        statistics = together.measure_distances(Distances(block, slice(0, 9), movement))
+    together.write({LAYER: statistics}, range(1, 4), (0, 9), record.valid)
     torch.testing.assert_close(together.table, alone.table, rtol=1e-12, atol=0, equal_nan=True)
     assert torch.equal(together.filled, alone.filled)
     assert not together.filled[0].any()
@@ -157,7 +163,7 @@ def population(count, seed):
     return clean, 0.8 * clean + own + 0.3, labels
 
 
-WITH_ERROR = [name for name in PLAIN if name not in ("channel_dominance", "sensitivity_median")]
+WITH_ERROR = [name for name in PLAIN if name not in ("channel_dominance", "channel_median")]
 
 
 @pytest.mark.parametrize("name", WITH_ERROR)
@@ -212,13 +218,14 @@ def test_everything_that_applies_to_a_classifier_is_measured_by_default():
     everywhere = ("input", *CNN_LAYERS)
     assert {name: found[name] for name in OURS} == {
         "sensitivity": everywhere,
+        "sensitivity_flat": everywhere,
         "sensitivity_pooled": ("input", "block1", "block2"),
         "cosine": everywhere,
         "spread": everywhere,
         "spread_ratio": everywhere,
         "shared_shift": everywhere,
         "channel_dominance": ("block1", "block2"),
-        "sensitivity_median": ("block1", "block2"),
+        "channel_median": ("block1", "block2"),
         # The head is the output itself.
         "retrieval_auc": ("block2",),
         **dict.fromkeys(OUTPUT, ("output",)),
@@ -227,7 +234,7 @@ def test_everything_that_applies_to_a_classifier_is_measured_by_default():
     for name in OURS:
         assert result.tensor(name).isfinite().all()
         assert (result.table(name).num_images == 40).all()
-        has_error = name not in ("channel_dominance", "sensitivity_median")
+        has_error = name not in ("channel_dominance", "channel_median")
         assert result.table(name).std_error.isfinite().all() == has_error
 
 
@@ -236,7 +243,7 @@ def test_what_does_not_apply_is_named_in_the_metadata():
     result = probe_model(net, images_of(10), views(), layers=["1", "3"])
     named = {name for name in result.metadata["metrics_left_out"] if name in OURS}
     # The pixels are a map; fewer than 16 channels, one number for an output, no labels.
-    assert named == {"channel_dominance", "sensitivity_median", *OUTPUT}
+    assert named == {"channel_dominance", "channel_median", *OUTPUT}
     assert "one number for each image" in result.metadata["left_out"]["output"]
     assert not named & set(result.metrics)
 
@@ -428,7 +435,7 @@ def test_a_dead_layer_is_named_and_never_a_number_where_images_are_compared():
             assert table.value[:, column].isnan().all(), (name, layer)
         assert table.value[:, table.layers.index("conv")].isfinite().all()
     assert result.value("spread", "dead") == 0
-    assert math.isnan(result.value("sensitivity_median", "dead"))
+    assert math.isnan(result.value("channel_median", "dead"))
     # All distances tie; the prediction never changes.
     assert result.value("retrieval_auc", "dead") == 0.5
     assert result.value("flip_rate") == result.value("js_divergence") == 0
@@ -447,7 +454,7 @@ def test_one_image_beside_a_reference_has_the_measures_that_need_no_other():
     for name in ("spread_ratio", "shared_shift", "retrieval_auc"):
         assert result.tensor(name).isnan().all(), name
     # Never as if nothing moved.
-    assert (result.tensor("sensitivity_median") != 0).all()
+    assert (result.tensor("channel_median") != 0).all()
     assert not result.tensor("channel_dominance").isinf().any()
 
 

@@ -8,10 +8,10 @@ from torch import nn
 
 from kornia_lightning_probe.engine import features as features_module
 from kornia_lightning_probe.engine.features import collect_features
-from kornia_lightning_probe.engine.loop import Subject
 from kornia_lightning_probe.engine.processes import OtherRankError, World
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.layers import exact_names, select_layers
+from kornia_lightning_probe.model.subject import Subject
 
 CPU = torch.device("cpu")
 ALONE = World()

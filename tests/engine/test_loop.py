@@ -15,11 +15,12 @@ from support.probing import BOTH, halved, images_of, mirrored, plain_bank, rando
 from torch import nn
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
 from kornia_lightning_probe.engine.processes import OtherRankError, World
+from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import LayerSensitivity, resolve_metrics
 from kornia_lightning_probe.model.layers import select_layers
+from kornia_lightning_probe.model.subject import Subject
 
 IMAGES = images_of(40)
 MARKED = 17

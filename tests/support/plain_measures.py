@@ -36,7 +36,7 @@ def channel_dominance(clean, augmented):
     return clean.var(0).max() / clean.var(0).sum()
 
 
-def sensitivity_median(clean, augmented):
+def channel_median(clean, augmented):
     per_channel = ((augmented - clean).square().mean(0) / (2 * clean.var(0))).sqrt()
     return per_channel[clean.var(0) > 0].quantile(0.5)
 
@@ -77,11 +77,11 @@ PLAIN = {
         spread_ratio,
         shared_shift,
         channel_dominance,
-        sensitivity_median,
+        channel_median,
         retrieval_auc,
         flip_rate,
         js_divergence,
         accuracy,
         accuracy_drop,
     )
-} | {"sensitivity_pooled": sensitivity}
+} | {"sensitivity_flat": sensitivity, "sensitivity_pooled": sensitivity}
