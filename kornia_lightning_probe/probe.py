@@ -30,7 +30,7 @@ _INSTEAD = " and relative_change is given instead"
 def probe_model(
     model: nn.Module,
     inputs: Any,
-    bank: AugmentationBank,
+    bank: AugmentationBank | str,
     *,
     layers: LayerSelector | Sequence[LayerSelector] = "auto",
     metrics: Sequence[MetricLike] | MetricLike | None = None,
@@ -54,7 +54,7 @@ def probe_model(
         model: any nn.Module; called as ``model(tensor)``, ``model(dict)`` or ``model(*tuple)``.
         inputs: images (N, C, H, W), one image (C, H, W), a dict or tuple of tensors with N in front, a Dataset or a
             DataLoader (whose sampler is never used). The model gets floats in the dtype of its parameters.
-        bank: the augmentations, each with its levels; ``AugmentationBank.preset()`` has 19 views.
+        bank: the augmentations, each with its levels, or a preset's name; "default" has 19 views.
         layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these. As
             ``input`` is the pixels and ``output`` the prediction, modules of these names go by ``model.input`` and
             ``model.output``.
@@ -91,6 +91,8 @@ def probe_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
+    if isinstance(bank, str):
+        bank = AugmentationBank.preset(bank)
     if not isinstance(bank, AugmentationBank):
         raise TypeError(
             f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank({{name: augmentation}}) "
@@ -110,6 +112,7 @@ def probe_model(
         batch_size=batch_size,
         seed=seed,
         progress=progress,
+        check_parameters=True,
     )
     place = torch.device(device) if device is not None else device_of(model) or images.scout.images[0].device
     with _moved(model, place):

@@ -51,6 +51,7 @@ def collect_features(
     flatten: bool = False,
     progress: bool = False,
     world: World | None = None,
+    check_parameters: bool = False,
 ) -> Features:
     """Run a model over clean images and gather the pooled features of every layer.
 
@@ -66,6 +67,7 @@ def collect_features(
             32 MiB (16384 features at N = 256); other layers are pooled and named in the findings.
         progress: whether to show a bar.
         world: the other processes; three collectives in all.
+        check_parameters: whether to look if the first pass changes the model's parameters.
 
     Returns:
         The features, the same on every process.
@@ -77,7 +79,15 @@ def collect_features(
     """
     findings = Findings()
     visitor = Gathering(images.num_images, findings, device=subject.device, flatten=flatten)
-    run_loop(subject, Route(images, batch_size, seed, progress, world or World()), visitor, findings)
+    route = Route(
+        images,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+        world=world or World(),
+        check_parameters=check_parameters,
+    )
+    run_loop(subject, route, visitor, findings)
     return visitor.features()
 
 

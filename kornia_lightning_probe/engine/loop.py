@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
-from kornia_lightning_probe.model.undisturbed import undisturbed
+from kornia_lightning_probe.model.undisturbed import guarded_parameters, undisturbed
 from kornia_lightning_probe.randomness import stable_seed
 
 
@@ -77,6 +78,7 @@ class Route:
         progress: whether to show a bar.
         world: the other processes.
         graph: whether activations keep their graph.
+        check_parameters: whether to look if the first pass changes the model's parameters.
     """
 
     images: ProbeImages
@@ -85,6 +87,7 @@ class Route:
     progress: bool = False
     world: World = field(default_factory=World)
     graph: bool = False
+    check_parameters: bool = False
 
 
 def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> None:
@@ -93,7 +96,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     Raises:
         ValueError: for a ``batch_size`` below 1, a layer that was named exactly and gave no activation, an unknown
             embedding.
-        RuntimeError: where another process has failed or sees different layers.
+        RuntimeError: where another process has failed or sees different layers, or the model changes its parameters.
     """
     if route.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {route.batch_size}")
@@ -134,7 +137,8 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     with Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward:
         first = images.scout.to(subject.device)
         scout = Scout(forward, findings, route.batch_size, visitor.wants_scores, images.other_targets)
-        scouted = scout.run(first)
+        with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
+            scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
         passes = Passes(forward, frozenset(scouted.activations), findings, batch_size=route.batch_size)
         visitor.open(scouted, passes)

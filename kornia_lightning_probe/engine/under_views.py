@@ -52,6 +52,7 @@ class Plan:
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
+        check_parameters: whether to look if the first pass changes the model's parameters, which costs a copy of them.
     """
 
     images: ProbeImages
@@ -63,6 +64,7 @@ class Plan:
     seed: int = 0
     progress: bool = False
     world: World = field(default_factory=World)
+    check_parameters: bool = False
 
 
 def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeNumbers:
@@ -80,11 +82,18 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
     Raises:
         ValueError: for images outside of the bank's range, a layer that was named exactly and gave no activation, an
             unknown embedding, or an augmentation that changes the size of images.
-        RuntimeError: where another process has failed or sees different layers.
+        RuntimeError: where another process has failed or sees different layers, or the model changes its parameters.
     """
     findings = Findings()
     visitor = UnderViews(plan, findings, device=subject.device)
-    route = Route(plan.images, plan.batch_size, plan.seed, plan.progress, plan.world)
+    route = Route(
+        plan.images,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        progress=plan.progress,
+        world=plan.world,
+        check_parameters=plan.check_parameters,
+    )
     run_loop(subject, route, visitor, findings)
     return visitor.numbers(epoch=epoch, step=step)
 
@@ -109,8 +118,7 @@ class UnderViews:
         self._calibration = Calibration(plan.metrics, plan.batch_size)
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
-        # In how many blocks each view changed a pixel, and had no matrix.
-        self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
+        self._seen = torch.zeros(0, 2, dtype=torch.int64)
         self._first: Clean = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -141,6 +149,8 @@ class UnderViews:
     def open(self, scouted: Scouted, passes: Passes) -> None:
         """Prepare the metrics, and see whether a pass repeats itself."""
         plan, block = self._plan, scouted.block
+        # In how many blocks each view changed a pixel, and had no matrix.
+        self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
         self._shapes = {site.name: site.shape for site in scouted.sites}
         self._prepared = prepare(
             plan.metrics,
