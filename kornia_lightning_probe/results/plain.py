@@ -12,7 +12,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-_KINDS = {torch.float64: float, torch.float32: float, torch.int64: int, torch.bool: bool}
+_KINDS = {
+    torch.float64: float,
+    torch.float32: float,
+    torch.int64: int,
+    torch.bool: bool,
+}
 _INFINITIES = ("inf", "-inf")
 _MOST_SHOWN = 40
 
