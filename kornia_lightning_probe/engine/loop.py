@@ -18,6 +18,7 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
+from kornia_lightning_probe.engine.sighting import sight
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
@@ -133,12 +134,14 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     visitor.check()
     counts = [count_passes(images.deal, visitor, route.batch_size, rank, world.size) for rank in range(world.size)]
     own = counts[world.rank]
+    first = images.scout.to(subject.device)
+    with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
+        sighting = sight(subject, first, seed=route.seed)
+    subject = subject.seen(sighting)
     total = own if route.progress else None
     with Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward:
-        first = images.scout.to(subject.device)
         scout = Scout(forward, findings, route.batch_size, visitor.wants_scores, images.other_targets)
-        with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
-            scouted = scout.run(first)
+        scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
         passes = Passes(forward, frozenset(scouted.activations), findings, batch_size=route.batch_size)
         visitor.open(scouted, passes)

@@ -54,6 +54,7 @@ class Forward:
         self._sink: Sink = ignore
         self._dtype = torch.get_default_dtype()
         self._kind = subject.device.type
+        self._keys: tuple[str | int, ...] = ()
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -83,6 +84,7 @@ class Forward:
             The model's output.
         """
         self._sink = sink
+        self._keys = block.image_keys
         self._recorder.reset()
         reseed(stable_seed(self._seed, "forward", block.index, draw), device=self.subject.device)
         self._receive(INPUT, _pixels(inputs, block.image_keys))
@@ -102,9 +104,26 @@ class Forward:
         # The forward's precision, which a Lightning plugin may set in it, is not that of what is measured.
         if torch.is_autocast_enabled(self._kind) or torch.get_default_dtype() != torch.float32:
             with torch.autocast(self._kind, enabled=False), default_dtype(torch.float32):
-                self._sink(name, activation)
+                self._hand_on(name, activation)
         else:
+            self._hand_on(name, activation)
+
+    def _hand_on(self, name: str, activation: Tensor) -> None:
+        rows = self.subject.rows.get(name)
+        if rows is None:
             self._sink(name, activation)
+            return
+        parts = rows.unfold(activation)
+        if len(parts) == 1:
+            self._sink(name, parts[0])
+            return
+        for entry, part in zip(rows.entries, parts, strict=True):
+            self._sink(f"{name}[{self._entry_name(entry)}]", part)
+
+    def _entry_name(self, entry: int) -> str:
+        """How an image of several is called: by its key, or image0 and image1 of a tuple."""
+        key = self._keys[entry]
+        return f"image{key}" if isinstance(key, int) else str(key)
 
 
 class Passes:

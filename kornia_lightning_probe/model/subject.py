@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -13,7 +13,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT
-from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers
+from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers, without_auto
+from kornia_lightning_probe.model.sighting import Sighting
+from kornia_lightning_probe.model.stages import module_tree
+from kornia_lightning_probe.model.tracing import Rows
 from kornia_lightning_probe.wording import quoted
 
 # A layer's name, then what the recorder puts behind it for later calls and for entries of an output.
@@ -30,7 +33,10 @@ class Subject:
         layers: the chosen modules by name.
         device: where the model is.
         exact: those of the layers that were named exactly, and so must fire.
-        embedding: the layer called the embedding; None is the last layer that isn't the output itself.
+        embedding: the layer called the embedding; None is the last one in front of the head.
+        is_auto: whether layers are chosen among those that run.
+        named: those of the layers that were asked for in another way than "auto".
+        rows: how activations are brought into order, images first, by name; others are so already.
     """
 
     model: nn.Module
@@ -39,6 +45,33 @@ class Subject:
     device: torch.device
     exact: frozenset[str] = frozenset()
     embedding: str | None = None
+    is_auto: bool = False
+    named: frozenset[str] = frozenset()
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    def seen(self, sighting: Sighting) -> Subject:
+        """This model, its layers and its embedding chosen by what a first look has shown.
+
+        Args:
+            sighting: of two images.
+        """
+        subject = self
+        if self.is_auto:
+            subject = subject._among_those_that_ran(sighting)
+        embedding = subject.embedding
+        if embedding is None:
+            embedding = sighting.embedding(subject.layers)
+        rows = {name: found for name in sighting.usable if (found := sighting.rows(name)) is not None}
+        return _apart_from_ends(replace(subject, embedding=embedding, rows=rows))
+
+    def _among_those_that_ran(self, sighting: Sighting) -> Subject:
+        root = module_tree(self.model)
+        chosen = set(sighting.layers(root))
+        if not chosen:
+            return self
+        chosen |= self.named
+        layers = {node.name: node.module for node in root.walk() if node.name in chosen}
+        return replace(self, layers=layers)
 
 
 def choose_subject(
@@ -68,7 +101,16 @@ def choose_subject(
         (['2', '1'], '1')
     """
     _require_parameters(model)
-    subject = Subject(model, forward, select_layers(model, layers), device, exact=exact_names(model, layers))
+    others = without_auto(layers)
+    subject = Subject(
+        model,
+        forward,
+        select_layers(model, layers),
+        device,
+        exact=exact_names(model, layers),
+        is_auto=others is not None,
+        named=frozenset(select_layers(model, others)) if others else frozenset(),
+    )
     if embedding is not None and embedding not in subject.layers:
         subject = _with_embedding(subject, embedding)
     else:
@@ -86,7 +128,13 @@ def _with_embedding(subject: Subject, embedding: str) -> Subject:
     if not found:
         raise ValueError(f"embedding={embedding!r} must be one layer's name; it is none, and matches {list(chosen)}")
     (name,) = found
-    return replace(subject, layers=subject.layers | chosen, exact=subject.exact | found, embedding=f"{name}{part}")
+    return replace(
+        subject,
+        layers=subject.layers | chosen,
+        exact=subject.exact | found,
+        named=subject.named | found,
+        embedding=f"{name}{part}",
+    )
 
 
 def _apart_from_ends(subject: Subject) -> Subject:
@@ -101,6 +149,7 @@ def _apart_from_ends(subject: Subject) -> Subject:
         subject,
         layers={names.get(name, name): module for name, module in subject.layers.items()},
         exact=frozenset(names.get(name, name) for name in subject.exact),
+        rows={names.get(name, name): found for name, found in subject.rows.items()},
         embedding=embedding,
     )
 
