@@ -69,9 +69,18 @@ class Sighting:
         return sorted(set(chosen), key=order.__getitem__)
 
     def embedding(self, layers: Iterable[str]) -> str | None:
-        """The last activation of these layers in front of the head, on the way to the output; None where none is."""
+        """The last activation of these layers in front of the head, on the way to the output; None where none is.
+
+        Of nested modules that return one tensor it is the outermost.
+        """
         wanted = set(layers)
-        return self.trace.embedding([name for name, found in self.usable.items() if found.layer in wanted])
+        among = [name for name, found in self.usable.items() if found.layer in wanted]
+        nearest = self.trace.embedding(among)
+        if nearest is None:
+            return None
+        same = [name for name in self.trace.holding_the_same(nearest) if name in among]
+        makers = [name for name in same if not self.usable[name].passes_on]
+        return makers[-1] if makers else nearest
 
     def _each_once(self, layers: list[str]) -> list[str]:
         """Of nested modules that return one tensor the outermost."""
