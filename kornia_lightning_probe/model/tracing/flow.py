@@ -22,6 +22,9 @@ _HARMLESS = frozenset(
 )
 """With a weight, these are a bias, a scale, a mask or a choice."""
 
+_MULTIPLYING = frozenset({"mul", "div", "mm", "bmm", "matmul", "where"})
+"""A product with what led to it is no residual stream: masks are products of queries and pixels."""
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -96,7 +99,12 @@ class Flows:
             return self._product(moving[0], result)
         if weighted and operator not in _HARMLESS:
             return result
-        return replace(result, heads=self._common_heads(moving))
+        heads = self._common_heads(moving, may_lead=operator in _MULTIPLYING)
+        return replace(result, heads=heads)
+
+    def input(self) -> Flow:
+        """An input of the model that is no image."""
+        return Flow(reached=False, value=self._new_value())
 
     def joined(self, first: Flow, second: Flow) -> Flow:
         """A tensor into a part of which another was written."""
@@ -117,15 +125,15 @@ class Flows:
         self._before.append(moved.products)
         return replace(result, heads=bit, products=result.products | bit)
 
-    def _common_heads(self, moving: Sequence[Flow]) -> int:
+    def _common_heads(self, moving: Sequence[Flow], *, may_lead: bool) -> int:
         heads = _union(flow.heads for flow in moving)
         if any(not flow.heads for flow in moving):
             return 0
-        alike = all(flow.heads == heads for flow in moving)
-        if not alike and any(self._before[product] & heads for product in bits(heads)):
-            # One product led to the other: a residual stream.
-            return 0
-        return heads
+        if may_lead or all(flow.heads == heads for flow in moving):
+            return heads
+        # Where one product led to the other, this is a residual stream.
+        leads = any(self._before[product] & heads for product in bits(heads))
+        return 0 if leads else heads
 
     def _new_value(self) -> int:
         self._values += 1

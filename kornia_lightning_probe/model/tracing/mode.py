@@ -97,6 +97,10 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Says what is known of a tensor."""
         self._entries[tensor] = Entry(facts, self._memory_of(tensor, facts.flow))
 
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether anything is known of a tensor."""
+        return tensor in self._entries or _address(tensor) in self._memories
+
     def facts_of(self, tensor: Tensor) -> Facts:
         """What is known of a tensor."""
         entry: Entry | None = self._entries.get(tensor)
