@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,8 +16,8 @@ from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.flow import Flow, bits
 from kornia_lightning_probe.model.tracing.mode import Facts, Follower
+from kornia_lightning_probe.model.tracing.operators import Places, Unknown
 from kornia_lightning_probe.model.tracing.places import Grid, Rows, grid_of, rows_of
-from kornia_lightning_probe.model.tracing.rules import Places, Unknown
 from kornia_lightning_probe.model.tracing.runs import LostError
 
 
@@ -139,13 +139,17 @@ class Tracing:
     def __enter__(self) -> Self:
         if self._open is not None or self._seen:
             raise RuntimeError("this tracing was entered before; make another one with trace(...)")
-        for module in [self._model, *self._layers.values()]:
-            if module is not None:
-                self._follower.add_weights([*module.parameters(), *module.buffers()])
+        roots = [self._model] if self._model is not None else self._layers.values()
+        modules = {module for root in roots for module in root.modules()}
+        for module in modules:
+            self._follower.add_weights(_weights_of(module))
         for entry, image in enumerate(self._images):
             self._follower.put(image, self._facts_of_image(entry, image))
         self._images = ()
         with ExitStack() as opening:
+            if self._model is not None:
+                handle = self._model.register_forward_pre_hook(self._take_inputs, with_kwargs=True)
+                opening.callback(handle.remove)
             for name, module in self._layers.items():
                 self._watch(name, module, opening)
             opening.enter_context(self._follower)
@@ -180,6 +184,12 @@ class Tracing:
         walks = [axis % image.ndim for axis in axes]
         grid = Arrangement.of_image(image.shape, walks) if walks else None
         return Facts(self._follower.flows.image(), rows, grid)
+
+    def _take_inputs(self, _module: nn.Module, args: object, kwargs: object) -> None:
+        """What the model is given beside the images (texts, masks) does not depend on them."""
+        for tensor in [*_tensors_of(args), *_tensors_of(kwargs)]:
+            if not self._follower.knows(tensor):
+                self._follower.put(tensor, Facts(self._follower.flows.input()))
 
     def _watch(self, name: str, module: nn.Module, opening: ExitStack) -> None:
         try:
@@ -239,7 +249,8 @@ class Tracing:
         return Head(True, self._names(on_the_way & ~in_front), self._names(in_front))
 
     def _names(self, mask: int) -> tuple[str, ...]:
-        return tuple(self._seen[index].name for index in bits(mask))
+        seen = [self._seen[index] for index in bits(mask)]
+        return tuple(each.name for each in seen if each.facts.flow.reached is not False)
 
 
 def trace(
@@ -258,7 +269,8 @@ def trace(
     Args:
         layers: the modules to watch, by name; as many as wanted.
         images: the very tensors that the model is given, (N, ...) each; several for a model of several images.
-        model: the model, whose parameters and buffers are weights; None takes those of `layers`.
+        model: the model, whose parameters and buffers are weights, and whose inputs beside the images do not depend on
+            them; None takes the weights of `layers`.
         grid_axes: the axes of the images along which pixels lie; None takes all behind the first two.
         receive: called in a hook as `receive(name, activation)`, unseen by the trace.
 
@@ -277,6 +289,12 @@ def trace(
 
 def _is_activation(entry: Tensor) -> bool:
     return entry.ndim > 0 and (entry.is_floating_point() or entry.is_complex())
+
+
+def _weights_of(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors that a module keeps as plain attributes (anchors, text features)."""
+    for value in vars(module).values():
+        yield from _tensors_of(value)
 
 
 def _tensors_of(arguments: object) -> list[Tensor]:

@@ -11,7 +11,8 @@ import torch.nn.functional as F  # noqa: N812 - the name that torch's own docume
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from kornia_lightning_probe.model.tracing import Grid, Rows, Trace, rules, trace
+from kornia_lightning_probe.model.tracing import Grid, Rows, Trace, trace
+from kornia_lightning_probe.model.tracing.operators import rules
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -168,6 +169,27 @@ def written_into_another_place(net, x):
     return net.seen(x)
 
 
+def images_one_by_one(net, x):
+    """As detectors put images of different sizes into one batch."""
+    batch = torch.zeros(2, 3, 12, 10)
+    for image, place in zip(x, batch, strict=True):
+        place[:, :8, :8].copy_(image)
+    return net.seen(batch)
+
+
+def halves_written(net, x):
+    out = torch.empty(2, 3, 8, 8)
+    out[..., :4, :] = x[..., :4, :]
+    out[..., 4:, :] = x[..., 4:, :]
+    return net.seen(out)
+
+
+def every_second_cell(net, x):
+    out = torch.zeros(2, 3, 16, 16)
+    out[..., ::2, ::2] = x
+    return net.seen(out)
+
+
 def rectified_through_a_view(net, x):
     x = x.clone()
     x.view(2, -1).relu_()
@@ -198,12 +220,16 @@ def halves_put_together(net, x):
 
 WRITES = {
     "channels": (written_by_channel, [1, 0]),
-    "middle": (written_into_the_middle, "written into a part of it"),
-    "elsewhere": (written_into_another_place, "written into a part of it"),
+    # The first of twelve rows is two rows above the image.
+    "middle": (written_into_the_middle, [1, -2]),
+    "elsewhere": (written_into_another_place, "written into a part of it: it held other cells"),
+    "one by one": (images_one_by_one, [1, 0]),
+    "halves": (halves_written, [1, 0]),
+    "every second": (every_second_cell, "written into a part of it: every few of its cells"),
     "view": (rectified_through_a_view, [1, 0]),
     "constant": (emptied_in_part, [1, 0]),
     "chunks": (chunked, [1, 0]),
-    "halves": (halves_put_together, [1, 0]),
+    "halves together": (halves_put_together, [1, 0]),
 }
 
 
@@ -212,6 +238,7 @@ def test_writes_through_views_reach_the_tensor_they_look_at(name):
     function, expected = WRITES[name]
     found = seen(function)
     assert lines(found.grid) == expected
+    assert isinstance(found.rows, Rows)
     assert found.depends is True
 
 
@@ -295,7 +322,7 @@ def test_products_of_all_kinds_keep_the_places_of_their_queries():
         (lambda net, x: net.seen(x.mean((2, 3))), "no cells: a vector"),
         (lambda net, x: net.seen(x.mean(2)), "its cells lie along one coordinate only"),
         (lambda net, x: net.seen(x + x.transpose(2, 3)), "add: operands of other layouts"),
-        (lambda net, x: net.seen(F.pad(x, (1, 1, 1, 1), mode="circular")), "written into a part of it"),
+        (lambda net, x: net.seen(F.pad(x, (2, 2, 2, 2), mode="circular")), "branches disagree by up to 16 px"),
         (lambda net, x: net.seen(x.reshape(2, 3, 4, 16)[..., :12]), "slice: a part of folded cells"),
     ],
 )
