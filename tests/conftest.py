@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 from support.gloo_pool import GlooPool
 
 
@@ -14,6 +15,12 @@ def gloo() -> Iterator[GlooPool]:
     pool = GlooPool()
     yield pool
     pool.remove()
+
+
+@pytest.fixture
+def seeded() -> None:
+    """Nets draw their weights from the global stream: the same in every test."""
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(tryfirst=True)

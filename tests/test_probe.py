@@ -15,13 +15,10 @@ IMAGES = images_of(40)
 VIEWS = {"halve": halved, "mirror": mirrored}
 
 # Nets of four channels have a leading one.
-pytestmark = pytest.mark.filterwarnings("ignore:one channel holds more than half")
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    """Nets draw their weights from the global stream."""
-    torch.manual_seed(0)
+pytestmark = [
+    pytest.mark.usefixtures("seeded"),
+    pytest.mark.filterwarnings("ignore:one channel holds more than half"),
+]
 
 
 def features_of(model, layers, x):

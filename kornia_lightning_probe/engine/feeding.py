@@ -69,7 +69,6 @@ class Feed:
     Args:
         readings: by layer, the ways in which the block is read.
         shown: the block, as yet under no view.
-        shapes: of one image's activation, by layer.
         slots: memory for what is kept.
         rows: gets what is measured.
     """
@@ -79,13 +78,11 @@ class Feed:
         readings: Mapping[str, Sequence[Reading]],
         shown: Shown,
         *,
-        shapes: Mapping[str, tuple[int, ...]],
         slots: Slots,
         rows: Rows,
     ) -> None:
         self._readings = readings
         self._shown = shown
-        self._shapes = shapes
         self._slots = slots
         self._rows = rows
         self._came: list[tuple[Segment, set[str]]] = []
@@ -115,11 +112,9 @@ class Feed:
             name: [reading for reading in readings if reading.reader.kind == "view"]
             for name, readings in self._readings.items()
         }
-        shapes, rows, num_images = self._shapes, self._rows, segment.num_images
+        rows, num_images = self._rows, segment.num_images
 
         def measure(name: str, activation: Tensor) -> None:
-            if activation.shape[1:] != shapes[name]:
-                raise ValueError(_other_shape(name, tuple(activation.shape[1:]), shapes[name]))
             wide = upcast(activation)
             for write, slot in kept.get(name, ()):
                 write(wide, slot)
@@ -164,10 +159,3 @@ class Feed:
                 for view in segment.views:
                     counts[view] = counts.get(view, 0) + segment.num_images
         return [view for view, count in counts.items() if count == num_images]
-
-
-def _other_shape(name: str, came: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    return (
-        f"layer {name!r} gave {came} for each image under a view, and {expected} without; activations can only be "
-        "compared at one size: leave it out"
-    )

@@ -143,7 +143,8 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
         scout = Scout(forward, findings, route.batch_size, visitor.wants_scores, images.other_targets)
         scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
-        passes = Passes(forward, frozenset(scouted.activations), findings, batch_size=route.batch_size)
+        shapes = {site.name: site.shape for site in scouted.sites}
+        passes = Passes(forward, shapes, findings, batch_size=route.batch_size)
         visitor.open(scouted, passes)
         clean = scouted.activations
         for block in images.blocks:

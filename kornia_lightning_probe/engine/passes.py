@@ -133,15 +133,18 @@ class Passes:
 
     Args:
         forward: the model.
-        names: the layers; what else fires, or has other rows than went in, is left out and noted.
+        shapes: by layer, the shape of one image's activation; what else fires, or has other rows than went in, is left
+            out and noted.
         findings: where that is noted.
         batch_size: at most so many images in a pass.
     """
 
-    def __init__(self, forward: Forward, names: frozenset[str], findings: Findings, *, batch_size: int) -> None:
+    def __init__(
+        self, forward: Forward, shapes: Mapping[str, tuple[int, ...]], findings: Findings, *, batch_size: int
+    ) -> None:
         self.batch_size = batch_size
         self.forward = forward
-        self._names = names
+        self._shapes = shapes
         self._findings = findings
 
     def run(self, block: Block, inputs: Any, sink: Sink, *, draw: str, num_rows: int) -> Any:
@@ -156,6 +159,9 @@ class Passes:
 
         Returns:
             The model's output.
+
+        Raises:
+            ValueError: where a layer's activation has another shape than it had on the first block.
         """
 
         def receive(name: str, activation: Tensor) -> None:
@@ -163,7 +169,7 @@ class Passes:
                 sink(name, activation)
 
         output = self.forward.run(block, inputs, receive, draw=draw)
-        if OUTPUT in self._names:
+        if OUTPUT in self._shapes:
             scores = find_scores(output)
             if scores is not None:
                 receive(OUTPUT, scores.detach())
@@ -198,9 +204,10 @@ class Passes:
         if activation.shape[0] != num_rows:
             self._findings.leave_out(name, other_rows(activation, num_rows))
             return False
-        if name not in self._names:
+        if name not in self._shapes:
             self._findings.leave_out(name, "it ran on some images only, and not on the first block")
             return False
+        require_shape(name, activation, self._shapes[name])
         return True
 
 
@@ -212,6 +219,16 @@ def rows_of(block: Block, rows: slice) -> Any:
 def other_rows(activation: Tensor, num_rows: int) -> str:
     """Why an activation has no axis of images, as a text."""
     return f"its first axis has {activation.shape[0]} entries where {num_rows} images went in"
+
+
+def require_shape(name: str, activation: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise where one image's activation has not this shape."""
+    came = activation.shape[1:]
+    if came != shape:
+        raise ValueError(
+            f"layer {name!r} gave {tuple(came)} for each image and {shape} for others before; activations can only be "
+            "compared at one size: leave it out"
+        )
 
 
 def room_for(activation: Tensor, count: int, old: Tensor | None = None) -> Tensor:

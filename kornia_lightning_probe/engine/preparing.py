@@ -80,7 +80,7 @@ class Prepared:
         by rounding only, as behind a normalisation over space, are taken as 0.
 
         Returns:
-            The names of the latter.
+            The names of the latter, without those of dead layers, at which images do not differ at all.
         """
         places: list[tuple[str, int]] = []
         found: list[Tensor] = []
@@ -96,7 +96,7 @@ class Prepared:
             is_nothing = left > _NOTHING_LEFT
             readout = replace(reader.readout, is_wide=lost > _MOST_LOST, is_nothing=is_nothing)
             self.readers[name][number] = replace(reader, readout=readout)
-            if is_nothing:
+            if is_nothing and _tells_apart(activations[name]):
                 nothing.append(reader.readout.site.name)
         return list(dict.fromkeys(nothing))
 
@@ -145,6 +145,10 @@ def prepare(
     return prepared
 
 
+def _tells_apart(activation: Tensor) -> bool:
+    return bool((activation != activation[:1]).any())
+
+
 def _place(site: Site, sites: Sequence[Site]) -> int:
     return next(number for number, whole in enumerate(sites) if whole.index == site.index)
 
@@ -155,16 +159,18 @@ def _readers(layer: str, readout: Readout, wishes: Sequence[Wish]) -> Iterator[R
     for wish in wishes:
         by_kind.setdefault(_kind(wish.metric, readout), []).append(wish)
     for kind, alike in by_kind.items():
-        reads = [name for wish in alike if isinstance(wish.metric, DistanceMetric) for name in wish.metric.reads]
+        reads = [name for wish in alike for name in getattr(wish.metric, "reads", ())]
         views = tuple(map(any, zip(*(wish.views for wish in alike), strict=True)))
         yield Reader(layer, readout, kind, tuple(alike), views, tuple(dict.fromkeys(reads)))
 
 
 def _kind(metric: ProbeMetric, readout: Readout) -> Kind:
     is_pooled = readout.site.representation != "activation"
-    if isinstance(metric, BlockMetric):
+    # A subclass with a measure of its own is one of the first kind, whatever it was derived from.
+    measure = type(metric).measure
+    if isinstance(metric, BlockMetric) and measure is BlockMetric.measure:
         return "block"
-    if isinstance(metric, DistanceMetric):
+    if isinstance(metric, DistanceMetric) and measure is DistanceMetric.measure:
         # Pooled features are small, and kept for the others that read them.
         return "block" if is_pooled else "distances"
     return "view"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.engine.passes import Forward, other_rows, room_for, rows_of
+from kornia_lightning_probe.engine.passes import Forward, other_rows, require_shape, room_for, rows_of
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.model.outputs import find_scores, why_no_scores
@@ -100,6 +100,7 @@ class Scout:
             self._dtypes.add(str(activation.dtype).removeprefix("torch."))
         if name not in self._kept:
             self._kept[name] = room_for(activation, num_images)
+        require_shape(name, activation, tuple(self._kept[name].shape[1:]))
         self._kept[name][rows].copy_(activation)
 
     def _see_scores(self, output: Any, block: Block, receive: Any) -> None:

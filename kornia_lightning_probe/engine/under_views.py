@@ -120,7 +120,8 @@ class UnderViews:
         self._slots: tuple[object, Slots] | None = None
         self._seen = torch.zeros(0, 2, dtype=torch.int64)
         self._first: Clean = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        # Layers whose means over cells hold rounding only.
+        self._nothing: list[str] = []
 
     def opening_passes(self, num_images: int) -> int:
         """The first block once more, its mirrored images where a metric calibrates on them, and the reference's."""
@@ -151,7 +152,6 @@ class UnderViews:
         plan, block = self._plan, scouted.block
         # In how many blocks each view changed a pixel, and had no matrix.
         self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
-        self._shapes = {site.name: site.shape for site in scouted.sites}
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
@@ -161,7 +161,8 @@ class UnderViews:
             findings=self._findings,
             default_set=plan.default_set,
         )
-        self._findings.nothing_but_rounding(self._prepared.choose_precision(scouted.activations))
+        self._nothing = self._prepared.choose_precision(scouted.activations)
+        self._findings.nothing_but_rounding(self._nothing)
         self._see_labels(scouted.sites, block)
         self._calibration.run(self._prepared, scouted, passes)
         self._cleaning = Cleaning(self._prepared.readers, self._temporaries)
@@ -187,7 +188,7 @@ class UnderViews:
             temporaries=self._temporaries,
         )
         slots = self._slots_for(readings, len(block), at_once=len(groups[0]))
-        feed = Feed(readings, shown, shapes=self._shapes, slots=slots, rows=self._rows)
+        feed = Feed(readings, shown, slots=slots, rows=self._rows)
         units = [plan.bank.to_unit(entry) for entry in block.images]
         for group in groups:
             views, inputs = self._augmented(block, shown, group, units)
@@ -215,7 +216,8 @@ class UnderViews:
         findings.facts["bank"] = plan.bank.describe()
         ledger = self._prepared.ledger
         findings.non_finite(ledger.non_finite().cpu(), ledger.layers, plan.images.image_ids)
-        findings.dead([ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()])
+        dead = [ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()]
+        findings.dead([layer for layer in dead if layer not in self._nothing])
         changed, without_matrix = self._seen.T.tolist()
         findings.unchanged([view.label for view, count in zip(plan.bank, changed, strict=True) if not count])
         labels = [view.label for view, count in zip(plan.bank, without_matrix, strict=True) if count]

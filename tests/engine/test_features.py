@@ -43,10 +43,10 @@ def test_rows_are_the_spatial_means_of_each_image_in_order():
     with torch.no_grad():
         maps = net[0](in_order(inputs)).double()
         logits = net(in_order(inputs)).double()
-    torch.testing.assert_close(found.tables["0"], maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found.tables["4"], logits, rtol=1e-5, atol=1e-6)
-    assert {table.dtype for table in found.tables.values()} == {torch.float64}
-    assert found.layers == ("0", "4")
+    torch.testing.assert_close(found.clean.tables["0"], maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.clean.tables["4"], logits, rtol=1e-5, atol=1e-6)
+    assert {table.dtype for table in found.clean.tables.values()} == {torch.float64}
+    assert found.clean.layers == ("0", "4")
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 500])
@@ -54,8 +54,8 @@ def test_the_batch_size_changes_nothing(batch_size):
     net, inputs = conv_net(), images_of(41)
     expected = collect(net, inputs)
     found = collect(net, inputs, batch_size=batch_size)
-    for name, table in expected.tables.items():
-        torch.testing.assert_close(found.tables[name], table, rtol=1e-5, atol=1e-6)
+    for name, table in expected.clean.tables.items():
+        torch.testing.assert_close(found.clean.tables[name], table, rtol=1e-5, atol=1e-6)
     assert found.findings.facts["content_hash"] == expected.findings.facts["content_hash"]
 
 
@@ -64,8 +64,8 @@ def test_large_activations_are_read_a_few_images_at_a_time(monkeypatch):
     expected = collect(net, inputs)
     monkeypatch.setattr(features_module, "_PIECE", 500)
     found = collect(net, inputs)
-    for name, table in expected.tables.items():
-        assert torch.equal(found.tables[name], table)
+    for name, table in expected.clean.tables.items():
+        assert torch.equal(found.clean.tables[name], table)
 
 
 def test_a_mean_over_many_cells_is_taken_in_float64():
@@ -74,7 +74,7 @@ def test_a_mean_over_many_cells_is_taken_in_float64():
     inputs = cells.expand(8, 3, 64, 64) + torch.arange(8.0).view(8, 1, 1, 1)
     net = nn.Sequential(nn.Identity(), nn.Identity())
     found = collect(net, inputs, layers=["0"])
-    torch.testing.assert_close(found.tables["0"], in_order(inputs).double().mean((2, 3)), rtol=1e-14, atol=0)
+    torch.testing.assert_close(found.clean.tables["0"], in_order(inputs).double().mean((2, 3)), rtol=1e-14, atol=0)
 
 
 def test_flattened_features_are_the_whole_activation():
@@ -82,7 +82,7 @@ def test_flattened_features_are_the_whole_activation():
     found = collect(net, inputs, layers=["0"], flatten=True)
     with torch.no_grad():
         expected = net[0](in_order(inputs)).double().flatten(1)
-    torch.testing.assert_close(found.tables["0"], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.clean.tables["0"], expected, rtol=1e-5, atol=1e-6)
     assert found.findings.facts["readout"] == "flattened"
 
 
@@ -90,7 +90,7 @@ def test_layers_too_large_to_be_flattened_are_pooled_and_named(monkeypatch):
     # 9 images x 16 features x 8 bytes fit, 9 x 400 x 8 don't.
     monkeypatch.setattr(features_module, "MOST_FLATTENED_BYTES", 2000)
     found = collect(conv_net(), images_of(9), layers=["0", "3"], flatten=True)
-    assert {name: table.shape[1] for name, table in found.tables.items()} == {"0": 4, "3": 16}
+    assert {name: table.shape[1] for name, table in found.clean.tables.items()} == {"0": 4, "3": 16}
     (sentence,) = found.findings.warnings
     assert sentence.startswith("these layers were pooled although flatten=True")
     assert sentence.endswith(": 0")
@@ -99,16 +99,16 @@ def test_layers_too_large_to_be_flattened_are_pooled_and_named(monkeypatch):
 def test_a_class_token_and_the_patches_have_a_table_each():
     torch.manual_seed(0)
     found = collect(ViT(2), images_of(8, size=16), layers=["blocks.0", "blocks.1", "head"], embedding="blocks.1")
-    assert list(found.tables) == ["blocks.0:cls", "blocks.0:patch", "blocks.1:cls", "blocks.1:patch", "head"]
-    assert found.layers == ("blocks.0", "blocks.1", "head")
-    assert found.embedding == "blocks.1:cls"
+    assert list(found.clean.tables) == ["blocks.0:cls", "blocks.0:patch", "blocks.1:cls", "blocks.1:patch", "head"]
+    assert found.clean.layers == ("blocks.0", "blocks.1", "head")
+    assert found.clean.embedding == "blocks.1:cls"
 
 
 def test_the_embedding_is_the_last_layer_that_is_not_the_output():
     net, inputs = conv_net(), images_of(8)
-    assert collect(net, inputs, layers=["0", "3", "4"]).embedding == "3"
-    assert collect(net, inputs, layers=["0", "3"]).embedding == "3"
-    assert collect(net, inputs, layers=["4"]).embedding == "4"
+    assert collect(net, inputs, layers=["0", "3", "4"]).clean.embedding == "3"
+    assert collect(net, inputs, layers=["0", "3"]).clean.embedding == "3"
+    assert collect(net, inputs, layers=["4"]).clean.embedding == "4"
 
 
 def test_an_unknown_embedding_is_an_error():
@@ -128,7 +128,7 @@ def test_a_layer_named_exactly_must_fire_and_another_is_left_out():
     with pytest.raises(ValueError, match=r"no activation came from 'unused' \(it did not run"):
         collect(Idle(), images_of(8), layers=["used", "unused"])
     found = collect(Idle(), images_of(8), layers="*used")
-    assert found.layers == ("used",)
+    assert found.clean.layers == ("used",)
     assert "unused" in found.findings.left_out
 
 
@@ -142,7 +142,7 @@ def test_an_activation_without_images_in_front_is_left_out_and_named():
             return self.flat(self.turned(x.transpose(0, 1)).transpose(0, 1))
 
     found = collect(TimeFirst(), images_of(8), layers="*")
-    assert found.layers == ("flat",)
+    assert found.clean.layers == ("flat",)
     assert "its first axis has 3 entries where 8 images went in" in found.findings.left_out["turned"]
 
 
@@ -158,10 +158,10 @@ def test_a_layer_that_runs_on_some_images_only_has_nan_for_the_others():
     # 33 images are a block of 17, where one layer runs once, and one of 16, where the other runs twice.
     net = Sometimes()
     found = collect(net, images_of(33, size=1), layers="*", forward=lambda x: net(x.flatten(1)))
-    assert found.layers == ("early", "late")
-    assert found.tables["early"][:17].isfinite().all()
-    assert found.tables["early"][17:].isnan().all()
-    assert found.tables["late"].isfinite().all()
+    assert found.clean.layers == ("early", "late")
+    assert found.clean.tables["early"][:17].isfinite().all()
+    assert found.clean.tables["early"][17:].isnan().all()
+    assert found.clean.tables["late"].isfinite().all()
     assert found.findings.left_out["late.call2"] == "it ran on some images only, and not on the first block"
 
 
@@ -174,7 +174,9 @@ def test_activations_of_several_sizes_are_an_error():
         def forward(self, x):
             return self.layer(x.flatten(1)[:, : len(x)])
 
-    with pytest.raises(ValueError, match=r"layer 'layer' gave activations of shape \(17,\) and of \(16,\)"):
+    with pytest.raises(
+        ValueError, match=r"layer 'layer' gave \(16,\) for each image and \(17,\) for others before; .* leave it out"
+    ):
         collect(Cropping(), images_of(33), layers="layer")
 
 
@@ -189,8 +191,8 @@ def test_a_second_call_is_a_layer_of_its_own():
 
     torch.manual_seed(0)
     found = collect(Twice(), images_of(8), layers=["linear"])
-    assert found.layers == ("linear", "linear.call2")
-    assert not torch.equal(found.tables["linear"], found.tables["linear.call2"])
+    assert found.clean.layers == ("linear", "linear.call2")
+    assert not torch.equal(found.clean.tables["linear"], found.clean.tables["linear.call2"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -198,7 +200,9 @@ def test_half_precision_activations_are_reduced_in_float64(dtype):
     net = nn.Sequential(nn.Identity(), nn.Flatten())
     inputs = images_of(8)
     found = collect(net, inputs, layers=["0"], forward=lambda x: net(x.to(dtype)))
-    torch.testing.assert_close(found.tables["0"], in_order(inputs).to(dtype).double().mean((2, 3)), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        found.clean.tables["0"], in_order(inputs).to(dtype).double().mean((2, 3)), rtol=1e-14, atol=0
+    )
     assert found.findings.facts["activation_dtypes"] == [str(dtype).removeprefix("torch.")]
 
 
@@ -211,7 +215,7 @@ def test_autocast_is_the_models_own_business():
 
     found = collect(net, inputs, forward=forward)
     assert "bfloat16" in found.findings.facts["activation_dtypes"]
-    assert found.tables["4"].dtype == torch.float64
+    assert found.clean.tables["4"].dtype == torch.float64
 
 
 def test_an_activation_that_is_not_finite_stays_in_its_row():
@@ -219,7 +223,7 @@ def test_an_activation_that_is_not_finite_stays_in_its_row():
     inputs[3] = torch.inf
     found = collect(nn.Sequential(nn.Identity(), nn.Flatten()), inputs, layers=["0"])
     row = ProbeImages(inputs).image_ids.index(3)
-    assert found.tables["0"].isfinite().all(1).tolist() == [i != row for i in range(8)]
+    assert found.clean.tables["0"].isfinite().all(1).tolist() == [i != row for i in range(8)]
 
 
 def test_the_model_is_left_as_it_was_also_after_an_exception():
@@ -247,7 +251,7 @@ def test_it_works_under_inference_mode():
     net, inputs = conv_net(), images_of(8)
     with torch.inference_mode():
         found = collect(net, inputs)
-    assert not any(table.is_inference() for table in found.tables.values())
+    assert not any(table.is_inference() for table in found.clean.tables.values())
 
 
 def test_a_batch_size_below_one_is_an_error():
@@ -285,10 +289,10 @@ def test_unequal_shares_of_any_number_of_processes_give_the_same_tables_in_one_s
     net, inputs = conv_net(), images_of(100)
     expected = collect(net, inputs)
     for found in collect_on_all(size, net, inputs):
-        assert found.embedding == expected.embedding
+        assert found.clean.embedding == expected.clean.embedding
         assert found.findings.facts["content_hash"] == expected.findings.facts["content_hash"]
-        for name, table in expected.tables.items():
-            assert torch.equal(found.tables[name], table)
+        for name, table in expected.clean.tables.items():
+            assert torch.equal(found.clean.tables[name], table)
 
 
 @pytest.mark.parametrize("batch_size", [32, 10])
@@ -297,8 +301,8 @@ def test_in_lockstep_all_processes_run_equally_many_passes(batch_size):
     net, inputs, passes = conv_net(), images_of(70), [0, 0, 0]
     results = collect_on_all(3, net, inputs, lockstep=True, passes=passes, batch_size=batch_size)
     assert passes[0] == passes[1] == passes[2] > 0
-    for name, table in collect(net, inputs, batch_size=batch_size).tables.items():
-        assert torch.equal(results[0].tables[name], table)
+    for name, table in collect(net, inputs, batch_size=batch_size).clean.tables.items():
+        assert torch.equal(results[0].clean.tables[name], table)
 
 
 def test_a_process_whose_forward_fails_says_so_to_the_others():

@@ -98,7 +98,7 @@ def test_nothing_found_is_nothing_said():
     findings.unchanged([])
     findings.dead([])
     assert findings.warnings == []
-    assert set(findings.metadata()) == {"left_out", "warnings", "versions"}
+    assert set(findings.metadata()) == {"left_out", "notes", "versions", "warnings"}
 
 
 def test_versions_of_what_the_numbers_depend_on_are_kept():

@@ -8,11 +8,7 @@ from kornia_lightning_probe.model.calling import cast_inputs, device_of, forward
 
 IMAGES = images_of(4)
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    """Nets draw their weights from the global stream."""
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 class Keyed(nn.Module):

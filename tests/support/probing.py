@@ -13,6 +13,7 @@ from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import ProbeMetric, resolve_metrics
 from kornia_lightning_probe.model.layers import exact_names, select_layers
 from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.result import ProbeResult
 
 CPU = torch.device("cpu")
 # One metric of whole activations and one of pooled features.
@@ -21,6 +22,26 @@ BOTH = ("sensitivity", "spread")
 
 def images_of(count, *, size=12, channels=3, seed=0):
     return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+MARKED = 17
+
+
+def marked_images():
+    """Forty images below 0.9, of which number 17 of the source has one white pixel."""
+    inputs = images_of(40) * 0.9
+    inputs[MARKED, :, 0, 0] = 1.0
+    return inputs
+
+
+def where_marked(value):
+    """Puts `value` into the features of images with the white pixel."""
+    return lambda x, features: torch.where(x[:, :1, :1, :1] > 0.99, value, features)
+
+
+def said(result):
+    """All that a result has to say aloud."""
+    return "\n".join(result.metadata["warnings"])
 
 
 def halved(x):
@@ -74,7 +95,7 @@ def run(model, inputs, bank, *, layers="auto", metrics=BOTH, forward=None, world
         model, forward or model, select_layers(model, layers), CPU, exact_names(model, layers), embedding=embedding
     )
     images = ProbeImages(inputs, rank=world.rank, world_size=world.size)
-    return run_probe(subject, Plan(images, bank, resolve_metrics(metrics), world=world, **options))
+    return ProbeResult.of(run_probe(subject, Plan(images, bank, resolve_metrics(metrics), world=world, **options)))
 
 
 def run_on_all(size, model, inputs, bank, *, lockstep=False, **options):

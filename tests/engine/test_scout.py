@@ -1,0 +1,113 @@
+import pytest
+import torch
+from support.nets import (
+    HuggingViT,
+    Returns,
+    SequenceFirst,
+    SharedTwice,
+    SmallCNN,
+)
+from support.probing import images_of, plain_bank, run
+from torch import nn
+
+IMAGES = images_of(40)
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def test_layers_come_in_order_of_execution_and_the_input_before_them():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.second, self.first = nn.Linear(4, 2), nn.Linear(432, 4)
+
+        def forward(self, x):
+            return self.second(self.first(x.flatten(1)))
+
+    result = run(Backwards(), IMAGES, plain_bank(), layers=["second", "first"])
+    assert result.layers == ("first", "second")
+    assert result.table("sensitivity").layers == ("input", "first", "second")
+
+
+def test_a_module_that_is_called_twice_is_two_layers():
+    net = SharedTwice()
+    result = run(net, IMAGES, plain_bank(), layers=["shared", "fc"])
+    assert result.layers == ("shared", "shared.call2", "fc")
+
+    class Unrolled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.fc = nn.Identity(), nn.Identity(), nn.Identity()
+
+        def forward(self, x):
+            hidden = self.a(net.shared(x))
+            return self.fc(net.fc(self.b(net.shared(torch.tanh(hidden))).mean((2, 3))))
+
+    unrolled = run(Unrolled(), IMAGES, plain_bank(), layers=["a", "b", "fc"])
+    assert torch.equal(unrolled.tensor("sensitivity"), result.tensor("sensitivity"))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda x: (x, 2 * x), ("0[0]", "0[1]")),
+        (lambda x: {"maps": x, "ids": torch.arange(len(x)), "more": [x + 1]}, ("0[maps]", "0[more][0]")),
+    ],
+)
+def test_each_tensor_of_an_output_is_a_layer(make, names):
+    result = run(nn.Sequential(Returns(make)), IMAGES, plain_bank(), layers="0")
+    assert result.layers == names
+    # Scale and shift change no sensitivity, so all are that of the pixels.
+    table = result.tensor("sensitivity")
+    torch.testing.assert_close(table, table[:, :1].expand_as(table), rtol=1e-5, atol=0)
+
+
+def test_an_integer_entry_is_left_out_with_its_reason():
+    net = nn.Sequential(Returns(lambda x: {"maps": x, "ids": torch.arange(len(x))}))
+    result = run(net, IMAGES, plain_bank(), layers="0")
+    assert result.metadata["left_out"] == {"0[ids]": "integer tensor (int64)"}
+
+
+def test_an_exact_layer_that_never_runs_is_an_error():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 2))
+    with pytest.raises(ValueError, match=r"no activation came from '1' \(it did not run in the model's forward\)"):
+        run(net, IMAGES, plain_bank(), layers=["0", "1"], forward=net[0])
+
+
+def test_a_pattern_may_match_layers_that_never_run_and_one_sentence_names_them():
+    net = HuggingViT(depth=1)
+    result = run(net, images_of(8, size=16), plain_bank(), layers="encoder.layer.0.attn*")
+    assert result.layers == ("encoder.layer.0.attn[0]",)
+    assert result.metadata["left_out"] == {"encoder.layer.0.attn.out_proj": "it did not run in the model's forward"}
+    assert len(result.metadata["warnings"]) == 1
+
+
+def test_a_layer_whose_first_axis_is_the_sequence_is_left_out_with_the_reason():
+    # 10 x 10 cells are 100 tokens in front of 20 images.
+    reason = "its first axis has 100 entries where 20 images went in"
+    result = run(SequenceFirst(), IMAGES, plain_bank(), layers=nn.Linear)
+    assert result.layers == ("head",)
+    assert result.metadata["left_out"] == {"tokens": reason}
+    with pytest.raises(ValueError, match=rf"no activation came from 'tokens' \({reason}\)"):
+        run(SequenceFirst(), IMAGES, plain_bank(), layers=["tokens", "head"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "embedding"),
+    [(["block1", "block2", "head"], "block2"), (["block1", "block2"], "block2"), (["head"], "head")],
+)
+def test_the_embedding_is_the_last_layer_that_is_not_the_output_itself(layers, embedding):
+    assert run(SmallCNN(), IMAGES, plain_bank(), layers=layers).metadata["embedding"] == embedding
+
+
+def test_the_output_may_be_an_entry_of_a_dictionary():
+    class Wrapped(SmallCNN):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    assert run(Wrapped(), IMAGES, plain_bank()).metadata["embedding"] == "block2"
+
+
+def test_an_embedding_that_gave_no_activation_is_an_error_that_shows_what_did():
+    with pytest.raises(ValueError, match=r"embedding='head.call2' is none of the layers .*'block1', 'block2', 'head'"):
+        run(SmallCNN(), IMAGES, plain_bank(), embedding="head.call2")

@@ -1,0 +1,32 @@
+"""A model that has been scouted on the first block of some images, its hooks still open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.engine.passes import Forward, Passes
+from kornia_lightning_probe.engine.scout import Scout, Scouted
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.layers import select_layers
+from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.model.undisturbed import undisturbed
+from support.probing import CPU
+
+
+def subject_of(model, *, forward=None, layers="auto", **options):
+    """The model as the engine has it."""
+    return Subject(model, forward or model, select_layers(model, layers), CPU, **options)
+
+
+@contextmanager
+def scouting(
+    model, inputs, *, batch_size=32, wants_scores=False, findings=None, graph=False, **options
+) -> Iterator[tuple[Scouted, Passes]]:
+    """What the scout has found, and passes over the same layers."""
+    subject, findings = subject_of(model, **options), findings or Findings()
+    with undisturbed(model, device=CPU, graph=graph), Forward(subject, seed=0, graph=graph) as forward:
+        scouted = Scout(forward, findings, batch_size, wants_scores).run(ProbeImages(inputs).scout)
+        shapes = {site.name: site.shape for site in scouted.sites}
+        yield scouted, Passes(forward, shapes, findings, batch_size=batch_size)
