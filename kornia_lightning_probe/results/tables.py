@@ -61,6 +61,11 @@ class ViewInfo:
         """The augmentation and its severity, as a text."""
         return f"{self.augmentation} {self.severity:g}"
 
+    @property
+    def key(self) -> tuple[str, float]:
+        """What the same view of another result goes by: a level counts what else is in a ladder."""
+        return (self.augmentation, self.severity)
+
 
 #: The one view of a result that measures the clean images themselves, such as their drift over a training.
 CLEAN = ViewInfo("clean", 1, 0.0)
