@@ -130,20 +130,30 @@ def test_only_the_references_that_are_asked_for_are_kept(tmp_path):
     assert found.snapshot is None
 
 
-def test_other_images_after_a_resume_are_refused_with_both_hashes(tmp_path):
+def test_with_other_images_after_a_resume_the_comparison_starts_anew_and_says_so(tmp_path):
     first = probe()
     fit(tmp_path, first, saving(tmp_path), epochs=1)
-    with pytest.raises(ValueError, match=r"only be measured on the same images") as refused:
-        fit(tmp_path, probe(seed=5), saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    found = probe(seed=5)
+    with pytest.warns(
+        UserWarning, match=r"'drift' starts anew in epoch 1: .*only be measured on the same images"
+    ) as said:
+        fit(tmp_path, found, saving(tmp_path), epochs=3, ckpt=tmp_path / "last.ckpt")
+    (sentence,) = [str(warning.message) for warning in said if "starts anew" in str(warning.message)]
     old = first.result.metadata["content_hash"]
-    assert f"of epoch 0 have the content hash {old} (N=32)" in str(refused.value)
-    assert str(refused.value).count("(N=32)") == 2
+    assert f"of epoch 0 have the content hash {old} (N=32)" in sentence
+    assert [result.epoch for result in found.history] == [-1, 0, 1, 2]
+    assert found.history[2].metadata["references"] == {"previous": None, "first": None}
+    assert curve(found)[2].isnan().all()
+    assert found.result.metadata["references"] == {"previous": 1, "first": 1}
+    assert 0 < found.result.value("cka_first") < 1
 
 
-def test_other_features_after_a_resume_are_refused(tmp_path):
+def test_with_other_features_after_a_resume_the_comparison_starts_anew(tmp_path):
     fit(tmp_path, probe(), saving(tmp_path), epochs=1)
-    with pytest.raises(ValueError, match=r"epoch 0 are pooled, those of epoch 1 flattened; set flatten= as it was"):
-        fit(tmp_path, probe(flatten=True), saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    found = probe(flatten=True)
+    with pytest.warns(UserWarning, match=r"epoch 0 are pooled, those of epoch 1 flattened; set flatten= as it was"):
+        fit(tmp_path, found, saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    assert found.result.metadata["references"] == {"previous": None, "first": None}
 
 
 def test_a_layer_that_a_reference_does_not_have_is_nan(tmp_path):
