@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -122,11 +122,11 @@ class Gathering:
     def check(self) -> None:
         """Nothing: a bank has a range, clean images have none."""
 
-    def opening_passes(self, num_images: int) -> int:  # noqa: ARG002 - for all visitors
+    def opening_passes(self, num_images: int, size: int) -> int:  # noqa: ARG002 - for all visitors
         """None."""
         return 0
 
-    def block_passes(self, num_images: int) -> int:  # noqa: ARG002 - for all visitors
+    def block_passes(self, num_images: int, size: int) -> int:  # noqa: ARG002 - for all visitors
         """None."""
         return 0
 
@@ -160,6 +160,11 @@ class Gathering:
     def tables(self) -> list[Tensor]:
         """All tables, and which rows are filled."""
         return [table for layer in self._layers.values() for table in (*layer.tables.values(), layer.filled)]
+
+    def drop(self, layers: Sequence[str]) -> None:
+        """Leave out layers that can't be compared after all."""
+        for layer in layers:
+            self._layers.pop(layer, None)
 
     def features(self) -> Features:
         """What was gathered, once all processes have been summed."""
