@@ -11,9 +11,10 @@ from typing_extensions import override
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.callbacks import arguments
-from kornia_lightning_probe.callbacks.base import EpochProbe, Occasion
+from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.logbook import Entry, Picture
 from kornia_lightning_probe.callbacks.summaries import Origin, compared, summarise
+from kornia_lightning_probe.callbacks.trainer import Occasion
 from kornia_lightning_probe.engine.loop import Plan, Subject, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -271,12 +272,12 @@ def _bank_of(bank: AugmentationBank | str) -> AugmentationBank:
 
 
 def _picture_of_bank(bank: AugmentationBank, images: ProbeImages) -> Figure:
-    from kornia_lightning_probe.reporting.figures.views import plot_bank
+    from kornia_lightning_probe.plotting import plot_bank
 
     return plot_bank(bank, images.scout.images[0])
 
 
 def _picture_of_layers(results: Sequence[ProbeResult]) -> Figure:
-    from kornia_lightning_probe.reporting.figures.views import plot_epoch
+    from kornia_lightning_probe.plotting import plot_epoch
 
     return plot_epoch(compared(results))
