@@ -6,7 +6,6 @@ import time
 import uuid
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from kornia_lightning_probe.callbacks.mishaps import agree, is_out_of_memory, me
 from kornia_lightning_probe.callbacks.record import Record, with_facts
 from kornia_lightning_probe.callbacks.schedule import EVALUATIONS, START_EPOCH, ScheduledCallback
 from kornia_lightning_probe.callbacks.summaries import size_of
+from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -35,25 +35,6 @@ from kornia_lightning_probe.wording import listed
 ON_ERROR = ("raise", "warn")
 _MOST_OF_AN_EPOCH = 0.1
 _FEW_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Occasion:
-    """When and among whom a probe measures.
-
-    Args:
-        epoch: of the training; -1 before its first step.
-        step: at which Lightning draws its own curves.
-        stage: "fit", "validate" or "test".
-        world: this process among all.
-        progress: whether this process shows a bar.
-    """
-
-    epoch: int
-    step: int
-    stage: str
-    world: World
-    progress: bool
 
 
 class EpochProbe(ScheduledCallback):
@@ -242,7 +223,7 @@ class EpochProbe(ScheduledCallback):
         if epoch == START_EPOCH and any(result.epoch == START_EPOCH for result in self.history):
             return
         started = time.perf_counter()
-        occasion = self._occasion(trainer, epoch)
+        occasion = occasion_of(trainer, epoch=epoch, progress=self.progress)
         measured = self._measured(trainer, pl_module, occasion)
         if isinstance(measured, Exception):
             self._fail(trainer, measured, occasion)
@@ -257,21 +238,6 @@ class EpochProbe(ScheduledCallback):
         entry = self.entry(results, images, name=self._name_in(occasion.stage), stage=occasion.stage)
         self._logbook.write(trainer, pl_module, entry)
         self._report(result, time.perf_counter() - started)
-
-    def _occasion(self, trainer: Trainer, epoch: int) -> Occasion:
-        step = 0
-        if epoch != START_EPOCH:
-            step = of_trainer.logging_step(trainer)
-        shows_bar = self.progress
-        if shows_bar is None:
-            shows_bar = of_trainer.shows_bar(trainer)
-        return Occasion(
-            epoch=epoch,
-            step=step,
-            stage=of_trainer.stage_of(trainer),
-            world=of_trainer.world_of(trainer),
-            progress=shows_bar and trainer.is_global_zero,
-        )
 
     def _measured(
         self, trainer: Trainer, module: LightningModule, occasion: Occasion

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 from typing_extensions import override
 
 from kornia_lightning_probe.callbacks.arguments import require_flag, texts_of
-from kornia_lightning_probe.callbacks.base import EpochProbe, Occasion
+from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.logbook import Entry, Picture
-from kornia_lightning_probe.engine.features import collect_features
+from kornia_lightning_probe.callbacks.trainer import Occasion
+from kornia_lightning_probe.engine.features import Features, collect_features
 from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -21,7 +23,7 @@ from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.reporting.tensorboard import curve_tag
 from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.results.drift import REFERENCES, DriftRecord, Snapshot
-from kornia_lightning_probe.wording import unknown
+from kornia_lightning_probe.wording import listed, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,15 +195,38 @@ class DriftProbe(EpochProbe):
             world=occasion.world,
             check_parameters=not self.history,
         )
-        metadata = features.findings.metadata()
-        when = {"epoch": occasion.epoch, "step": occasion.step}
         try:
-            numbers = self._snapshots.compare(features.clean, metadata=metadata, **when)
+            result = self._compared(features, occasion)
         except ValueError as error:
+            # Of other images than before, or other features of them.
             self.say_once(f"the probe {self.name!r} starts anew in epoch {occasion.epoch}: {error}")
             self._snapshots = DriftRecord(self.reference)
-            numbers = self._snapshots.compare(features.clean, metadata=metadata, **when)
+            result = self._compared(features, occasion)
+        self._replace_dead(features, epoch=occasion.epoch)
+        return result
+
+    def _compared(self, features: Features, occasion: Occasion) -> ProbeResult:
+        metadata = features.findings.metadata()
+        numbers = self._snapshots.compare(features.clean, metadata=metadata, epoch=occasion.epoch, step=occasion.step)
         return ProbeResult.of(numbers)
+
+    def _replace_dead(self, features: Features, *, epoch: int) -> None:
+        """Let later probes compare what was dead in the first one with the first in which it isn't."""
+        first = self._snapshots.held.get("first")
+        if first is None or first.epoch == epoch:
+            return
+        dead = [name for name, triangle in first.triangles.items() if _is_dead(triangle)]
+        if not dead:
+            return
+        now = Snapshot.of(features.clean, epoch=epoch).triangles
+        alive = [name for name in dead if name in now and not _is_dead(now[name])]
+        for name in alive:
+            first.triangles[name] = now[name]
+        if alive:
+            self.say_once(
+                f"the probe {self.name!r} had nothing to compare {listed(alive)} with, dead in epoch {first.epoch}; "
+                f"there the first probe is now that of epoch {epoch}"
+            )
 
     @override
     def entry(self, results: Sequence[ProbeResult], images: ProbeImages, *, name: str, stage: str) -> Entry:
@@ -227,6 +252,10 @@ class DriftProbe(EpochProbe):
     def load_more(self, state: Mapping[str, Any]) -> None:
         self._snapshots = DriftRecord(self.reference)
         self._snapshots.load(state.get("references", {}))
+
+
+def _is_dead(triangle: Tensor) -> bool:
+    return not bool(triangle.nan_to_num().any())
 
 
 def _checked(reference: str | Sequence[str]) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from typing_extensions import override
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.callbacks import arguments
-from kornia_lightning_probe.callbacks.base import EpochProbe, Occasion
+from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.logbook import Entry, Picture
 from kornia_lightning_probe.callbacks.summaries import Origin, compared, summarise
+from kornia_lightning_probe.callbacks.trainer import Occasion
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,47 @@ _SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 _WRAPPED = {"FSDPStrategy", "DeepSpeedStrategy"}
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 _HOOKS_OF_LIGHTNING = ("DataHooks.", "LightningModule.", "LightningDataModule.")
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """When and among whom a probe measures.
+
+    Args:
+        epoch: of the training; -1 before its first step.
+        step: at which Lightning draws its own curves.
+        stage: "fit", "validate" or "test".
+        world: this process among all.
+        progress: whether this process shows a bar.
+    """
+
+    epoch: int
+    step: int
+    stage: str
+    world: World
+    progress: bool
+
+
+def occasion_of(trainer: Trainer, *, epoch: int, progress: bool | None) -> Occasion:
+    """What a probe that begins now is told.
+
+    Args:
+        trainer: the Trainer.
+        epoch: of the training; -1 before its first step.
+        progress: whether a bar is wanted; None where Lightning shows its own.
+    """
+    if progress is None:
+        progress = shows_bar(trainer)
+    step = 0
+    if epoch >= 0:
+        step = logging_step(trainer)
+    return Occasion(
+        epoch=epoch,
+        step=step,
+        stage=stage_of(trainer),
+        world=world_of(trainer),
+        progress=progress and trainer.is_global_zero,
+    )
 
 
 def world_of(trainer: Trainer) -> World:

@@ -89,6 +89,23 @@ def test_a_dead_layer_is_nan_and_named_and_left_out_of_the_mean(tmp_path):
     assert found.result.value("cka_previous") == found.result.value("cka_previous", layer="head")
 
 
+@pytest.mark.filterwarnings("ignore:these layers give every clean image the same activation")
+def test_a_layer_that_was_dead_at_first_is_compared_with_the_first_probe_in_which_it_is_not(tmp_path):
+    class Waking(Net):
+        def forward(self, x):
+            wakes = float(self.trainer.current_epoch >= 1)
+            return self.head(self.flat(self.body(self.stem(x) * wakes)))
+
+    found = probe(layers=["stem", "flat"])
+    with pytest.warns(UserWarning, match="had nothing to compare flat with, dead in epoch -1.*is now that of epoch 1"):
+        fit(tmp_path, found, net=Waking(), epochs=4)
+    flat = curve(found, "cka_first")[:, 1]
+    # Dead at the start and in epoch 0; epoch 1 is what later ones are compared with.
+    assert flat[:3].isnan().all()
+    assert flat[3] == curve(found)[3, 1]
+    assert ((flat[3:] > 0) & (flat[3:] <= 1)).all()
+
+
 def test_a_dead_layer_is_said_aloud_once(tmp_path):
     with pytest.warns(UserWarning, match=r"same activation, so nothing can be compared there \(NaN\): stem") as said:
         fit(tmp_path, probe(layers=["stem", "head"]), net=Net(dead=True), epochs=2, logger=False)

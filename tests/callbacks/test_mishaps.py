@@ -72,9 +72,7 @@ def refuse(*_, **__):
 
 
 def test_a_figure_that_can_not_be_drawn_is_warned_of_once_and_the_others_are_drawn(tmp_path, monkeypatch):
-    from kornia_lightning_probe.reporting.figures import views
-
-    monkeypatch.setattr(views, "plot_epoch", refuse)
+    monkeypatch.setattr("kornia_lightning_probe.plotting.plot_epoch", refuse)
     probe = probe_of(figures=True)
     logger = TensorBoardLogger(tmp_path, name="run")
     drawn = []
@@ -169,10 +167,10 @@ def test_with_on_error_warn_a_probe_that_fails_is_left_out_and_the_weights_are_t
     with pytest.warns(
         UserWarning, match=r"has failed in epoch 1 and is left out there.*OSError: a disk is gone"
     ) as said:
-        trainer = fit(tmp_path, probe, model=Failing(OSError("a disk is gone")), max_epochs=3)
+        trainer = fit(tmp_path, probe, model=lambda: Failing(OSError("a disk is gone")), max_epochs=3)
     assert len(said_of(said, "left out there")) == 1
     assert [result.epoch for result in probe.history] == [-1, 0, 2]
-    without = fit(tmp_path, model=Failing(OSError("never")), max_epochs=3)
+    without = fit(tmp_path, model=lambda: Failing(OSError("never")), max_epochs=3)
     assert_same_weights(weights(trainer.lightning_module), weights(without.lightning_module))
 
 
