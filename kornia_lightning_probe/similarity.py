@@ -1,5 +1,5 @@
 """The public face of :mod:`kornia_lightning_probe.functional.similarity`."""
 
-from kornia_lightning_probe.functional.similarity import biased_cka, centred_gram, debiased_cka, rankme, unbiased_hsic
+from kornia_lightning_probe.functional.similarity import centred_gram, debiased_cka, rankme
 
-__all__ = ["biased_cka", "centred_gram", "debiased_cka", "rankme", "unbiased_hsic"]
+__all__ = ["centred_gram", "debiased_cka", "rankme"]

@@ -83,7 +83,7 @@ class Route:
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
-        graph: whether activations keep their graph.
+        graph: whether the activations of a visitor's own passes keep their graph; clean ones never do.
         check_parameters: whether to look if the first pass changes the model's parameters.
     """
 
@@ -194,5 +194,6 @@ def count_passes(
 
 def _keep_step(passes: Passes, block: Block, count: int) -> None:
     """Run as many passes as the busiest process, where passes are collective."""
-    for _ in range(count):
-        passes.run(block, join_rows([block.inputs]), ignore, draw="idle", num_rows=len(block))
+    with torch.no_grad():
+        for _ in range(count):
+            passes.run(block, join_rows([block.inputs]), ignore, draw="idle", num_rows=len(block))

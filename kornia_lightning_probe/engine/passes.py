@@ -42,11 +42,13 @@ class Forward:
 
     Attributes:
         subject: as given.
+        graph: likewise.
         left_out: why an output is no activation, by its name, see the recorder.
     """
 
     def __init__(self, subject: Subject, *, seed: int, total: int | None = None, graph: bool = False) -> None:
         self.subject = subject
+        self.graph = graph
         self._seed = seed
         self._total = total
         self._recorder = ActivationRecorder(subject.layers, receive=self._receive, graph=graph)
@@ -188,7 +190,7 @@ class Passes:
         if OUTPUT in self._shapes:
             scores = find_scores(output)
             if scores is not None:
-                receive(OUTPUT, scores.detach())
+                receive(OUTPUT, scores if self.forward.graph else scores.detach())
         return output
 
     def run_clean(self, block: Block, sink: Callable[[str, Tensor, slice], None], *, draw: str = "clean") -> None:
@@ -199,6 +201,8 @@ class Passes:
 
     def keep_clean(self, block: Block, *, instead_of: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Copies of a block's clean activations by name, in order of execution; half precision as float32.
+
+        They have no graph, whatever the forward keeps, since their memory is used again.
 
         Args:
             block: the block.
@@ -213,7 +217,8 @@ class Passes:
                 kept[name] = room_for(activation, len(block), old.get(name))
             kept[name][rows].copy_(activation)
 
-        self.run_clean(block, keep)
+        with torch.no_grad():
+            self.run_clean(block, keep)
         return kept
 
     def _admits(self, name: str, activation: Tensor, num_rows: int) -> bool:

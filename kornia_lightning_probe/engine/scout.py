@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
@@ -53,6 +54,7 @@ class Scout:
     wants_scores: bool = False
     other_targets: str = ""
 
+    @torch.no_grad()
     def run(self, block: Block) -> Scouted:
         """See the first block, and some of its images in other company.
 

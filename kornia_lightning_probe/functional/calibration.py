@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.functional.distances import all_finite, squared_difference, squared_norm
 from kornia_lightning_probe.functional.grids import Phase, Size, grid_to_image, stride_of, unpadded_stride
-from kornia_lightning_probe.functional.warping import carried_to_grid, inside, inverse, sample, transform_cells
+from kornia_lightning_probe.functional.warping import carried_to_grid, inside, sample, transform_cells
 
 # How far the corner phase must err below the other one. Over 30 seeds of untrained layers the ratio was at least .82
 # where half-pixel is true and at most .63 where corner is, on photographs as on noise.
@@ -165,7 +165,8 @@ def _smoothed_energy(maps: Tensor) -> Tensor:
 def _mirror_error(before: Tensor, after: Tensor, mirror: Tensor, image_size: Size, phase: Phase) -> Tensor:
     size = (before.shape[2], before.shape[3])
     to_image = grid_to_image(image_size, size, phase=phase)
-    points = transform_cells(inverse(carried_to_grid(mirror[None], to_image)), size, device=before.device)
+    back = torch.linalg.inv_ex(carried_to_grid(mirror[None], to_image)).inverse
+    points = transform_cells(back, size, device=before.device)
     seen = inside(points, size).unsqueeze(1)
     wrong = (sample(before, points.expand(len(before), -1, -1, -1)) - after) * seen
     apart = (after - after.mean(0 if len(after) > 1 else (2, 3), keepdim=True)) * seen

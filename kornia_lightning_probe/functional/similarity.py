@@ -51,41 +51,6 @@ def centred_gram(features: Tensor) -> Tensor:
     return gram
 
 
-def unbiased_hsic(first: Tensor, second: Tensor) -> Tensor:
-    r"""The unbiased estimate HSIC\ :sub:`1` of the dependence between two representations of the same images.
-
-    .. math:: \frac{1}{n(n-3)} \left[ \mathrm{tr}(\tilde K \tilde L)
-        + \frac{1^\top \tilde K 1 \; 1^\top \tilde L 1}{(n-1)(n-2)} - \frac{2}{n-2} 1^\top \tilde K \tilde L 1 \right]
-
-    with :math:`\tilde K, \tilde L` the Gram matrices with zeros on the diagonal. It is computed as the equal inner
-    product of U-centred matrices, in which nothing large cancels.
-
-    Args:
-        first: (n, n) Gram matrix, centred or not.
-        second: the Gram matrix of the other representation, (n, n).
-
-    Returns:
-        A float64 scalar in the product of both units; 0 in expectation for independent representations, and so
-        negative for some.
-
-    Raises:
-        ValueError: with fewer than 4 images, or for matrices of other shapes.
-
-    Source:
-        Song, Smola, Gretton, Bedo and Borgwardt, "Feature selection via dependence maximization", JMLR 13, 2012
-        (HSIC_1); U-centring: Szekely and Rizzo, "Partial distance correlation with methods for dissimilarities",
-        Annals of Statistics 42(6), 2014.
-
-    Example:
-        >>> eye = torch.eye(4).double()
-        >>> float(unbiased_hsic(eye, eye))  # off the diagonal there is nothing
-        0.0
-    """
-    _check_pair(first, second)
-    count = first.shape[0]
-    return (_u_centred(first) * _u_centred(second)).sum() / (count * (count - 3))
-
-
 def debiased_cka(first: Tensor, second: Tensor) -> Tensor:
     r"""Debiased linear centred kernel alignment of two representations of the same images.
 
@@ -108,7 +73,10 @@ def debiased_cka(first: Tensor, second: Tensor) -> Tensor:
 
     Source:
         Kornblith, Norouzi, Lee and Hinton, "Similarity of neural network representations revisited", ICML 2019 (CKA);
-        Nguyen, Raghu and Kornblith, "Do wide and deep networks learn the same things?", ICLR 2021 (with HSIC_1).
+        Nguyen, Raghu and Kornblith, "Do wide and deep networks learn the same things?", ICLR 2021 (with HSIC_1); Song,
+        Smola, Gretton, Bedo and Borgwardt, "Feature selection via dependence maximization", JMLR 13, 2012 (HSIC_1); its
+        equal, a product of U-centred matrices in which nothing large cancels: Szekely and Rizzo, "Partial distance
+        correlation with methods for dissimilarities", Annals of Statistics 42(6), 2014.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0], [5.0, 3.0], [4.0, 0.0]])
@@ -122,34 +90,6 @@ def debiased_cka(first: Tensor, second: Tensor) -> Tensor:
     one, other = _u_centred(first), _u_centred(second)
     lengths = [_length(centred, gram) for centred, gram in ((one, first), (other, second))]
     return (one * other).sum() / (lengths[0] * lengths[1])
-
-
-def biased_cka(first: Tensor, second: Tensor) -> Tensor:
-    r"""Linear centred kernel alignment with the biased HSIC, :math:`\langle K, L \rangle / (|K|\,|L|)`; for reference.
-
-    It grows with the width of the representations alone, and with fewer images: use :func:`debiased_cka`.
-
-    Args:
-        first: (n, n) Gram matrix of :func:`centred_gram`.
-        second: the other one. Images that are NaN in either are left out.
-
-    Returns:
-        A float64 scalar in [0, 1]; NaN for a dead layer.
-
-    Raises:
-        ValueError: as :func:`debiased_cka`.
-
-    Source:
-        Kornblith, Norouzi, Lee and Hinton, "Similarity of neural network representations revisited", ICML 2019.
-
-    Example:
-        >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # Hadamard columns, one shared
-        >>> round(float(biased_cka(centred_gram(x), centred_gram(x[:, :1]))), 4)  # r / sqrt(p q) = 1 / sqrt(2)
-        0.7071
-    """
-    _check_pair(first, second)
-    one, other = (_double_centred(gram) for gram in _shared(first, second))
-    return (one * other).sum() / (_length(one, one) * _length(other, other))
 
 
 def rankme(features: Tensor) -> Tensor:
@@ -193,11 +133,6 @@ def _u_centred(gram: Tensor) -> Tensor:
     rows = hollow.sum(1) / (count - 2)
     centred = hollow - rows - rows.unsqueeze(1) + hollow.sum() / ((count - 1) * (count - 2))
     return centred.fill_diagonal_(0.0)
-
-
-def _double_centred(gram: Tensor) -> Tensor:
-    wide = gram.double()
-    return wide - wide.mean(0) - wide.mean(1, keepdim=True) + wide.mean()
 
 
 def _length(centred: Tensor, gram: Tensor) -> Tensor:

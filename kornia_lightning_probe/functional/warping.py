@@ -38,15 +38,7 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
         >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
         2.0
     """
-    return inverse(to_image) @ matrix.double() @ to_image
-
-
-def inverse(matrix: Tensor) -> Tensor:
-    """The inverses of (..., 3, 3) matrices, in closed form; not finite where a matrix is singular."""
-    first, second, third = matrix.unbind(-2)
-    cofactors = [torch.linalg.cross(a, b) for a, b in ((second, third), (third, first), (first, second))]
-    determinant = (first * cofactors[0]).sum(-1)[..., None, None]
-    return torch.stack(cofactors, -1).div_(determinant)
+    return torch.linalg.inv_ex(to_image).inverse @ matrix.double() @ to_image
 
 
 def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None = None) -> Tensor:
@@ -142,26 +134,6 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, points.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def warp(maps: Tensor, matrix: Tensor) -> Tensor:
-    """Move what maps show: T'f of f, like `kornia.geometry.warp_perspective` to the same size.
-
-    Args:
-        maps: (B, C, H, W) float32 or float64, H and W at least 2.
-        matrix: (B, 3, 3), source to destination in cells.
-
-    Returns:
-        (B, C, H, W); where the source lies outside of the map, its nearest border (Kornia: zero).
-
-    Example:
-        >>> shift = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
-        >>> warp(torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]]), shift)  # everything one cell to the right
-        tensor([[[[1., 1., 2.],
-                  [4., 4., 5.]]]])
-    """
-    size = (maps.shape[2], maps.shape[3])
-    return sample(maps, transform_cells(inverse(matrix.double()), size, device=maps.device))
-
-
 def moves(matrix: Tensor, image_size: Size) -> Tensor:
     """Which matrices move a corner of the image by more than rounding.
 
@@ -234,7 +206,7 @@ class GridWarp:
     @cached_property
     def sources(self) -> Tensor:
         """Where each cell's content was, (B, H, W, 2): T'f is `sample(f, sources)`."""
-        return transform_cells(inverse(self._matrix), self.size, device=self._device)
+        return transform_cells(self._back, self.size, device=self._device)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -253,10 +225,15 @@ class GridWarp:
         return eroded(inside(self.targets, self.size) & (share > 1 - 2 * TOLERANCE))
 
     @cached_property
+    def _back(self) -> Tensor:
+        # Not finite where the matrix is singular, which sends all cells far away.
+        return torch.linalg.inv_ex(self._matrix).inverse
+
+    @cached_property
     def _has_source(self) -> Tensor:
         known = inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
         for step in self._through:
-            on_the_way = transform_cells(step @ inverse(self._matrix), self.size, device=self._device)
+            on_the_way = transform_cells(step @ self._back, self.size, device=self._device)
             known &= inside(on_the_way, self.size)
         return known
 

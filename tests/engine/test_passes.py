@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
-from support.nets import (
-    Composed,
-    InPlace,
-    SequenceFirst,
-)
+import torch
+from support.nets import AlwaysDropout, Composed, InPlace, LeftAndRight, SequenceFirst, SmallCNN, hooks
 from support.probing import images_of, plain_bank, run, same
+from support.scouting import scouting, subject_of
 from torch import nn
+
+from kornia_lightning_probe.engine.passes import Forward, ignore, room_for
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.randomness import isolated_rng
 
 IMAGES = images_of(40)
 
@@ -82,3 +86,119 @@ def test_a_layer_whose_size_depends_on_the_view_is_an_error(metrics):
 
     with pytest.raises(ValueError, match=r"'crop' gave \(3, 6, 6\) for each image and \(3, 12, 12\) for others before"):
         run(Cropping(), IMAGES, plain_bank(), layers=["crop"], metrics=metrics)
+
+
+# The model with its hooks open.
+
+
+def block_of(images=IMAGES):
+    return ProbeImages(images).scout
+
+
+def test_hooks_live_from_entering_to_leaving_also_after_an_exception():
+    net = SmallCNN()
+    with Forward(subject_of(net), seed=0):
+        assert hooks(net) > 0
+    assert hooks(net) == 0
+    with pytest.raises(RuntimeError, match="stop here"), Forward(subject_of(net), seed=0):
+        raise RuntimeError("stop here")
+    assert hooks(net) == 0
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_is_float32_but_for_the_forward_where_it_is_the_callers(default):
+    seen = {}
+
+    def forward(x):
+        seen["forward"] = torch.get_default_dtype()
+        return net(x)
+
+    def sink(name, activation):
+        seen[name] = torch.get_default_dtype()
+
+    net = SmallCNN()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        with Forward(subject_of(net, forward=forward), seed=0) as passes:
+            passes.run(block_of(), block_of().images[0], sink, draw="clean")
+            seen["around"] = torch.get_default_dtype()
+        assert torch.get_default_dtype() == default
+    finally:
+        torch.set_default_dtype(before)
+    assert seen.pop("forward") == default
+    assert set(seen.values()) == {torch.float32}
+
+
+def test_autocast_of_a_forward_is_off_where_its_activations_are_received():
+    seen = []
+
+    def sink(name, activation):
+        seen.append(torch.is_autocast_enabled("cpu"))
+
+    net = SmallCNN()
+    with Forward(subject_of(net), seed=0) as passes, torch.autocast("cpu", torch.bfloat16):
+        passes.run(block_of(), block_of().images[0], sink, draw="clean")
+    assert not any(seen)
+
+
+def test_a_pass_finds_the_random_stream_of_its_block_and_its_draw():
+    net = AlwaysDropout()
+    with isolated_rng(), Forward(subject_of(net), seed=0) as passes:
+
+        def result(draw, index=0):
+            block = replace(block_of(), index=index)
+            return passes.run(block, block.images[0], ignore, draw=draw)
+
+        first = result("clean")
+        torch.rand(3)
+        assert torch.equal(result("clean"), first)
+        assert not torch.equal(result("halve"), first)
+        assert not torch.equal(result("clean", index=1), first)
+
+
+def test_several_entries_are_the_pixels_side_by_side():
+    net = LeftAndRight()
+    images, others = images_of(4), images_of(4, seed=1)
+    block = ProbeImages((images, others), image_keys=(0, 1)).scout
+    kept = {}
+    with Forward(subject_of(net, forward=lambda pair: net(*pair)), seed=0) as passes:
+        passes.run(block, block.inputs, kept.__setitem__, draw="clean")
+    expected = torch.cat([entry.flatten(1) for entry in block.images], 1)
+    assert torch.equal(kept["input"], expected)
+
+
+# Memory of clean activations.
+
+
+def test_clean_activations_are_copies_whose_memory_is_used_again():
+    with scouting(SmallCNN(), images_of(40)) as (scouted, passes):
+        first = passes.keep_clean(scouted.block)
+        assert first.keys() == scouted.activations.keys()
+        again = passes.keep_clean(scouted.block.first(10), instead_of=first)
+        for name, activation in again.items():
+            assert activation.data_ptr() == first[name].data_ptr()
+            torch.testing.assert_close(activation, scouted.activations[name][:10], rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_is_kept_as_float32():
+    net = SmallCNN().bfloat16()
+    with scouting(net, images_of(4), forward=lambda x: net(x.bfloat16())) as (scouted, passes):
+        for found in (scouted.activations, passes.keep_clean(scouted.block)):
+            assert {activation.dtype for activation in found.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "old", [torch.empty(3, 5), torch.empty(9, 6), torch.empty(9, 5, dtype=torch.float64), None], ids=str
+)
+def test_memory_that_does_not_fit_is_not_used(old):
+    activation = torch.ones(2, 5)
+    room = room_for(activation, 4, old)
+    assert (room.shape, room.dtype) == ((4, 5), torch.float32)
+    assert old is None or room.data_ptr() != old.data_ptr()
+
+
+def test_memory_for_more_rows_has_the_layout_of_those_that_came():
+    activation = torch.ones(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert room_for(activation, 5).is_contiguous(memory_format=torch.channels_last)
+    assert room_for(activation.contiguous(), 5).is_contiguous()

@@ -10,7 +10,6 @@ from kornia_lightning_probe.functional.distances import (
     accumulation_dtype,
     block_mean,
     block_mean_and_distance,
-    piece_of,
     squared_difference,
     squared_distance,
     squared_norm,
@@ -54,19 +53,6 @@ def test_fewer_rows_are_compared_with_each_group_of_as_many(size, count, layout)
     # The root of a whole number is squared again.
     close(sum_of_squares(out), expected, rtol=FLOAT32, atol=0)
     close(squared_distance(x, y, room=Room(torch.empty(size, 2, 2, 2))), expected, rtol=FLOAT32, atol=0)
-
-
-@pytest.mark.parametrize("width", [1, 1024, 1025, 2039, 3 * 1031, 150_528, 100_003])
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_pieces_of_a_row_are_its_entries_once_each(width, rows):
-    # The norms of pieces of ones are the roots of their lengths.
-    room = Room(torch.empty(rows, width))
-    out = torch.full((5, room.num_pieces), NAN)
-    room.write_norms(torch.zeros(1, width), torch.ones(5, width), out)
-    lengths = out.double().square()
-    close(lengths.sum(1), [float(width)] * 5, rtol=FLOAT32, atol=0)
-    assert lengths.max() <= 1024.01
-    assert room.num_pieces <= 1 + width // 256
 
 
 def test_rows_that_are_interleaved_in_memory_are_kept_apart():
@@ -159,20 +145,6 @@ def test_a_distance_taken_in_pieces_is_the_distance(count, single):
     y = torch.full((1, 2**16), 3.0) if single else 2 * x
     other = torch.full((count,), 3.0) if single else 2 * torch.arange(count)
     close(squared_distance(x, y), (torch.arange(count) - other).double().square() * 2**16, rtol=FLOAT32, atol=0)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 7, 9])
-def test_a_buffer_of_any_number_of_rows_is_written_into_and_changes_nothing(rows):
-    x, y = pair(7, 2, 3)
-    buffer = torch.full((rows, 2, 3), NAN, dtype=torch.float64)
-    close(squared_distance(x, y, room=Room(buffer)), squared_distance(x, y), rtol=0, atol=0)
-    assert buffer[: min(rows, 7)].isfinite().all()
-
-
-def test_a_piece_is_at_least_one_image_and_at_most_all():
-    assert len(piece_of(torch.empty(4, 2**20))) == 1
-    assert len(piece_of(torch.empty(4, 5))) == 4
-    assert len(piece_of(torch.empty(0, 5))) == 0
 
 
 def test_distances_of_activations_that_train_carry_gradients():

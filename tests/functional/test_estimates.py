@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from kornia_lightning_probe.functional.estimates import (
     ratio_of_roots,
     relative_change,
     root_of_mean,
+    root_of_ratio,
     sensitivity,
+    shared_part,
 )
 
 NAN = math.nan
@@ -52,6 +56,86 @@ def test_one_image_has_no_deviation():
 # Estimates.
 
 
+def test_an_error_is_that_of_the_influence_unless_it_is_given():
+    # sd(IF) / sqrt(n): of -1, 0 and 1 the variance is 1, over 3 images.
+    value, count = torch.tensor(5.0), torch.tensor(3)
+    influence = torch.tensor([-1.0, 0.0, NAN, 1.0])
+    assert float(Estimate(value, count, influence).std_error) == pytest.approx(3**-0.5)
+    given = Estimate(value, count, influence, torch.tensor(7.0))
+    assert float(given.std_error) == 7.0
+    assert given.influence is influence
+
+
+def test_without_an_influence_the_error_is_unknown():
+    found = Estimate(torch.ones(2, 3), torch.full((2, 3), 4))
+    assert found.influence is None
+    assert found.std_error.shape == (2, 3)
+    assert found.std_error.isnan().all()
+
+
+@pytest.mark.parametrize("estimate", [mean_with_error, root_of_mean], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("count", [0, 1, 2, 33])
+def test_an_influence_sums_to_zero_over_the_images_that_are_known(estimate, count):
+    values = normal(3, count + 1).square()
+    values[:, 0] = NAN
+    found = estimate(values)
+    assert found.influence[:, 0].isnan().all()
+    close(found.influence.nansum(-1), [0.0] * 3, rtol=0, atol=1e-12)
+    assert found.num_images.tolist() == [count] * 3
+    assert found.std_error.isnan().all() == (count < 2)
+
+
+def test_an_error_from_the_influence_is_the_usual_one():
+    values, others = normal(5, 40).square(), normal(5, 40, seed=1).square()
+    close(mean_with_error(values).std_error, values.std(1) / 40**0.5)
+    # sqrt: half the relative error of the mean, times the root.
+    root = values.mean(1).sqrt()
+    close(root_of_mean(values).std_error, values.std(1) / 40**0.5 / (2 * root))
+    # A ratio: the standard deviation of the difference of relative deviations.
+    ratio = root_of_ratio(values, others)
+    relative = values / values.mean(1, keepdim=True) - others / others.mean(1, keepdim=True)
+    close(ratio.value, (values.mean(1) / others.mean(1)).sqrt())
+    close(ratio.std_error, ratio.value / 2 * relative.std(1) / 40**0.5)
+    # Sensitivity is such a ratio, to twice the mean.
+    found = sensitivity(values, others)
+    close(found.value, ratio.value / 2**0.5)
+    close(found.std_error, ratio.std_error / 2**0.5)
+
+
+@pytest.mark.parametrize("make", [lambda found: pickle.loads(pickle.dumps(found)), copy.deepcopy, Estimate._make])  # noqa: S301 - our own
+def test_a_copy_is_an_estimate_with_the_same_numbers(make):
+    found = mean_with_error(normal(2, 9))
+    copied = make(found)
+    assert type(copied) is Estimate
+    for one, other in zip(copied, found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_it_is_a_tuple_of_value_images_influence_and_error():
+    found = mean_with_error(torch.tensor([1.0, 3.0]))
+    value, count, influence, error = found
+    assert found._fields == ("value", "num_images", "influence", "std_error")
+    assert (float(value), int(count), influence.tolist(), float(error)) == (2.0, 2, [-1.0, 1.0], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "value"), [([0.0, 0.0], [1.0, 3.0], 0.0), ([1.0, 1.0], [0.0, 0.0], NAN), ([], [], NAN)]
+)
+def test_a_root_of_a_ratio_at_its_edges(numerator, denominator, value):
+    close(root_of_ratio(torch.tensor(numerator), torch.tensor(denominator)).value, value)
+
+
+def test_a_shared_part_is_one_where_all_images_move_alike_and_nothing_where_none_moves():
+    alike = torch.tensor([4.0, 4.0, 4.0])
+    assert float(shared_part(alike, alike).value) == 1.0
+    assert float(shared_part(alike, alike).std_error) == 0.0
+    still = torch.zeros(3)
+    assert shared_part(still, still).value.isnan()
+    # u = 1 and 3 of w = 4: R = 1/2, IF = [2 (u - 2) - R (w - 4)] / 4 = -1/2 and 1/2, error sqrt(1/2) / sqrt(2) = 1/2.
+    found = shared_part(torch.tensor([1.0, 3.0]), torch.tensor([4.0, 4.0]))
+    assert (float(found.value), float(found.std_error)) == pytest.approx((0.5, 0.5))
+
+
 def test_a_mean_leaves_out_what_is_not_finite():
     # Of 1 and 5: mean 3, sd sqrt(8), error sqrt(8/2) = 2.
     values = torch.tensor([[1.0, NAN, 5.0, math.inf], [NAN] * 4, [7.0, NAN, NAN, -math.inf]])
@@ -62,10 +146,12 @@ def test_a_mean_leaves_out_what_is_not_finite():
 
 
 def test_the_error_of_a_root_is_that_of_the_mean_over_twice_the_root():
-    # d sqrt(x) = dx / (2 sqrt(x))
-    root = root_of_mean(Estimate(torch.tensor([9.0, 0.0, NAN]), torch.tensor([3.0, 0.0, NAN]), torch.tensor([4, 4, 0])))
+    # d sqrt(x) = dx / (2 sqrt(x)); of 5 and 13 the mean is 9, its error sqrt(32 / 2) = 4.
+    values = torch.tensor([[5.0, 13.0], [0.0, 0.0], [NAN, NAN]])
+    mean, root = mean_with_error(values), root_of_mean(values)
+    close(mean.std_error, [4.0, 0.0, NAN])
     close(root.value, [3.0, 0.0, NAN])
-    close(root.std_error, [0.5, 0.0, NAN])
+    close(root.std_error, [4.0 / 6, 0.0, NAN])
 
 
 def test_a_ratio_to_zero_is_not_a_number():
@@ -92,7 +178,8 @@ def test_movement_in_proportion_to_an_images_own_deviation_has_no_error():
 def test_sensitivity_leaves_out_an_image_that_either_side_does_not_know():
     d, e = torch.tensor([1.0, NAN, 3.0, 9.0, math.inf]), torch.tensor([2.0, 5.0, 2.0, NAN, 1.0])
     found, expected = sensitivity(d, e), sensitivity(d[[0, 2]], e[[0, 2]])
-    assert [float(x) for x in found] == [float(x) for x in expected]
+    for name in ("value", "std_error", "num_images"):
+        assert float(getattr(found, name)) == float(getattr(expected, name))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_leaving_an_image_out_moves_a_sensitivity_by_its_influence_to_first_orde
     ("influence", "estimate"),
     [
         (mean_influence, mean_with_error),
-        (root_of_mean_influence, lambda values: root_of_mean(mean_with_error(values))),
+        (root_of_mean_influence, root_of_mean),
         (lambda values: sensitivity_influence(values, values.flip(-1)), lambda x: sensitivity(x, x.flip(-1))),
         (lambda values: shared_part_influence(values - 3, values), lambda values: shared_part(values - 3, values)),
     ],

@@ -1,18 +1,19 @@
-import math
 import warnings
 from dataclasses import dataclass
 
 import pytest
 import torch
-from support.activations import normal
 from support.nets import ModelOutput, Pair, Returns, SmallCNN
 from support.probing import images_of, plain_bank
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kornia_lightning_probe import probe_model
-from kornia_lightning_probe.functional.probabilities import are_probabilities, log_probabilities
-from kornia_lightning_probe.model.outputs import find_scores, why_labels_do_not_fit, why_no_scores
+from kornia_lightning_probe.model.outputs import (
+    find_scores,
+    why_labels_do_not_fit,
+    why_no_scores,
+)
 
 IMAGE = (3, 12, 12)
 PREDICTIONS = {"flip_rate", "js_divergence"}
@@ -91,46 +92,6 @@ def test_what_is_no_class_scores_is_said(scores, reason):
 )
 def test_labels_beyond_the_classes_tell_that_these_are_none(labels, reason):
     assert why_no_scores(torch.zeros(2, 5), image_shape=IMAGE, labels=torch.tensor(labels)) == reason
-
-
-# Probabilities.
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_softmax_gives_probabilities_in_any_precision(dtype, classes):
-    assert are_probabilities(normal(32, classes).softmax(1).to(dtype))
-    assert are_probabilities(normal(32, classes).softmax(1).to(dtype).float())
-
-
-@pytest.mark.parametrize(
-    "scores",
-    [normal(32, 2), normal(32, 10).sigmoid(), normal(32, 10).log_softmax(1), normal(32, 4).relu() + 0.01],
-    ids=["logits", "sigmoid", "log_softmax", "relu"],
-)
-def test_other_scores_are_none(scores):
-    assert not are_probabilities(scores)
-
-
-def test_a_layer_whose_logits_nearly_sum_to_one_gives_logits():
-    # The head of an untrained network gives all images nearly the same: here .4 and .601.
-    assert not are_probabilities(torch.tensor([0.4, 0.601]) + 1e-3 * normal(32, 2, dtype=torch.float32).abs())
-
-
-def test_images_that_are_not_finite_say_nothing_about_the_others():
-    scores = normal(8, 4).softmax(1)
-    scores[2, 1], scores[3] = math.nan, math.inf
-    assert are_probabilities(scores)
-    assert not are_probabilities(torch.full((2, 4), math.nan))
-    assert not are_probabilities(torch.zeros(2, 4))
-
-
-def test_the_logarithm_of_nothing_is_finite_and_of_half_precision_wide():
-    assert log_probabilities(torch.tensor([[0.0, 1.0]])).isfinite().all()
-    small = torch.tensor([[1e-6, 1.0]], dtype=torch.float16)
-    found = log_probabilities(small)
-    assert found.dtype == torch.float32
-    assert found[0, 0] == pytest.approx(math.log(float(small[0, 0])))
 
 
 # In a probe.

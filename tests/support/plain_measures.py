@@ -68,6 +68,23 @@ def accuracy_drop(clean, augmented):
     return accuracy(clean, clean) - accuracy(clean, augmented)
 
 
+def unbiased_hsic(first, second):
+    """HSIC_1 of two Gram matrices as it is written in the paper, term by term."""
+    n = len(first)
+    k, l = (gram.clone().fill_diagonal_(0) for gram in (first, second))  # noqa: E741 - the paper's letters
+    ones = torch.ones(n, dtype=torch.float64)
+    trace = (k @ l).trace()
+    whole = (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
+    return (trace + whole - 2 / (n - 2) * (ones @ k @ l @ ones)) / (n * (n - 3))
+
+
+def biased_cka(first, second):
+    """Linear CKA with the biased HSIC, of centred Gram matrices: the cosine of the two."""
+    one, other = (gram.double() - gram.double().mean(0) for gram in (first, second))
+    one, other = (gram - gram.mean(1, keepdim=True) for gram in (one, other))
+    return (one * other).sum() / (one.norm() * other.norm())
+
+
 PLAIN = {
     function.__name__: function
     for function in (
