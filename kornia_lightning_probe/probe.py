@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from kornia_lightning_probe.activations.site import INPUT, OUTPUT
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
 from kornia_lightning_probe.model.calling import Forward, cast_inputs, device_of, forward_of
-from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers
-from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.model.layers import LayerSelector
+from kornia_lightning_probe.model.subject import choose_subject as choose_subject
 from kornia_lightning_probe.result import ProbeResult
 
 ONE_IMAGE = (
@@ -29,13 +25,12 @@ ONE_IMAGE = (
     "supply mean and between-image distance"
 )
 _INSTEAD = " and relative_change is given instead"
-_EMBEDDING = re.compile(r"(?P<layer>.*?)(?P<part>(\.call\d+)?(\[.*)?)", re.DOTALL)
 
 
 def probe_model(
     model: nn.Module,
     inputs: Any,
-    bank: AugmentationBank,
+    bank: AugmentationBank | str,
     *,
     layers: LayerSelector | Sequence[LayerSelector] = "auto",
     metrics: Sequence[MetricLike] | MetricLike | None = None,
@@ -59,7 +54,7 @@ def probe_model(
         model: any nn.Module; called as ``model(tensor)``, ``model(dict)`` or ``model(*tuple)``.
         inputs: images (N, C, H, W), one image (C, H, W), a dict or tuple of tensors with N in front, a Dataset or a
             DataLoader (whose sampler is never used). The model gets floats in the dtype of its parameters.
-        bank: the augmentations, each with its levels; ``AugmentationBank.preset()`` has 19 views.
+        bank: the augmentations, each with its levels, or a preset's name; "default" has 19 views.
         layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these. As
             ``input`` is the pixels and ``output`` the prediction, modules of these names go by ``model.input`` and
             ``model.output``.
@@ -96,6 +91,8 @@ def probe_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
+    if isinstance(bank, str):
+        bank = AugmentationBank.preset(bank)
     if not isinstance(bank, AugmentationBank):
         raise TypeError(
             f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank({{name: augmentation}}) "
@@ -115,6 +112,7 @@ def probe_model(
         batch_size=batch_size,
         seed=seed,
         progress=progress,
+        check_parameters=True,
     )
     place = torch.device(device) if device is not None else device_of(model) or images.scout.images[0].device
     with _moved(model, place):
@@ -125,63 +123,6 @@ def probe_model(
     for sentence in (*result.metadata.get("notes", ()), *result.metadata["warnings"]):
         warnings.warn(sentence, UserWarning, stacklevel=2)
     return result
-
-
-def choose_subject(
-    model: nn.Module,
-    forward: Callable[[Any], Any],
-    *,
-    layers: LayerSelector | Sequence[LayerSelector],
-    embedding: str | None,
-    device: torch.device,
-) -> Subject:
-    """A model with its chosen layers; a named embedding is one of them, whether it was chosen or not.
-
-    Raises:
-        ValueError: for layers or an embedding that the model doesn't have, or parameters that do not exist yet.
-    """
-    _require_parameters(model)
-    subject = Subject(model, forward, select_layers(model, layers), device, exact=exact_names(model, layers))
-    if embedding is not None and embedding not in subject.layers:
-        subject = _with_embedding(subject, embedding)
-    else:
-        subject = replace(subject, embedding=embedding)
-    return _apart_from_ends(subject)
-
-
-def _with_embedding(subject: Subject, embedding: str) -> Subject:
-    layer, part = _EMBEDDING.fullmatch(embedding).group("layer", "part")  # type: ignore[union-attr]  # matches all texts
-    try:
-        found = exact_names(subject.model, layer)
-        chosen = select_layers(subject.model, layer)
-    except ValueError as error:
-        raise ValueError(f"embedding={embedding!r}: {error}") from error
-    if not found:
-        raise ValueError(f"embedding={embedding!r} must be one layer's name; it is none, and matches {list(chosen)}")
-    (name,) = found
-    return replace(subject, layers=subject.layers | chosen, exact=subject.exact | found, embedding=f"{name}{part}")
-
-
-def _apart_from_ends(subject: Subject) -> Subject:
-    """Call modules named "input" or "output" by another name, since these are the pixels and the prediction."""
-    if not {INPUT, OUTPUT} & set(subject.layers):
-        return subject
-    names = {name: f"model.{name}" if name in (INPUT, OUTPUT) else name for name in subject.layers}
-    return replace(
-        subject,
-        layers={names[name]: module for name, module in subject.layers.items()},
-        exact=frozenset(names[name] for name in subject.exact),
-        embedding=names.get(subject.embedding or "", subject.embedding),
-    )
-
-
-def _require_parameters(model: nn.Module) -> None:
-    lazy = [name for name, parameter in (*model.named_parameters(), *model.named_buffers()) if is_lazy(parameter)]
-    if lazy:
-        raise ValueError(
-            f"{', '.join(lazy[:8])} of {type(model).__name__} do not exist yet, as its lazy layers have seen no image: "
-            "call the model once on a batch before it is probed"
-        )
 
 
 def _reference(source: Any, images: ProbeImages, **options: Any) -> ProbeImages | None:

@@ -1,4 +1,4 @@
-"""README, CHANGELOG and the examples: their code runs, their links lead somewhere, their claims hold."""
+"""README, guides, CHANGELOG and the examples: their code runs, their links lead somewhere."""
 
 import configparser
 import os
@@ -11,18 +11,23 @@ import matplotlib as mpl
 import pytest
 import torch
 import yaml
-from support.nets import HuggingViT, ImageAndMask, LeftAndRight, ResNet, UNet, ViT
+from support.nets import ImageAndMask, LeftAndRight, ResNet
 from support.trainings import QUIET, Net
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import kornia_lightning_probe
-from kornia_lightning_probe import AugmentationBank, presets, probe_model
+from kornia_lightning_probe import presets
 from kornia_lightning_probe.metrics import resolve_metrics
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+PACKAGE = Path(kornia_lightning_probe.__file__).parent
+README = "README.md"
+GUIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+PAGES = [README, *GUIDES]
+DOCUMENTS = [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"]
+TEXTS = {document: (ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS}
+MOST_WORDS = 1200
 
 pytestmark = [
     *(pytest.mark.filterwarnings(line) for line in QUIET),
@@ -31,13 +36,13 @@ pytestmark = [
 ]
 
 
-def blocks(language):
-    """The code blocks of the README, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(document, language):
+    """The code blocks of a document, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXTS[document], re.MULTILINE | re.DOTALL)
 
 
-def images_of(count=64, *, channels=3, side=32):
-    return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(0))
+def images_of():
+    return torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 class Wide(Net):
@@ -53,39 +58,93 @@ def fit(trainer):
     trainer.fit(Wide(), data, data)
 
 
-def test_the_readmes_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    mpl.use("Agg")
-    # What the README calls the reader's own.
-    names = {
+def readers_own():
+    """What the pages leave to their reader: a model and images, in every form that is shown."""
+    torch.manual_seed(0)
+    return {
+        "model": ResNet(),
+        "images": images_of(),
         "segmenter": ImageAndMask(),
         "matcher": LeftAndRight(),
         "masks": torch.ones(64, 1, 32, 32),
         "left": images_of(),
         "right": images_of().flip(0),
     }
-    trained = []
-    for number, block in enumerate(blocks("python")):
-        exec(compile(block, f"README.md, python block {number}", "exec"), names)  # noqa: S102 - our own text
+
+
+def run_page(document):
+    """Run a page's Python from top to bottom; its names, and its Trainers after their training."""
+    names, trained = readers_own(), []
+    for number, block in enumerate(blocks(document, "python")):
+        exec(compile(block, f"{document}, python block {number}", "exec"), names)  # noqa: S102 - our own text
         trainer = names.pop("trainer", None)
         if trainer is not None:
             fit(trainer)
             trained.append(trainer)
-    assert len(trained) == 2
-    assert "probe/embedding_sensitivity" in trained[0].callback_metrics
-    assert "drift/cka_first" in trained[1].callback_metrics
-    assert {path.name for path in tmp_path.glob("*.*")} == {"probe.json", "heatmap.png"}
-    assert names["UnitFlips"]().name == "unit_flips"
+    return names, trained
 
 
-def test_a_metric_of_ones_own_takes_fewer_than_15_lines_in_the_readme():
-    (block,) = (block for block in blocks("python") if "class UnitFlips" in block)
+@pytest.fixture
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mpl.use("Agg")
+    return tmp_path
+
+
+def test_the_readmes_python_runs_from_top_to_bottom(in_a_folder):
+    _, (trainer,) = run_page(README)
+    assert "probe/embedding_sensitivity" in trainer.callback_metrics
+    assert {path.name for path in in_a_folder.glob("*.*")} == {"probe.json", "heatmap.png"}
+
+
+# Each of these two has a test of its own below.
+@pytest.mark.parametrize(
+    "guide", [guide for guide in GUIDES if guide.split("/")[1] not in ("callbacks.md", "your_own_metric.md")]
+)
+def test_the_python_of_every_guide_runs_from_top_to_bottom(in_a_folder, guide):
+    run_page(guide)
+
+
+def test_the_metric_of_ones_own_has_the_severity_curves_of_its_quantity(in_a_folder):
+    names, _ = run_page("docs/your_own_metric.md")
+    # Where an augmentation does nothing no unit flips, so that a preset's curve starts at severity 0.
+    assert names["rotation"].start == 0
+    assert names["rotation"].worst_severity in (5, 15, 30)
+    assert names["result"].table("unit_flips").quantity == names["UnitFlips"].quantity
+    assert (in_a_folder / "unit_flips.png").is_file()
+
+
+def test_a_metric_of_ones_own_takes_fewer_than_15_lines():
+    (block,) = (block for block in blocks("docs/your_own_metric.md", "python") if "class UnitFlips" in block)
     lines = [line for line in block[block.index("class UnitFlips") : block.index("probe = ")].splitlines() if line]
     assert len(lines) < 15
 
 
-def test_the_readmes_yaml_is_part_of_the_example(tmp_path):
-    (block,) = blocks("yaml")
+def test_every_tag_that_the_callbacks_page_lists_is_logged(in_a_folder):
+    names, (trainer, watched) = run_page("docs/callbacks.md")
+    listed = set(re.findall(r"^\| (`.*?`) \|", TEXTS["docs/callbacks.md"], re.MULTILINE))
+    tags = {tag for cell in listed for tag in re.findall(r"`(.+?)`", cell)}
+    assert len(tags) > 10
+    summaries = {tag for tag in tags if "{" not in tag}
+    assert summaries <= set(trainer.callback_metrics)
+    curves = {tag.format(layer="head", augmentation="rotation") for tag in tags - summaries}
+    assert curves <= logged_in(in_a_folder)
+    assert names["tag"] in watched.callback_metrics
+
+
+def logged_in(folder):
+    """The tags in the event files under a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = set()
+    for path in folder.rglob("events.out*"):
+        events = EventAccumulator(str(path))
+        tags |= set(events.Reload().Tags()["scalars"])
+    return tags
+
+
+def test_the_yaml_of_the_callbacks_page_is_part_of_the_example():
+    (block,) = blocks("docs/callbacks.md", "yaml")
     (shown,) = yaml.safe_load(block)["trainer"]["callbacks"]
     (whole,) = yaml.safe_load((ROOT / "examples/cli.yaml").read_text())["trainer"]["callbacks"]
     assert shown["class_path"] == whole["class_path"]
@@ -93,11 +152,30 @@ def test_the_readmes_yaml_is_part_of_the_example(tmp_path):
     assert shown_views == {name: views[name] for name in shown_views}
 
 
+def test_the_readme_is_read_in_five_minutes():
+    assert len(TEXTS[README].split()) <= MOST_WORDS
+
+
+def anchors_of(text):
+    """The anchors that GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_relative_link_and_picture_exists(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not target.startswith("http")]
-    assert [target for target in targets if not (ROOT / target).is_file()] == []
+def test_every_relative_link_leads_to_a_file_and_every_anchor_to_a_heading(document):
+    folder = (ROOT / document).parent
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[document]):
+        path, _, anchor = target.partition("#")
+        if target.startswith("http"):
+            continue
+        linked = folder / path if path else ROOT / document
+        assert linked.is_file(), f"{document} links to {target}"
+        assert not anchor or anchor in anchors_of(linked.read_text(encoding="utf-8")), f"{document} links to {target}"
+
+
+def test_the_readme_links_to_every_guide():
+    assert [guide for guide in GUIDES if f"({guide})" not in TEXTS[README]] == []
 
 
 def test_the_picture_is_small():
@@ -106,10 +184,10 @@ def test_the_picture_is_small():
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_and_tox_environment_that_is_named_exists(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
+    text = TEXTS[document]
     fenced = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
     code = " ".join(fenced.findall(text) + re.findall(r"`([^`]+)`", fenced.sub("", text)))
-    files = re.findall(r"\b(?:examples|benchmarks|tests)/\w+\.\w+", code)
+    files = re.findall(r"\b(?:examples|benchmarks|tests)/[\w/]+\.\w+", code)
     assert [name for name in files if not (ROOT / name).is_file()] == []
     if not (ROOT / "tox.ini").is_file():
         pytest.skip("there is no tox.ini")
@@ -117,28 +195,46 @@ def test_every_file_and_tox_environment_that_is_named_exists(document):
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     wanted = set(re.findall(r"tox (?:run )?-e (\w+)", code))
     assert wanted <= {name.removeprefix("testenv:") for name in tox.sections()}
-    if document == "README.md":
-        assert {"demo", "bench"} <= wanted
+    if document == README:
+        assert "demo" in wanted
+    if document == "docs/cost.md":
+        assert "bench" in wanted
 
 
-def test_every_measure_that_the_readme_names_is_a_default_one():
-    table = README[README.index("| What happened") : README.index("All of them are measured by default")]
+def test_every_measure_that_has_a_trap_is_a_default_one():
+    text = TEXTS["docs/reading_the_numbers.md"]
+    table = text[text.index("| What happened") : text.index("All of them are measured by default")]
     named = set(re.findall(r"`(\w+)`", table))
     assert len(named) > 10
     assert named <= {metric.name for metric in resolve_metrics(None)}
 
 
+def test_the_ladders_that_are_listed_are_all_that_there_are():
+    text = TEXTS["docs/augmentations.md"]
+    listed = re.findall(r"`(\w+)`", text[text.index("There are `hflip`") : text.index("Ladders that need")])
+    assert sorted(listed) == sorted(set(presets.__all__) - {"NEEDS_RGB", "preset_ladders"})
+
+
+def test_the_table_of_where_things_go_has_eight_lines_of_at_most_three_places_that_exist():
+    text = TEXTS["CONTRIBUTING.md"]
+    table = re.search(r"^\| To add .*?\n\n", text, re.MULTILINE | re.DOTALL)[0]
+    lines = table.strip().splitlines()[2:]
+    assert len(lines) == 8
+    for line in lines:
+        places = re.findall(r"`([\w/]+(?:/|\.py))`", line)
+        assert 1 <= len(places) <= 3, line
+        assert [place for place in places if not (PACKAGE / place).exists()] == []
+
+
 def test_the_newest_version_of_the_changelog_is_that_of_the_package():
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    newest = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    newest = re.findall(r"^## \[(.+?)\]", TEXTS["CHANGELOG.md"], re.MULTILINE)
     assert newest[0] == "Unreleased"
     assert newest[1] == kornia_lightning_probe.__version__
 
 
 def test_every_public_name_is_in_the_changelog():
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     names = set(kornia_lightning_probe.__all__) - {"__version__", "View", "ProbeImages"}
-    assert [name for name in sorted(names) if name not in text] == []
+    assert [name for name in sorted(names) if name not in TEXTS["CHANGELOG.md"]] == []
 
 
 # The examples, as a newcomer runs them: any warning is a failure.
@@ -184,100 +280,3 @@ def test_digits_runs(tmp_path):
     assert {"profile.png", "heatmap.png", "severity.png", "bank.png"} <= {
         path.name for path in (tmp_path / "here").iterdir()
     }
-
-
-# What the README says about the number and its traps, each on a model that hands its images on.
-
-
-def measured(change, *, images=None, scale=1.0):
-    """All measures of a layer that is the images, times `scale`, under a change of them."""
-    images = images_of(32) if images is None else images
-    bank = AugmentationBank({"change": change})
-    model = nn.Sequential(nn.Identity())
-    return probe_model(model, images, bank, layers="0", forward=lambda model, x: model(scale * x)).value
-
-
-@pytest.mark.filterwarnings("ignore:.*change.* no pixel:UserWarning")
-def test_zero_is_unmoved_and_one_is_another_image():
-    assert measured(lambda x: x)("sensitivity", "0") == 0
-    # The next image in place of each one: n/(n-1) in expectation, and exactly so over all rolls of a block.
-    assert measured(lambda x: x.roll(1, 0))("sensitivity", "0") == pytest.approx(1, abs=0.02)
-
-
-def test_it_grows_in_proportion_to_the_severity():
-    bank = AugmentationBank({"towards grey": {a: lambda x, a=a: x + a * (0.5 - x) for a in (0.1, 0.2)}})
-    torch.manual_seed(0)
-    curve = probe_model(ResNet(), images_of(32), bank, layers="conv1", metrics="sensitivity").tensor("sensitivity")
-    assert torch.allclose(curve[1] / curve[0], torch.tensor(2.0).double(), rtol=1e-4)
-
-
-def test_erasure_reads_seven_tenths_and_its_spread_ratio_is_zero():
-    value = measured(lambda x: x.mean(0, keepdim=True).expand_as(x))
-    # d = |m - a|^2 and e = n/(n-1) |a - m|^2: S = sqrt((n-1) / 2n), n = 32.
-    assert value("sensitivity", "0") == pytest.approx((31 / 64) ** 0.5, rel=1e-4)
-    assert value("spread_ratio", "0") == pytest.approx(0, abs=1e-5)
-
-
-def test_one_shift_for_all_has_a_shared_shift_of_one():
-    value = measured(lambda x: x + 0.3, images=images_of(32) * 0.5)
-    assert value("sensitivity", "0") > 0.7
-    assert value("shared_shift", "0") == pytest.approx(1, abs=1e-3)
-
-
-def test_a_loss_of_contrast_has_a_cosine_of_one():
-    value = measured(lambda x: x.mean(0, keepdim=True) + 0.5 * (x - x.mean(0, keepdim=True)))
-    # b - m = (a - m) / 2: S = (1 - 1/2) / sqrt 2, but for n/(n-1).
-    assert value("sensitivity", "0") == pytest.approx(0.5 * (31 / 64) ** 0.5, rel=1e-4)
-    assert value("cosine", "0") == pytest.approx(1, abs=1e-5)
-
-
-def test_spread_knows_the_scale_that_sensitivity_does_not():
-    one, ten = (measured(lambda x: x.flip(3), scale=scale) for scale in (1.0, 10.0))
-    assert ten("sensitivity", "0") == pytest.approx(one("sensitivity", "0"), rel=1e-5)
-    assert ten("spread", "0") == pytest.approx(10 * one("spread", "0"), rel=1e-5)
-
-
-def test_a_channel_that_holds_the_variance_hides_the_others():
-    images = 0.5 + 0.01 * (images_of(32, channels=16) - 0.5)
-    images[:, 0] = torch.arange(32).view(-1, 1, 1) / 31
-
-    def swap_the_others(x):
-        return torch.cat([x[:, :1], x[:, 1:].roll(1, 0)], dim=1)
-
-    with pytest.warns(UserWarning, match="one channel holds more than half of the variance"):
-        value = probe_model(
-            nn.Sequential(nn.Identity()), images, AugmentationBank({"swap": swap_the_others}), layers="0"
-        ).value
-    assert value("channel_dominance", "0") > 0.5
-    assert value("sensitivity", "0") < 0.1
-    assert value("sensitivity_median", "0") == pytest.approx(1, abs=0.2)
-
-
-def test_a_map_that_moves_with_the_image_is_equivariant_and_its_pooled_features_stand_still():
-    bank = AugmentationBank({"hflip": presets.hflip()})
-    value = probe_model(nn.Sequential(nn.Identity()), images_of(32), bank, layers="0").value
-    assert value("sensitivity", "0") > 0.9
-    assert value("sensitivity_pooled", "0") == pytest.approx(0, abs=1e-3)
-    assert value("equivariance_error", "0") == pytest.approx(0, abs=1e-3)
-
-
-def test_retrieval_is_one_where_nothing_moves_and_half_by_chance():
-    bank = AugmentationBank({"hardly": lambda x: 0.99 * x + 0.005, "other image": lambda x: x.roll(1, 0)})
-    model = nn.Sequential(nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), nn.Linear(48, 2))
-    value = probe_model(model, images_of(512), bank, layers=["0", "1"]).value
-    assert value("retrieval_auc", augmentation="hardly") == pytest.approx(1, abs=1e-3)
-    assert value("retrieval_auc", augmentation="other image") == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("net", "metric"),
-    [(ResNet, "flip_rate"), (ViT, "flip_rate"), (HuggingViT, "flip_rate"), (UNet, "sensitivity_pooled")],
-)
-def test_the_kinds_of_models_that_the_readme_names_are_measured(net, metric):
-    torch.manual_seed(0)
-    result = probe_model(net(), images_of(8, side=16), AugmentationBank({"hflip": presets.hflip()}))
-    assert 6 <= len(result.layers) <= 24
-    assert result.tensor("sensitivity").isfinite().all()
-    assert metric in result.metrics
-    if net is ViT:
-        assert {"blocks.0:cls", "blocks.0:patch"} <= set(result.table("spread").layers)

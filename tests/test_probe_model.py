@@ -103,7 +103,7 @@ def test_the_device_may_be_said(device):
 
 def test_lazy_layers_that_have_seen_no_image_are_refused_and_stay_lazy():
     model = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
-    with pytest.raises(ValueError, match=r"1\.weight, 1\.bias of Sequential do not exist yet.*call the model once"):
+    with pytest.raises(ValueError, match=r"'1\.weight', '1\.bias' of Sequential do not exist yet.*call the model once"):
         probe_model(model, IMAGES, plain_bank())
     assert model[1].has_uninitialized_params()
 

@@ -1,134 +1,320 @@
-"""When a probe runs inside a training: before the first step, at the end of validation, in test."""
+"""What every probe is: its images, its results, what a checkpoint holds of them, and what becomes of its failures."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from kornia_lightning_probe.callbacks.trainer import is_training, require_validation, weight_averaging_before
+from kornia_lightning_probe.callbacks import arguments
+from kornia_lightning_probe.callbacks import trainer as of_trainer
+from kornia_lightning_probe.callbacks.images import ImageChoice
+from kornia_lightning_probe.callbacks.logbook import Entry, Logbook
+from kornia_lightning_probe.callbacks.mishaps import agree, is_out_of_memory, memory_note, told
+from kornia_lightning_probe.callbacks.record import Record, with_facts
+from kornia_lightning_probe.callbacks.schedule import EVALUATIONS, START_EPOCH, ScheduledCallback
+from kornia_lightning_probe.callbacks.summaries import size_of
+from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.calling import Forward, forward_of
+from kornia_lightning_probe.model.layers import LayerSelector
+from kornia_lightning_probe.model.subject import Subject, choose_subject
+from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.wording import listed
 
-START_EPOCH = -1
+ON_ERROR = ("raise", "warn")
+_MOST_OF_AN_EPOCH = 0.1
+_FEW_SECONDS = 3.0
 
 
-class EpochProbe(Callback):
-    """A callback that measures at the end of validation, every so many epochs.
+class EpochProbe(ScheduledCallback):
+    """A callback that measures a model on the same images again and again.
 
-    Probed are the first validation of a training, each in an epoch divisible by ``every_n_epochs`` and, where that
-    epoch has none, the next one; of a probed epoch every validation. The sanity check is skipped.
+    A concrete probe says what is measured (:meth:`measure`) and what of it is logged (:meth:`entry`). When that
+    happens is :class:`ScheduledCallback`'s, what is kept :class:`Record`'s, and what is written :class:`Logbook`'s.
 
     Args:
-        every_n_epochs: at least 1.
-        at_start: whether to measure before the first training step too, as epoch -1 and step 0; never after a resume.
         name: the front of every tag and a folder's name, unique among the probes of a Trainer.
+        layers: as all that follow, see :class:`SensitivityProbe`.
 
     Raises:
-        MisconfigurationException: for arguments out of range.
+        MisconfigurationException: for arguments that can't be used.
     """
 
-    def __init__(self, *, every_n_epochs: int, at_start: bool, name: str) -> None:
-        super().__init__()
-        if every_n_epochs < 1:
-            raise MisconfigurationException(f"every_n_epochs must be at least 1, got {every_n_epochs}")
-        if not name or "/" in name:
+    #: Fewer images than this can't be measured.
+    fewest_images: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        layers: LayerSelector | Sequence[LayerSelector] = "auto",
+        images: Any = None,
+        num_images: int | None = 256,
+        seed: int = 0,
+        image_keys: ImageKeys | None = None,
+        embedding: str | None = None,
+        to_inputs: ToInputs | None = None,
+        forward: Forward | None = None,
+        dataloader_idx: int = 0,
+        batch_size: int = 32,
+        every_n_epochs: int = 1,
+        at_start: bool = True,
+        figures: bool = True,
+        progress: bool | None = None,
+        on_error: str = "raise",
+        when: str = "validation",
+    ) -> None:
+        super().__init__(name=name, every_n_epochs=every_n_epochs, at_start=at_start, when=when)
+        arguments.require_layers(layers)
+        arguments.require_inputs(images, forward=forward, to_inputs=to_inputs, embedding=embedding)
+        if num_images is not None:
+            arguments.require_integer("num_images", num_images, least=self.fewest_images)
+        arguments.require_integer("seed", seed)
+        arguments.require_integer("dataloader_idx", dataloader_idx, least=0)
+        arguments.require_integer("batch_size", batch_size, least=1)
+        arguments.require_flag("figures", figures)
+        if progress is not None:
+            arguments.require_flag("progress", progress)
+        arguments.require_choice("on_error", on_error, ON_ERROR)
+        if when == "train_epoch_end" and images is None:
             raise MisconfigurationException(
-                f"name must be a text without a slash, the front of every tag, got {name!r}"
+                "when='train_epoch_end' needs images=, a tensor, a dataset or a dataloader, as there may be no "
+                "validation data to take them from"
             )
-        self.every_n_epochs = every_n_epochs
-        self.at_start = at_start
-        self.name = name
-        self._last_epoch: int | None = None
-        self._epoch_started: float | None = None
-        self._has_trained = False
-        self._said: set[str] = set()
+        self.layers = layers
+        self.embedding = embedding
+        self.forward = forward
+        self.batch_size = batch_size
+        self.seed = seed
+        self.progress = progress
+        self.on_error = on_error
+        self._record = Record()
+        self._choice = ImageChoice(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
+        self._logbook = Logbook(name, figures=figures, say_once=self.say_once)
+        self._images: ProbeImages | None = None
+        self._is_fitting = True
+
+    # What a concrete probe gives.
 
     @abstractmethod
-    def measure(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> None:
-        """Measure and log; ``epoch`` is -1 before the first training step."""
+    def measure(self, subject: Subject, images: ProbeImages, occasion: Occasion) -> ProbeResult:
+        """Measure; every process calls it, and gets the same result."""
+
+    @abstractmethod
+    def entry(self, results: Sequence[ProbeResult], images: ProbeImages, *, name: str, stage: str) -> Entry:
+        """What is to be logged of the latest result.
+
+        Args:
+            results: those of the stage, oldest first.
+            images: the probe images.
+            name: the front of every tag.
+            stage: "fit", "validate" or "test".
+        """
+
+    def images_read(self, images: ProbeImages) -> None:
+        """Look at images that have just been read, once in each run."""
+
+    def more_state(self) -> dict[str, Any]:
+        """What a checkpoint should hold beside the history."""
+        return {}
+
+    def load_more(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`more_state` has given; an earlier version may have written less."""
+
+    # What users read.
 
     @property
-    @override
-    def state_key(self) -> str:
-        """Tells the states of several probes in a checkpoint apart."""
-        return f"{type(self).__name__}[{self.name}]"
+    def history(self) -> list[ProbeResult]:
+        """The results of the training, oldest first."""
+        return self._record.history
 
-    def start_over(self) -> None:
-        """Forget an earlier training, where the same object is given to a new one."""
-        self._last_epoch = None
-        self._has_trained = False
+    @history.setter
+    def history(self, results: list[ProbeResult]) -> None:
+        self._record.history = results
+
+    @property
+    def validations(self) -> list[ProbeResult]:
+        """The results of ``trainer.validate``, oldest first."""
+        return self._record.validations
+
+    @property
+    def tests(self) -> list[ProbeResult]:
+        """The results of ``trainer.test``, oldest first."""
+        return self._record.tests
+
+    @property
+    def result(self) -> ProbeResult | None:
+        """The latest result, of whatever stage; None before the first."""
+        return self._record.latest
+
+    # Lightning's hooks.
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        callbacks: list[Any] = getattr(trainer, "callbacks", [])
-        if [other.name for other in callbacks if isinstance(other, EpochProbe)].count(self.name) > 1:
-            raise MisconfigurationException(
-                f"two probes of this Trainer are named {self.name!r}, so their curves and files would mix; pass name="
-            )
-        self._epoch_started = None
-        if stage == "fit":
-            require_validation(trainer)
-            self._warn_of_raw_weights(trainer)
-            if self._has_trained and trainer.global_step == 0:
-                self.start_over()
-
-    @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._has_trained = True
-        if self.at_start and trainer.global_step == 0 and trainer.current_epoch == 0 and not trainer.ckpt_path:
-            self.measure(trainer, pl_module, epoch=START_EPOCH)
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_started = time.perf_counter()
-
-    @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
+        super().setup(trainer, pl_module, stage)
+        self._images = None
+        self._is_fitting = stage == "fit"
+        if self.forward is not None:
             return
-        if not is_training(trainer):
-            self.measure(trainer, pl_module, epoch=trainer.current_epoch)
-        elif self._is_due(trainer.current_epoch):
-            self._last_epoch = trainer.current_epoch
-            self.measure(trainer, pl_module, epoch=trainer.current_epoch)
+        forward_of(pl_module)
+        hooks = of_trainer.unused_transfer_hooks(trainer, pl_module)
+        if hooks:
+            self.say_once(
+                f"the probe {self.name!r} has images and no batch, so it does not run {' and '.join(hooks)}; if "
+                "validation batches are changed there, pass forward=, a callable (module, inputs), and do it in it"
+            )
 
     @override
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.measure(trainer, pl_module, epoch=trainer.current_epoch)
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # A later run may have other data or other processes.
+        self._images = None
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._images = None
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"last_epoch": self._last_epoch}
+        return {"last_epoch": self._last_epoch, **self._record.state(), **self.more_state()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._last_epoch = state_dict["last_epoch"]
+        # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
+        if self.history and not self._is_fitting:
+            return
+        try:
+            last_epoch = state_dict.get("last_epoch")
+            if last_epoch is not None:
+                arguments.require_integer("'last_epoch'", last_epoch)
+            self._record.load(state_dict)
+            self.load_more(state_dict)
+        except Exception as error:
+            place = f"the state of {self.state_key} in this checkpoint can't be read"
+            raise ValueError(f"{place}: {told(error)}") from error
+        self._last_epoch = last_epoch
 
-    def say_once(self, sentence: str) -> None:
-        """Warn on rank 0, once in this callback's life."""
-        if sentence not in self._said:
-            self._said.add(sentence)
-            rank_zero_warn(sentence)
+    @override
+    def start_over(self) -> None:
+        super().start_over()
+        self._record = Record()
 
-    def share_of_epoch(self, seconds: float) -> float | None:
-        """What share of the epoch so far these seconds are; None where no epoch of a training has begun."""
-        if self._epoch_started is None:
-            return None
-        return seconds / (time.perf_counter() - self._epoch_started)
+    @override
+    def why_not_at_start(self, trainer: Trainer) -> str:
+        if self._choice.images is not None or of_trainer.has_loader(trainer):
+            return ""
+        return (
+            "Lightning has not made the validation dataloader yet, and to ask for it earlier would change the "
+            "training; leave the sanity check on (num_sanity_val_steps above 0), or pass images="
+        )
 
-    def _is_due(self, epoch: int) -> bool:
-        if self._last_epoch is None or epoch == self._last_epoch:
-            return True
-        return epoch // self.every_n_epochs != self._last_epoch // self.every_n_epochs
+    @override
+    def probe(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> None:
+        if epoch == START_EPOCH and any(result.epoch == START_EPOCH for result in self.history):
+            return
+        started = time.perf_counter()
+        occasion = occasion_of(trainer, epoch=epoch, progress=self.progress)
+        measured = self._measured(trainer, pl_module, occasion)
+        if isinstance(measured, Exception):
+            self._fail(trainer, measured, occasion)
+            return
+        result, images = measured
+        seconds = time.perf_counter() - started
+        result = with_facts(result, seconds=seconds, run=self._run_of(trainer))
+        self._record.add(result, stage=occasion.stage)
+        for sentence in result.metadata["warnings"]:
+            self.say_once(sentence)
+        results = self._record.of_stage(occasion.stage)
+        entry = self.entry(results, images, name=self._name_in(occasion.stage), stage=occasion.stage)
+        self._logbook.write(trainer, pl_module, entry)
+        self._report(result, time.perf_counter() - started)
 
-    def _warn_of_raw_weights(self, trainer: Trainer) -> None:
-        averaging = weight_averaging_before(trainer, self)
-        if averaging:
+    def _measured(
+        self, trainer: Trainer, module: LightningModule, occasion: Occasion
+    ) -> tuple[ProbeResult, ProbeImages] | Exception:
+        """The result, or why there is none: the same of the two on every process."""
+        measured: tuple[ProbeResult, ProbeImages] | Exception
+        try:
+            with of_trainer.not_training(trainer), torch.inference_mode(False):
+                images, subject = self._prepared(trainer, module, occasion.world)
+                measured = self.measure(subject, images, occasion), images
+        except Exception as error:
+            # Whatever it is, the other processes must learn of it.
+            measured = error
+        failure = agree(occasion.world, measured if isinstance(measured, Exception) else None)
+        return failure or measured
+
+    def _prepared(self, trainer: Trainer, module: LightningModule, world: World) -> tuple[ProbeImages, Subject]:
+        try:
+            images = self._read(trainer, world)
+            subject = choose_subject(
+                module,
+                of_trainer.forward_in(trainer, module, self.forward),
+                layers=self.layers,
+                embedding=self.embedding,
+                device=module.device,
+            )
+        except Exception as error:
+            # The others are about to wait for this process in the engine.
+            world.fail(error)
+            raise
+        return images, subject
+
+    def _read(self, trainer: Trainer, world: World) -> ProbeImages:
+        if self._images is not None:
+            return self._images
+        images = self._choice.read(trainer, world)
+        self.images_read(images)
+        for note in images.notes:
+            rank_zero_info(f"{self.name}: {note}")
+        self._images = images
+        return images
+
+    def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
+        if is_out_of_memory(error):
+            error.add_note(memory_note(name=self.name, batch_size=self.batch_size, last=self.result))
+        if self.on_error == "raise" or occasion.world.lockstep:
+            raise error
+        watching = [f"{watcher.who} ({watcher.tag!r})" for watcher in self.watchers(trainer)]
+        consequence = ""
+        if watching:
+            consequence = f"; without a new value: {listed(watching)}"
+        rank_zero_warn(
+            f"the probe {self.name!r} has failed in epoch {occasion.epoch} and is left out there, as "
+            f"on_error='warn' asks: {told(error)}{consequence}"
+        )
+
+    def _run_of(self, trainer: Trainer) -> str:
+        """What tells this training from others, the same on every process."""
+        if self._record.run is None:
+            # It comes from the system's own source, and moves no random stream.
+            self._record.run = str(trainer.strategy.broadcast(uuid.uuid4().hex[:16]))
+        return self._record.run
+
+    def _name_in(self, stage: str) -> str:
+        if stage in EVALUATIONS:
+            return f"{self.name}_{stage}"
+        return self.name
+
+    def _report(self, result: ProbeResult, seconds: float) -> None:
+        share = self.share_of_epoch(seconds)
+        line = f"{self.name}: {size_of(result)}: {seconds:.1f} s"
+        if share is None:
+            rank_zero_info(line)
+            return
+        rank_zero_info(f"{line}, {100 * share:.0f} % of the epoch")
+        if share > _MOST_OF_AN_EPOCH and seconds > _FEW_SECONDS:
             self.say_once(
-                f"{averaging} is listed before the probe {self.name!r} and puts the raw weights back before the "
-                "probe's turn, so raw weights are measured; list it after the probe to measure the averaged ones"
+                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise "
+                "every_n_epochs, or lower num_images or the number of views or layers"
             )

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from typing_extensions import override
 
+from kornia_lightning_probe.callbacks.arguments import require_flag, texts_of
 from kornia_lightning_probe.callbacks.base import EpochProbe
-from kornia_lightning_probe.callbacks.history import results_of, states_of
-from kornia_lightning_probe.callbacks.images import ImageChoice
-from kornia_lightning_probe.callbacks.trainer import forward_in, is_training, is_trial, logging_step, world_of
-from kornia_lightning_probe.engine.features import collect_features
-from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.callbacks.logbook import Entry, Picture
+from kornia_lightning_probe.callbacks.trainer import Occasion
+from kornia_lightning_probe.engine.features import Features, collect_features
 from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
-from kornia_lightning_probe.model.calling import Forward, forward_of
+from kornia_lightning_probe.model.calling import Forward
 from kornia_lightning_probe.model.layers import LayerSelector
 from kornia_lightning_probe.model.subject import Subject
-from kornia_lightning_probe.probe import choose_subject
-from kornia_lightning_probe.reporting.tensorboard import (
-    Curves,
-    add_charts,
-    add_picture,
-    chart_layout,
-    curve_tag,
-    writer_of,
-)
+from kornia_lightning_probe.reporting.tensorboard import curve_tag
 from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.results.drift import REFERENCES, DriftRecord, Snapshot
-from kornia_lightning_probe.wording import unknown
+from kornia_lightning_probe.wording import listed, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,13 +53,16 @@ class DriftProbe(EpochProbe):
     nothing to compare with: the result has no rows, loggers get NaN so that their columns stay the same, and a monitor
     is given 0, the least similar. With ``at_start`` that is before the first epoch, and no monitor meets it.
 
-    Each result is written to ``{log_dir}/{name}/`` as JSON by rank 0. Checkpoints hold, beside the results, one N x N
-    Gram matrix for each layer and reference, 132 kB at 256 images, whatever the layer's width.
+    Where the images, or what is taken of them (``flatten``), are others than those of an earlier probe, of a checkpoint
+    for instance, the comparison starts anew, with one sentence.
+
+    Each result is written by rank 0 where :class:`SensitivityProbe` has its own. Checkpoints hold, beside the results,
+    one N x N Gram matrix for each layer and reference, 132 kB at 256 images, whatever the layer's width.
 
     Args:
         layers: what :func:`select_layers` takes.
         images: a tensor, a dict or tuple of tensors, a dataset or a dataloader; None takes the validation data.
-        num_images: how many images of a dataset are used; a tensor is used whole. At least 4.
+        num_images: how many images of a dataset are used, None for all; a tensor is used whole. At least 4.
         seed: chooses the images.
         image_keys: which entries of dict or tuple inputs are images.
         embedding: the layer whose RankMe is measured; default: the last chosen layer that isn't the output itself.
@@ -88,12 +76,13 @@ class DriftProbe(EpochProbe):
         flatten: compare whole activations, not their spatial or token mean, where N x features float64 take at most
             32 MiB; larger layers stay pooled and are named in a warning.
         figures: whether TensorBoard gets a figure of each probe.
-        progress: whether to show a bar.
-        name: the front of every tag, unique among the probes of a Trainer.
+        progress: whether to show a bar; None shows one where Lightning shows its own.
+        on_error: "raise", or "warn" to leave out a probe that fails; see :class:`SensitivityProbe`.
+        when: "validation", or "train_epoch_end", which needs ``images``.
+        name: the front of every tag and a folder's name, unique among the probes of a Trainer.
 
     Raises:
         MisconfigurationException: for arguments that can't be used, two probes of one name, no validation data.
-        ValueError: at a probe, where the images differ from those of an earlier probe, of a checkpoint for instance.
 
     Source:
         See :func:`~kornia_lightning_probe.functional.similarity.debiased_cka` and
@@ -105,12 +94,15 @@ class DriftProbe(EpochProbe):
         []
     """
 
+    fewest_images = FEWEST_IMAGES
+    probes_evaluations = False
+
     def __init__(
         self,
         *,
         layers: LayerSelector | Sequence[LayerSelector] = "auto",
         images: Any = None,
-        num_images: int = 256,
+        num_images: int | None = 256,
         seed: int = 0,
         image_keys: ImageKeys | None = None,
         embedding: str | None = None,
@@ -123,37 +115,34 @@ class DriftProbe(EpochProbe):
         reference: str | Sequence[str] = REFERENCES,
         flatten: bool = False,
         figures: bool = True,
-        progress: bool = False,
+        progress: bool | None = None,
+        on_error: str = "raise",
+        when: str = "validation",
         name: str = "drift",
     ) -> None:
-        super().__init__(every_n_epochs=every_n_epochs, at_start=at_start, name=name)
-        for argument, number, least in (
-            ("num_images", num_images, FEWEST_IMAGES),
-            ("batch_size", batch_size, 1),
-            ("dataloader_idx", dataloader_idx, 0),
-        ):
-            if number < least:
-                raise MisconfigurationException(f"{argument} must be at least {least}, got {number}")
-        self.layers = layers
-        self.embedding = embedding
-        self.forward = forward
-        self.batch_size = batch_size
-        self.seed = seed
+        super().__init__(
+            name=name,
+            layers=layers,
+            images=images,
+            num_images=num_images,
+            seed=seed,
+            image_keys=image_keys,
+            embedding=embedding,
+            to_inputs=to_inputs,
+            forward=forward,
+            dataloader_idx=dataloader_idx,
+            batch_size=batch_size,
+            every_n_epochs=every_n_epochs,
+            at_start=at_start,
+            figures=figures,
+            progress=progress,
+            on_error=on_error,
+            when=when,
+        )
+        require_flag("flatten", flatten)
         self.reference = _checked(reference)
         self.flatten = flatten
-        self.figures = figures
-        self.progress = progress
-        self.history: list[ProbeResult] = []
-        self._record = DriftRecord(self.reference)
-        self._reading = ImageChoice(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
-        self._images: ProbeImages | None = None
-        self._is_fitting = True
-        self._runs: set[str] = set()
-
-    @property
-    def result(self) -> ProbeResult | None:
-        """The latest result, with the metrics ``cka_previous``, ``cka_first`` and ``rankme``; None before the first."""
-        return self.history[-1] if self.history else None
+        self._snapshots = DriftRecord(self.reference)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -162,7 +151,7 @@ class DriftProbe(EpochProbe):
         None before the first probe, and where "previous" is no reference. Hold on to it after each epoch, and
         ``debiased_cka(early.gram(layer), last.gram(layer))`` says how much of the final representation was there early.
         """
-        return self._record.held.get("previous")
+        return self._snapshots.held.get("previous")
 
     def plot(self, references: Sequence[str] | None = None) -> Figure:
         """Draw the history: CKA over the epochs as lines and as a heatmap, one row for each reference.
@@ -182,160 +171,95 @@ class DriftProbe(EpochProbe):
         return plot_drift(self.history, references=references)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        self._images = None
-        self._is_fitting = stage == "fit"
-        if self.forward is None:
-            forward_of(pl_module)
-
-    @override
     def start_over(self) -> None:
         super().start_over()
-        self.history = []
-        self._record = DriftRecord(self.reference)
+        self._snapshots = DriftRecord(self.reference)
 
     @override
-    def measure(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> None:
-        started = time.perf_counter()
-        world = world_of(trainer)
-        with torch.inference_mode(False):
-            try:
-                images, subject = self._prepare(trainer, pl_module, world)
-            except Exception as error:
-                world.fail(error)
-                raise
-            features = collect_features(
-                subject,
-                images,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                flatten=self.flatten,
-                progress=self.progress and trainer.is_global_zero,
-                world=world,
+    def images_read(self, images: ProbeImages) -> None:
+        if images.num_images < FEWEST_IMAGES:
+            raise MisconfigurationException(
+                f"the probe {self.name!r} needs at least {FEWEST_IMAGES} images, since debiased CKA divides by N - 3; "
+                f"got {images.num_images}"
             )
-            numbers = self._record.compare(
-                features.clean,
-                metadata=features.findings.metadata(),
-                epoch=epoch,
-                step=0 if epoch < 0 else logging_step(trainer),
-            )
-        result = ProbeResult.of(numbers)
-        result.metadata = replace(result.metadata, seconds=time.perf_counter() - started)
-        self.history.append(result)
-        for sentence in result.metadata["warnings"]:
-            self.say_once(sentence)
-        self._log(trainer, pl_module, result)
-        self._write_file(trainer, result)
-        if trainer.is_global_zero and not is_trial(trainer):
-            self._draw(trainer, result)
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if is_training(trainer):
-            super().on_validation_epoch_end(trainer, pl_module)
-
-    @override
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The test's images are not those of the training's probes, so there is nothing to compare with.
-        return
-
-    @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A later run may have other data or other processes.
-        self._images = None
-
-    @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._images = None
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "history": states_of(self.history), "references": self._record.state()}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
-        if self._is_fitting or not self.history:
-            super().load_state_dict(state_dict)
-            self.history = results_of(state_dict["history"])
-            self._record.load(state_dict["references"])
-
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, world: World) -> tuple[ProbeImages, Subject]:
-        images = self._images
-        if images is None:
-            images = self._reading.read(trainer, world)
-            if images.num_images < FEWEST_IMAGES:
-                raise MisconfigurationException(
-                    f"the probe {self.name!r} needs at least {FEWEST_IMAGES} images, since debiased CKA divides by "
-                    f"N - 3; got {images.num_images}"
-                )
-            self._images = images
-            for note in images.notes:
-                rank_zero_info(f"{self.name}: {note}")
-        subject = choose_subject(
-            pl_module,
-            forward_in(trainer, pl_module, self.forward),
-            layers=self.layers,
-            embedding=self.embedding,
-            device=pl_module.device,
+    def measure(self, subject: Subject, images: ProbeImages, occasion: Occasion) -> ProbeResult:
+        features = collect_features(
+            subject,
+            images,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            flatten=self.flatten,
+            progress=occasion.progress,
+            world=occasion.world,
+            check_parameters=not self.history,
         )
-        return images, subject
+        try:
+            result = self._compared(features, occasion)
+        except ValueError as error:
+            # Of other images than before, or other features of them.
+            self.say_once(f"the probe {self.name!r} starts anew in epoch {occasion.epoch}: {error}")
+            self._snapshots = DriftRecord(self.reference)
+            result = self._compared(features, occasion)
+        self._replace_dead(features, epoch=occasion.epoch)
+        return result
 
-    def _log(self, trainer: Trainer, module: LightningModule, result: ProbeResult) -> None:
-        summaries = self._summaries(result)
-        if result.epoch >= 0:
-            for tag, value in summaries.items():
+    def _compared(self, features: Features, occasion: Occasion) -> ProbeResult:
+        metadata = features.findings.metadata()
+        numbers = self._snapshots.compare(features.clean, metadata=metadata, epoch=occasion.epoch, step=occasion.step)
+        return ProbeResult.of(numbers)
+
+    def _replace_dead(self, features: Features, *, epoch: int) -> None:
+        """Let later probes compare what was dead in the first one with the first in which it isn't."""
+        first = self._snapshots.held.get("first")
+        if first is None or first.epoch == epoch:
+            return
+        dead = [name for name, triangle in first.triangles.items() if _is_dead(triangle)]
+        if not dead:
+            return
+        now = Snapshot.of(features.clean, epoch=epoch).triangles
+        alive = [name for name in dead if name in now and not _is_dead(now[name])]
+        for name in alive:
+            first.triangles[name] = now[name]
+        if alive:
+            self.say_once(
+                f"the probe {self.name!r} had nothing to compare {listed(alive)} with, dead in epoch {first.epoch}; "
+                f"there the first probe is now that of epoch {epoch}"
+            )
+
+    @override
+    def entry(self, results: Sequence[ProbeResult], images: ProbeImages, *, name: str, stage: str) -> Entry:
+        result = results[-1]
+        summaries = {f"{name}/{metric}": result.value(metric) for metric in result.metrics}
+        summaries[f"{name}/seconds"] = result.metadata["seconds"]
+        drawn = dict(summaries)
+        for reference in self.reference:
+            metric = f"cka_{reference}"
+            for layer in result.table(metric).layers:
+                drawn[curve_tag(name, metric, layer)] = result.value(metric, layer)
+            if result.metadata["references"][reference] is None:
                 # EarlyStopping ends a training at the first NaN, and there is one where nothing is compared yet.
-                monitored = value if self._is_known(result, tag) else 0.0
-                module.log(tag, monitored, logger=False, sync_dist=True, batch_size=1, add_dataloader_idx=False)
-        for logger in trainer.loggers:
-            logger.log_metrics(self._curves(result) | summaries, step=result.step)
-            logger.save()
+                summaries[f"{name}/{metric}"] = 0.0
+        pictures = [Picture(f"{name}/layers", self.plot)] if len(results) > 1 else []
+        return Entry(name, result, drawn, summaries, pictures)
 
-    def _is_known(self, result: ProbeResult, tag: str) -> bool:
-        references = {f"{self.name}/cka_{name}": epoch for name, epoch in result.metadata["references"].items()}
-        return references.get(tag, 0) is not None
+    @override
+    def more_state(self) -> dict[str, Any]:
+        return {"references": self._snapshots.state()}
 
-    def _summaries(self, result: ProbeResult) -> dict[str, float]:
-        means = {metric: result.value(metric) for metric in result.metrics}
-        return {f"{self.name}/{key}": value for key, value in {**means, "seconds": result.metadata["seconds"]}.items()}
+    @override
+    def load_more(self, state: Mapping[str, Any]) -> None:
+        self._snapshots = DriftRecord(self.reference)
+        self._snapshots.load(state.get("references", {}))
 
-    def _curves(self, result: ProbeResult) -> dict[str, float]:
-        return {
-            curve_tag(self.name, metric, layer): result.value(metric, layer)
-            for metric in (f"cka_{name}" for name in self.reference)
-            for layer in result.table(metric).layers
-        }
 
-    def _write_file(self, trainer: Trainer, result: ProbeResult) -> None:
-        # Asked for on every process: Lightning broadcasts it.
-        directory = trainer.log_dir
-        if directory is not None and trainer.is_global_zero and not is_trial(trainer):
-            result.to_json(Path(directory) / self.name / f"epoch={result.epoch}-step={result.step}.json")
-
-    def _draw(self, trainer: Trainer, result: ProbeResult) -> None:
-        for logger in trainer.loggers:
-            writer = writer_of(logger)
-            if writer is None:
-                continue
-            run = str(writer.get_logdir())
-            if run not in self._runs:
-                self._runs.add(run)
-                logged = Curves(self._curves(result), "")
-                prefix = getattr(logger, "_prefix", "")
-                add_charts(writer, chart_layout(result, logged, name=self.name, prefix=prefix))
-            if self.figures and find_spec("matplotlib") is None:
-                self.say_once(
-                    "TensorBoard gets no figures of the probe, as matplotlib is not installed: "
-                    "pip install 'kornia-lightning-probe[plots]', or pass figures=False"
-                )
-            elif self.figures and len(self.history) > 1:
-                add_picture(writer, f"{self.name}/layers", self.plot(), step=result.step)
+def _is_dead(triangle: Tensor) -> bool:
+    return not bool(triangle.nan_to_num().any())
 
 
 def _checked(reference: str | Sequence[str]) -> tuple[str, ...]:
-    names = (reference,) if isinstance(reference, str) else tuple(reference)
+    names = texts_of("reference", reference)
     wrong = [name for name in names if name not in REFERENCES]
     if wrong:
         raise MisconfigurationException(unknown("reference", wrong[0], REFERENCES))

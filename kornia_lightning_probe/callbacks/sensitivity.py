@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.callbacks import arguments
 from kornia_lightning_probe.callbacks.base import EpochProbe
-from kornia_lightning_probe.callbacks.history import results_of, states_of
-from kornia_lightning_probe.callbacks.images import ImageChoice
-from kornia_lightning_probe.callbacks.logbook import Logbook
-from kornia_lightning_probe.callbacks.summaries import size_of
-from kornia_lightning_probe.callbacks.trainer import forward_in, logging_step, unused_transfer_hooks, world_of
-from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.callbacks.logbook import Entry, Picture
+from kornia_lightning_probe.callbacks.summaries import Origin, compared, summarise
+from kornia_lightning_probe.callbacks.trainer import Occasion
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
-from kornia_lightning_probe.model.calling import Forward, forward_of
+from kornia_lightning_probe.model.calling import Forward
 from kornia_lightning_probe.model.layers import LayerSelector
 from kornia_lightning_probe.model.subject import Subject
-from kornia_lightning_probe.probe import choose_subject
+from kornia_lightning_probe.reporting.tensorboard import KINDS, curves
 from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.wording import listed, unknown
 
-_MOST_OF_AN_EPOCH = 0.1
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ANY_NUMBER = 2**31
 
 
 class SensitivityProbe(EpochProbe):
@@ -47,7 +46,8 @@ class SensitivityProbe(EpochProbe):
     ``probe_sensitivity_{augmentation}/{layer}``  mean over the augmentation's levels
     ``probe/embedding_sensitivity``               mean over the views at the embedding
     ``probe/spread``                              typical distance between images at the embedding, relative to the
-                                                  first probe: near 0 is a collapse
+                                                  first probe of the same images, layers and augmentations that has
+                                                  one: near 0 is a collapse
     ``probe/flip_rate``                           share of predictions that change, mean over the views, [0, 1]
     ``probe/accuracy_drop``                       clean accuracy minus that under the view, where there are labels
     ``probe/seconds``                             what the measurement took, without figures and files
@@ -55,18 +55,22 @@ class SensitivityProbe(EpochProbe):
 
     The last five, where they were measured, and the curves named in ``monitor`` go through Lightning's own ``log``, so
     EarlyStopping and ModelCheckpoint see them in the same epoch. TensorBoard also gets a chart for each augmentation
-    (the "custom scalars" tab), a figure of each probe and a picture of the bank. Each result is written by rank 0 to
-    ``{log_dir}/{name}/epoch={epoch}-step={step}.json`` for :meth:`ProbeResult.from_json`; after ``ddp_spawn`` and
-    ``ddp_notebook`` these files are all that is left.
+    (the "custom scalars" tab), a figure of each probe and a picture of the bank. In ``trainer.validate`` and
+    ``trainer.test`` every tag is as if the probe were called ``{name}_validate`` or ``{name}_test``.
+
+    Rank 0 writes each result for :meth:`ProbeResult.from_json` to ``{stage}-epoch={epoch}-step={step}.json``, with a
+    number behind it rather than over another file, in the folder ``{name}`` of the run: beside the ``checkpoints`` of
+    ModelCheckpoint, without a logger in the Trainer's ``default_root_dir``. After ``ddp_spawn`` and ``ddp_notebook``
+    these files are all that is left. Where a file, a picture or a logger fails, the probe warns and goes on.
 
     A new training starts a new history; a resumed one takes up that of its checkpoint.
 
     Args:
-        bank: the augmentations, each with its levels.
+        bank: the augmentations, each with its levels, or the name of a preset.
         layers: what :func:`select_layers` takes.
         metrics: names, metric objects or functions of (clean, augmented); None is the default set.
         images: a tensor, a dict or tuple of tensors, a dataset or a dataloader; None takes the validation data.
-        num_images: how many images of a dataset are used; a tensor is used whole.
+        num_images: how many images of a dataset are used, None for all; a tensor is used whole.
         seed: chooses the images.
         image_keys: which entries of dict or tuple inputs are images.
         embedding: the layer called the embedding; default: the last chosen layer that isn't the output itself.
@@ -75,12 +79,23 @@ class SensitivityProbe(EpochProbe):
         dataloader_idx: which of several validation dataloaders.
         batch_size: at most so many images in one forward pass; the numbers do not depend on it.
         every_n_epochs: how many epochs from one probe to the next.
-        at_start: whether to measure before the first training step too, as epoch -1 and step 0.
+        at_start: whether to measure before the first training step too, as epoch -1 and step 0; not after a resume,
+            and not where Lightning has no validation dataloader by then and there is no ``images``.
         log_curves: "layers" (sensitivity), "all" (every metric) or "summary" (none).
         monitor: tags of curves that EarlyStopping or ModelCheckpoint watch.
         figures: whether TensorBoard gets a figure of each probe and a picture of the bank.
-        progress: whether to show a bar.
-        name: the front of every tag, unique among the probes of a Trainer.
+        progress: whether to show a bar; None shows one where Lightning shows its own.
+        on_error: "raise", or "warn" to leave out a probe that fails, on every process; under sharded strategies, where
+            every forward pass is collective, it always raises.
+        when: "validation", or "train_epoch_end" for trainings without a validation loop, which needs ``images``.
+        name: the front of every tag and a folder's name, unique among the probes of a Trainer: letters, digits, "_",
+            "-", "." and spaces inside.
+
+    Attributes:
+        history: the results of the training, oldest first.
+        validations: those of ``trainer.validate``.
+        tests: those of ``trainer.test``.
+        result: the latest of them all; None before the first.
 
     Raises:
         MisconfigurationException: for arguments that can't be used, two probes of one name, no validation data.
@@ -89,18 +104,18 @@ class SensitivityProbe(EpochProbe):
         >>> import kornia.augmentation as K
         >>> bank = AugmentationBank({"rotation": {15: K.RandomRotation((15.0, 15.0), p=1.0)}})
         >>> probe = SensitivityProbe(bank, num_images=64)
-        >>> probe.history
-        []
+        >>> probe.history, probe.result
+        ([], None)
     """
 
     def __init__(
         self,
-        bank: AugmentationBank,
+        bank: AugmentationBank | str = "default",
         *,
         layers: LayerSelector | Sequence[LayerSelector] = "auto",
         metrics: Sequence[MetricLike] | MetricLike | None = None,
         images: Any = None,
-        num_images: int = 256,
+        num_images: int | None = 256,
         seed: int = 0,
         image_keys: ImageKeys | None = None,
         embedding: str | None = None,
@@ -113,117 +128,59 @@ class SensitivityProbe(EpochProbe):
         log_curves: str = "layers",
         monitor: Sequence[str] = (),
         figures: bool = True,
-        progress: bool = False,
+        progress: bool | None = None,
+        on_error: str = "raise",
+        when: str = "validation",
         name: str = "probe",
     ) -> None:
-        super().__init__(every_n_epochs=every_n_epochs, at_start=at_start, name=name)
-        if not isinstance(bank, AugmentationBank):
-            raise MisconfigurationException(
-                f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank(views) makes one"
-            )
-        for argument, number, least in (
-            ("num_images", num_images, 1),
-            ("batch_size", batch_size, 1),
-            ("dataloader_idx", dataloader_idx, 0),
-        ):
-            if number < least:
-                raise MisconfigurationException(f"{argument} must be at least {least}, got {number}")
-        self.bank = bank
-        self.layers = layers
+        super().__init__(
+            name=name,
+            layers=layers,
+            images=images,
+            num_images=num_images,
+            seed=seed,
+            image_keys=image_keys,
+            embedding=embedding,
+            to_inputs=to_inputs,
+            forward=forward,
+            dataloader_idx=dataloader_idx,
+            batch_size=batch_size,
+            every_n_epochs=every_n_epochs,
+            at_start=at_start,
+            figures=figures,
+            progress=progress,
+            on_error=on_error,
+            when=when,
+        )
+        arguments.require_choice("log_curves", log_curves, KINDS)
+        self.bank = _bank_of(bank)
         self.metrics = resolve_metrics(metrics)
+        self.log_curves = log_curves
+        self.monitor = arguments.texts_of("monitor", monitor)
         self._default_set = metrics is None
-        self.embedding = embedding
-        self.forward = forward
-        self.batch_size = batch_size
-        self.seed = seed
-        self.progress = progress
-        self.history: list[ProbeResult] = []
-        self._reading = ImageChoice(images, num_images, seed, image_keys, to_inputs, dataloader_idx)
-        self._logbook = Logbook(name, log_curves=log_curves, monitor=monitor, figures=figures, say_once=self.say_once)
-        self._images: ProbeImages | None = None
-        self._fitted_bank = bank
-        self._is_fitting = True
-
-    @property
-    def result(self) -> ProbeResult | None:
-        """The latest result; None before the first."""
-        return self.history[-1] if self.history else None
+        self._fitted_bank = self.bank
+        self._origins: dict[str, Origin] = {}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._images = None
-        self._is_fitting = stage == "fit"
-        if self.forward is not None:
-            return
-        forward_of(pl_module)
-        hooks = unused_transfer_hooks(trainer, pl_module)
-        if hooks:
-            self.say_once(
-                f"the probe {self.name!r} has images and no batch, so it does not run {' and '.join(hooks)}; if "
-                "validation batches are changed there, pass forward=, a callable (module, inputs), and do it in it"
-            )
+        self._require_tags_apart()
 
     @override
     def start_over(self) -> None:
         super().start_over()
-        self.history = []
+        self._origins = {}
 
     @override
-    def measure(self, trainer: Trainer, pl_module: LightningModule, *, epoch: int) -> None:
-        started = time.perf_counter()
-        world = world_of(trainer)
-        with torch.inference_mode(False):
-            try:
-                subject, plan = self._prepare(trainer, pl_module, world)
-            except Exception as error:
-                world.fail(error)
-                raise
-            numbers = run_probe(subject, plan, epoch=epoch, step=0 if epoch < 0 else logging_step(trainer))
-        result = ProbeResult.of(numbers)
-        self.history.append(result)
-        if len(self.history) > 2:
-            # What pairs images in a comparison is kept of the first and the last result only.
-            self.history[-2] = self.history[-2].without_influence()
-        for sentence in result.metadata["warnings"]:
-            self.say_once(sentence)
-        self._logbook.write(trainer, pl_module, self.history, bank=plan.bank, images=plan.images.scout.images[0])
-        self._report(result, time.perf_counter() - started)
+    def watched_tags(self) -> Sequence[str]:
+        return self.monitor
 
     @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A later run may have other data or other processes.
-        self._images = None
+    def images_read(self, images: ProbeImages) -> None:
+        self._fitted_bank = self.bank.fit_channels(images.scout.images[0].shape[1])
 
     @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._images = None
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "history": states_of(self.history)}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
-        if self._is_fitting or not self.history:
-            super().load_state_dict(state_dict)
-            self.history = results_of(state_dict["history"])
-
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, world: World) -> tuple[Subject, Plan]:
-        images = self._images
-        if images is None:
-            images = self._images = self._reading.read(trainer, world)
-            self._fitted_bank = self.bank.fit_channels(images.scout.images[0].shape[1])
-            for note in images.notes:
-                rank_zero_info(f"{self.name}: {note}")
-        subject = choose_subject(
-            pl_module,
-            forward_in(trainer, pl_module, self.forward),
-            layers=self.layers,
-            embedding=self.embedding,
-            device=pl_module.device,
-        )
+    def measure(self, subject: Subject, images: ProbeImages, occasion: Occasion) -> ProbeResult:
         plan = Plan(
             images=images,
             bank=self._fitted_bank,
@@ -231,17 +188,98 @@ class SensitivityProbe(EpochProbe):
             default_set=self._default_set,
             batch_size=self.batch_size,
             seed=self.seed,
-            progress=self.progress and trainer.is_global_zero,
-            world=world,
+            progress=occasion.progress,
+            world=occasion.world,
+            check_parameters=not self.history,
         )
-        return subject, plan
+        return ProbeResult.of(run_probe(subject, plan, epoch=occasion.epoch, step=occasion.step))
 
-    def _report(self, result: ProbeResult, seconds: float) -> None:
-        share = self.share_of_epoch(seconds)
-        line = f"{self.name}: {size_of(result)}: {seconds:.1f} s"
-        rank_zero_info(line if share is None else f"{line}, {100 * share:.0f} % of the epoch")
-        if share is not None and share > _MOST_OF_AN_EPOCH:
+    @override
+    def entry(self, results: Sequence[ProbeResult], images: ProbeImages, *, name: str, stage: str) -> Entry:
+        result = results[-1]
+        logged = curves(result, name=name, log_curves=self.log_curves)
+        if logged.left_out:
+            self.say_once(logged.left_out)
+        summaries = summarise(result, self._origin_of(result, name=name, stage=stage))
+        watched = {f"{name}/{key}": value for key, value in summaries.items()}
+        pictures = (
+            Picture(f"{name}/bank", lambda: _picture_of_bank(self._fitted_bank, images), once=True),
+            Picture(f"{name}/layers", lambda: _picture_of_layers(results)),
+        )
+        return Entry(name, result, logged.values, watched | self._monitored(result, name=name), pictures)
+
+    @override
+    def more_state(self) -> dict[str, Any]:
+        if "fit" not in self._origins:
+            return {}
+        return {"origin": self._origins["fit"].state()}
+
+    @override
+    def load_more(self, state: Mapping[str, Any]) -> None:
+        self._origins = {}
+        if "origin" in state:
+            self._origins["fit"] = Origin.from_state(state["origin"])
+        elif self.history:
+            # A checkpoint of an earlier version: there everything was relative to the first result.
+            self._origins["fit"] = Origin.of(self.history[0])
+
+    def _origin_of(self, result: ProbeResult, *, name: str, stage: str) -> Origin:
+        """What a result is relative to: the first one like it that has a spread."""
+        now = Origin.of(result)
+        held = self._origins.get(stage)
+        if held is None and "fit" in self._origins and not self._origins["fit"].differences(now):
+            # The same images in validate as in the training before.
+            held = self._origins["fit"]
+        differing = [] if held is None else held.differences(now)
+        if held is not None and differing:
             self.say_once(
-                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise "
-                "every_n_epochs, or lower num_images or the number of views or layers"
+                f"{name}/spread was relative to epoch {held.epoch}, with other {listed(differing)}, which can't be "
+                f"compared: from epoch {result.epoch} on it is relative to that epoch"
             )
+        if held is None or differing or not held.has_spread:
+            held = now
+        self._origins[stage] = held
+        return held
+
+    def _monitored(self, result: ProbeResult, *, name: str) -> dict[str, float]:
+        if not self.monitor:
+            return {}
+        known = curves(result, name=self.name, log_curves="all", most_tags=_ANY_NUMBER).values
+        for tag in self.monitor:
+            if tag not in known:
+                raise MisconfigurationException(f"monitor: {unknown('curve', tag, list(known))}")
+        return {f"{name}{tag.removeprefix(self.name)}": known[tag] for tag in self.monitor}
+
+    def _require_tags_apart(self) -> None:
+        """Refuse an augmentation whose curves would have the tags of another metric."""
+        metrics = {metric.name for metric in (*self.metrics, *resolve_metrics())}
+        for view in self.bank:
+            for metric in self.metrics:
+                if f"{metric.name}_{view.augmentation}" in metrics:
+                    raise MisconfigurationException(
+                        f"the curves of {metric.name!r} under the augmentation {view.augmentation!r} would have the "
+                        f"tags of the metric '{metric.name}_{view.augmentation}'; give the augmentation another name"
+                    )
+
+
+def _bank_of(bank: AugmentationBank | str) -> AugmentationBank:
+    if isinstance(bank, str):
+        return AugmentationBank.preset(bank)
+    if not isinstance(bank, AugmentationBank):
+        raise MisconfigurationException(
+            f"bank must be an AugmentationBank or the name of a preset, got a {type(bank).__name__}; "
+            "AugmentationBank(views) makes one"
+        )
+    return bank
+
+
+def _picture_of_bank(bank: AugmentationBank, images: ProbeImages) -> Figure:
+    from kornia_lightning_probe.reporting.figures.bank import plot_bank
+
+    return plot_bank(bank, images.scout.images[0])
+
+
+def _picture_of_layers(results: Sequence[ProbeResult]) -> Figure:
+    from kornia_lightning_probe.reporting.figures.epoch import plot_epoch
+
+    return plot_epoch(compared(results))

@@ -1,36 +1,93 @@
-"""The handful of numbers of a probe that Lightning itself logs: what a monitor watches and a progress bar shows."""
+"""What results are summed up by, and which of them may be compared: the same images, views, layers and embedding."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.result import ProbeResult
 
 _OF_THE_OUTPUT = ("flip_rate", "accuracy_drop")
+_NAMES = {"content_hash": "images", "embedding": "embedding", "bank": "augmentations", "layers": "layers"}
 
 
-def summarise(history: Sequence[ProbeResult], *, name: str) -> dict[str, float]:
-    """Sum up the latest result.
+@dataclass(frozen=True)
+class Origin:
+    """The probe that later ones are compared with, and what must be the same for that.
 
     Args:
-        history: all results, oldest first.
-        name: the probe's name.
+        epoch: of the probe.
+        content_hash: of its images.
+        embedding: its name.
+        bank: a number that stands for the augmentations.
+        layers: the chosen ones.
+        spread: the typical distance between images at the embedding; NaN where that is dead, or not measured.
+    """
+
+    epoch: int
+    content_hash: str
+    embedding: str
+    bank: int
+    layers: tuple[str, ...]
+    spread: float
+
+    @classmethod
+    def of(cls, result: ProbeResult) -> Origin:
+        """That of a result."""
+        metadata = result.metadata
+        return cls(
+            epoch=result.epoch,
+            content_hash=str(metadata.get("content_hash")),
+            embedding=str(metadata.get("embedding")),
+            bank=stable_seed(repr(metadata.get("bank"))),
+            layers=result.layers,
+            spread=_spread(result),
+        )
+
+    def differences(self, other: Origin) -> list[str]:
+        """In what two probes differ so that their numbers are not comparable; empty where they are."""
+        differing = [field for field in _NAMES if getattr(self, field) != getattr(other, field)]
+        return [_NAMES[field] for field in differing]
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether a spread can be relative to this one."""
+        return math.isfinite(self.spread) and self.spread > 0
+
+    def state(self) -> dict[str, Any]:
+        """Plain data, which a checkpoint loads as weights only."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Origin:
+        """What :meth:`state` has written."""
+        return cls(**{**state, "layers": tuple(state["layers"])})
+
+
+def summarise(result: ProbeResult, origin: Origin) -> dict[str, float]:
+    """Sum up a result of a sensitivity probe.
+
+    Args:
+        result: the result.
+        origin: what its spread is relative to.
 
     Returns:
-        ``{name}/embedding_sensitivity``, ``{name}/spread`` (NaN where the first probe found none),
-        ``{name}/flip_rate`` and ``{name}/accuracy_drop``, each where it was measured, and ``{name}/seconds``.
+        ``embedding_sensitivity``, ``spread`` (NaN where there is none, here or at the origin), ``flip_rate`` and
+        ``accuracy_drop``, each where it was measured, and ``seconds``.
     """
-    result = history[-1]
     values: dict[str, float] = {}
     if "sensitivity" in result.metrics:
         values["embedding_sensitivity"] = result.value("sensitivity", layer=result.metadata["embedding"])
     if "spread" in result.metrics:
-        first = _spread(history[0]) if "spread" in history[0].metrics else math.nan
-        values["spread"] = _spread(result) / first if first else math.nan
+        values["spread"] = math.nan
+        if origin.has_spread:
+            values["spread"] = _spread(result) / origin.spread
     values |= {metric: result.value(metric) for metric in _OF_THE_OUTPUT if metric in result.metrics}
     values["seconds"] = result.metadata["seconds"]
-    return {f"{name}/{key}": value for key, value in values.items()}
+    return values
 
 
 def size_of(result: ProbeResult) -> str:
@@ -38,16 +95,31 @@ def size_of(result: ProbeResult) -> str:
     return f"{result.metadata['num_images']} images x {len(result.views)} views x {len(result.layers)} layers"
 
 
-def compared(history: Sequence[ProbeResult]) -> dict[str, ProbeResult]:
-    """The results that one picture shows: the first, the previous and the latest, each once."""
-    if len(history) == 1:
-        return {"now": history[0]}
-    previous = {"previous": history[-2]} if len(history) > 2 else {}
-    return {"start": history[0], **previous, "now": history[-1]}
+def compared(results: Sequence[ProbeResult]) -> dict[str, ProbeResult]:
+    """The results that one picture shows: the first, the previous and the latest that are comparable, each once."""
+    latest = results[-1]
+    first = next(result for result in results if _alike(result, latest))
+    if first is latest:
+        return {"now": latest}
+    shown = {"start": first}
+    previous = results[-2]
+    if previous is not first and _alike(previous, latest):
+        shown["previous"] = previous
+    shown["now"] = latest
+    return shown
+
+
+def _alike(result: ProbeResult, other: ProbeResult) -> bool:
+    return not Origin.of(result).differences(Origin.of(other))
 
 
 def _spread(result: ProbeResult) -> float:
-    """The spread of the embedding; of its class token, where it has one."""
-    embedding = result.metadata["embedding"]
+    """The spread of the embedding; of its class token, where it has one; NaN without one."""
+    if "spread" not in result.metrics:
+        return math.nan
     layers = result.table("spread").layers
-    return result.value("spread", layer=embedding if embedding in layers else f"{embedding}:cls")
+    embedding = str(result.metadata["embedding"])
+    for layer in (embedding, f"{embedding}:cls"):
+        if layer in layers:
+            return result.value("spread", layer=layer)
+    return math.nan

@@ -29,18 +29,16 @@ class Calibration:
 
     Args:
         metrics: what is measured.
-        batch_size: at most so many images in a pass.
     """
 
-    def __init__(self, metrics: Sequence[ProbeMetric], batch_size: int) -> None:
+    def __init__(self, metrics: Sequence[ProbeMetric]) -> None:
         self._is_wanted = any(isinstance(metric, GridMetric) for metric in metrics)
-        self._batch_size = batch_size
 
-    def num_passes(self, num_images: int) -> int:
+    def num_passes(self, num_images: int, size: int) -> int:
         """How many there are with a first block of so many images; those with stripes are known only later."""
         if not self._is_wanted:
             return 0
-        return len(slices(min(CALIBRATED, num_images), self._batch_size))
+        return len(slices(min(CALIBRATED, num_images), size))
 
     def run(self, prepared: Prepared, scouted: Scouted, passes: Passes) -> None:
         """Run them, and have the metrics look."""
@@ -52,7 +50,7 @@ class Calibration:
         striped: dict[str, Tensor] = {}
         asking = [metric.asks_for_stripes(readout.site, size) for _, readout, metric in _grids(prepared)]
         if len(fewer) >= FEWEST_STRIPES and any(asking):
-            passes.forward.expect_more(len(slices(len(fewer), self._batch_size)))
+            passes.forward.expect_more(len(slices(len(fewer), passes.size(len(fewer)))))
             striped = passes.keep_clean(_changed(fewer, with_stripes))
         shown = {name: activation[: len(few)] for name, activation in scouted.activations.items()}
         for name, readout, metric in _grids(prepared):

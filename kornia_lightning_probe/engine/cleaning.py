@@ -8,11 +8,8 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.clean import Centre, CleanBlock, MeanOfBlocks, mask_non_finite
 from kornia_lightning_probe.activations.site import Site
-from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.preparing import Reader
-from kornia_lightning_probe.functional.distances import squared_distance, upcast
 from kornia_lightning_probe.functional.memory import Temporaries
-from kornia_lightning_probe.images.blocks import Block
 
 #: By layer, the clean block of each reader.
 Clean = dict[str, list[CleanBlock]]
@@ -48,23 +45,6 @@ class Cleaning:
                 for mean, entry in zip(means[name], entries, strict=True):
                     mean.add(entry)
         self._centres = {name: [mean.value() for mean in found] for name, found in means.items()}
-
-    def noise_floor(self, block: Block, clean: Clean, passes: Passes) -> dict[str, float]:
-        """How far a block's clean activations lie from those of one more pass, as a sensitivity, by layer."""
-        moved = dict.fromkeys(clean, 0.0)
-
-        def compare(name: str, activation: Tensor, rows: slice) -> None:
-            if name in clean:
-                taken = self._readers[name][0].readout.take(upcast(activation))
-                distance = squared_distance(taken, clean[name][0].activation[rows])
-                moved[name] += float(distance[distance.isfinite()].sum())
-
-        passes.run_clean(block, compare, draw="again")
-        floors: dict[str, float] = {}
-        for name, entries in clean.items():
-            apart = float(2 * entries[0].deviation.nansum())
-            floors[name] = (moved[name] / apart) ** 0.5 if apart > 0 else 0.0
-        return floors
 
     def _read_layer(self, name: str, readers: Sequence[Reader], activation: Tensor) -> list[CleanBlock]:
         # Readers of one site differ in who wants them only.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -51,6 +51,7 @@ def collect_features(
     flatten: bool = False,
     progress: bool = False,
     world: World | None = None,
+    check_parameters: bool = False,
 ) -> Features:
     """Run a model over clean images and gather the pooled features of every layer.
 
@@ -66,6 +67,7 @@ def collect_features(
             32 MiB (16384 features at N = 256); other layers are pooled and named in the findings.
         progress: whether to show a bar.
         world: the other processes; three collectives in all.
+        check_parameters: whether to look if the first pass changes the model's parameters.
 
     Returns:
         The features, the same on every process.
@@ -77,7 +79,15 @@ def collect_features(
     """
     findings = Findings()
     visitor = Gathering(images.num_images, findings, device=subject.device, flatten=flatten)
-    run_loop(subject, Route(images, batch_size, seed, progress, world or World()), visitor, findings)
+    route = Route(
+        images,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+        world=world or World(),
+        check_parameters=check_parameters,
+    )
+    run_loop(subject, route, visitor, findings)
     return visitor.features()
 
 
@@ -112,11 +122,11 @@ class Gathering:
     def check(self) -> None:
         """Nothing: a bank has a range, clean images have none."""
 
-    def opening_passes(self, num_images: int) -> int:  # noqa: ARG002 - for all visitors
+    def opening_passes(self, num_images: int, size: int) -> int:  # noqa: ARG002 - for all visitors
         """None."""
         return 0
 
-    def block_passes(self, num_images: int) -> int:  # noqa: ARG002 - for all visitors
+    def block_passes(self, num_images: int, size: int) -> int:  # noqa: ARG002 - for all visitors
         """None."""
         return 0
 
@@ -150,6 +160,11 @@ class Gathering:
     def tables(self) -> list[Tensor]:
         """All tables, and which rows are filled."""
         return [table for layer in self._layers.values() for table in (*layer.tables.values(), layer.filled)]
+
+    def drop(self, layers: Sequence[str]) -> None:
+        """Leave out layers that can't be compared after all."""
+        for layer in layers:
+            self._layers.pop(layer, None)
 
     def features(self) -> Features:
         """What was gathered, once all processes have been summed."""

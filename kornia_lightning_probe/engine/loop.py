@@ -7,7 +7,8 @@ and has tables to be summed. A probe that needs gradients through bank and model
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,12 +19,13 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
+from kornia_lightning_probe.engine.sighting import sight
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
-from kornia_lightning_probe.model.undisturbed import undisturbed
+from kornia_lightning_probe.model.undisturbed import guarded_parameters, undisturbed
 from kornia_lightning_probe.randomness import stable_seed
 
 
@@ -36,12 +38,12 @@ class Visitor(Protocol):
 
     wants_scores: bool
 
-    def opening_passes(self, num_images: int) -> int:
-        """How many passes :meth:`open` runs with a first block of so many images."""
+    def opening_passes(self, num_images: int, size: int) -> int:
+        """How many passes :meth:`open` runs with a first block of so many images, and a size of passes."""
         ...
 
-    def block_passes(self, num_images: int) -> int:
-        """How many passes :meth:`see` runs for a block of so many images."""
+    def block_passes(self, num_images: int, size: int) -> int:
+        """How many passes :meth:`see` runs for a block of so many images, likewise."""
         ...
 
     def check(self) -> None:
@@ -66,6 +68,10 @@ class Visitor(Protocol):
         """Tables to be summed over all processes: each holds its own cells, and zeros elsewhere."""
         ...
 
+    def drop(self, layers: Sequence[str]) -> None:
+        """Leave out layers that can't be compared after all."""
+        ...
+
 
 @dataclass(frozen=True)
 class Route:
@@ -78,6 +84,7 @@ class Route:
         progress: whether to show a bar.
         world: the other processes.
         graph: whether the activations of a visitor's own passes keep their graph; clean ones never do.
+        check_parameters: whether to look if the first pass changes the model's parameters.
     """
 
     images: ProbeImages
@@ -86,6 +93,7 @@ class Route:
     progress: bool = False
     world: World = field(default_factory=World)
     graph: bool = False
+    check_parameters: bool = False
 
 
 def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> None:
@@ -94,7 +102,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     Raises:
         ValueError: for a ``batch_size`` below 1, a layer that was named exactly and gave no activation, an unknown
             embedding.
-        RuntimeError: where another process has failed or sees different layers.
+        RuntimeError: where another process has failed or sees different layers, or the model changes its parameters.
     """
     if route.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {route.batch_size}")
@@ -102,15 +110,23 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     world, images = route.world, route.images
     with undisturbed(subject.model, device=subject.device, graph=route.graph):
         try:
-            _work(subject, route, visitor, findings)
+            spoilt = _work(subject, route, visitor, findings)
         except Exception as error:
             world.fail(error)
             raise
         world.meet("done")
-        tables = [*visitor.tables(), images.fingerprints]
+        counts = torch.tensor([float(bool(why)) for why in spoilt.values()])
+        tables = [*visitor.tables(), counts, images.fingerprints]
         sums = world.sum_together(tables, device=subject.device, dtype=accumulation_dtype(subject.device))
-    for table, total in zip(tables[:-1], sums[:-1], strict=True):
+    for table, total in zip(tables[:-2], sums[:-2], strict=True):
         table.copy_(total)
+    reasons = {
+        name: why or "its activations have other sizes on another process"
+        for (name, why), count in zip(spoilt.items(), sums[-2].tolist(), strict=True)
+        if count
+    }
+    findings.spoilt(reasons)
+    visitor.drop(list(reasons))
     findings.facts |= {
         "num_images": images.num_images,
         "num_blocks": images.num_blocks,
@@ -126,19 +142,23 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     }
 
 
-def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> None:
+def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:
+    """Bring the blocks before the visitor; says of each layer why it can't be compared after all, or nothing."""
     images, world = route.images, route.world
     visitor.check()
-    counts = [count_passes(images.deal, visitor, route.batch_size, rank, world.size) for rank in range(world.size)]
-    own = counts[world.rank]
-    total = own if route.progress else None
+    first = images.scout.to(subject.device)
+    with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
+        sighting = sight(subject, first, seed=route.seed)
+    subject = subject.seen(sighting)
+    total = scout_passes(len(first), route.batch_size) if route.progress else None
     with Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward:
-        first = images.scout.to(subject.device)
         scout = Scout(forward, findings, route.batch_size, visitor.wants_scores, images.other_targets)
         scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
         shapes = {site.name: site.shape for site in scouted.sites}
-        passes = Passes(forward, shapes, findings, batch_size=route.batch_size)
+        passes = Passes(forward, shapes, findings, batch_size=route.batch_size, whole_blocks=scouted.whole_blocks)
+        counts = [count_passes(images.deal, visitor, passes.size, rank, world.size) for rank in range(world.size)]
+        forward.expect_more(counts[world.rank])
         visitor.open(scouted, passes)
         clean = scouted.activations
         for block in images.blocks:
@@ -147,24 +167,28 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
                 clean = passes.keep_clean(placed, instead_of=clean)
             visitor.see(placed, clean, passes)
         if world.lockstep:
-            _keep_step(passes, first, max(counts) - own)
+            _keep_step(passes, first, max(counts) - counts[world.rank])
+    return {name: passes.spoilt.get(name, "") for name in shapes}
 
 
-def count_passes(deal: Sequence[range], visitor: Visitor, batch_size: int, rank: int = 0, world_size: int = 1) -> int:
-    """How many forward passes a process runs: the scout's, the visitor's own, and those over its blocks.
+def count_passes(
+    deal: Sequence[range], visitor: Visitor, size: Callable[[int], int], rank: int = 0, world_size: int = 1
+) -> int:
+    """How many forward passes a process runs behind the scout's: the visitor's own, and those over its blocks.
 
     Args:
         deal: the rows of every block of all processes.
         visitor: what looks at them.
-        batch_size: at most so many images in a pass.
+        size: how many images go into one pass, of a block of so many.
         rank: the process; its blocks are those of ``rank`` modulo ``world_size``, and the scout's is block 0.
         world_size: the number of processes.
     """
-    passes = scout_passes(len(deal[0]), batch_size) + visitor.opening_passes(len(deal[0]))
+    passes = visitor.opening_passes(len(deal[0]), size(len(deal[0])))
     for index in range(rank, len(deal), world_size):
-        passes += visitor.block_passes(len(deal[index]))
+        num_images = len(deal[index])
+        passes += visitor.block_passes(num_images, size(num_images))
         if index > 0:
-            passes += -(-len(deal[index]) // batch_size)
+            passes += -(-num_images // size(num_images))
     return passes
 
 

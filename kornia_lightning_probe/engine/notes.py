@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import platform
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,11 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from kornia_lightning_probe.model.recorder import belongs
 from kornia_lightning_probe.results.metadata import ProbeMetadata
-from kornia_lightning_probe.wording import listed
+from kornia_lightning_probe.wording import listed, quoted
 
-# What a recorder puts behind a layer's name: the number of a later call, an entry of its output.
-_PART = re.compile(r"(\.call\d+)?(\[|$)")
 _PACKAGES = ("kornia-lightning-probe", "torch", "kornia", "lightning", "torchmetrics")
 
 
@@ -72,11 +69,14 @@ class Findings:
         Raises:
             ValueError: where an exactly named layer gave no activation, or no layer did.
         """
-        silent = [name for name in chosen if not any(_belongs(entry, name) for entry in fired)]
-        for name in silent:
-            if not any(_belongs(entry, name) for entry in self.left_out):
-                self.leave_out(name, "it did not run in the model's forward")
-        reasons = {name: next(why for entry, why in self.left_out.items() if _belongs(entry, name)) for name in silent}
+        layers = set(chosen)
+        # A child may itself be called "call2", and is then no second call of another.
+        own = layers.intersection(fired)
+        others = [entry for entry in fired if entry not in layers]
+        silent = [name for name in chosen if name not in own and not any(belongs(entry, name) for entry in others)]
+        reasons = {name: self._why_silent(name) for name in silent}
+        for name, why in reasons.items():
+            self.leave_out(name, why)
         wanted = [f"{name!r} ({why})" for name, why in reasons.items() if name in exact]
         if wanted:
             raise ValueError(
@@ -92,15 +92,54 @@ class Findings:
         if silent:
             self.warn(f"left out layers that gave no activation: {listed(silent)}; metadata['left_out'] says why")
 
-    def noise(self, moved: Mapping[str, float]) -> None:
-        """Note how far two equal passes lie apart, as a sensitivity; 0 for a forward that repeats itself."""
-        layer = max(moved, key=lambda name: moved[name], default="")
-        floor = moved.get(layer, math.nan)
+    def _why_silent(self, layer: str) -> str:
+        for entry, why in self.left_out.items():
+            if belongs(entry, layer):
+                return why
+        return "it did not run in the model's forward"
+
+    def noise(self, floors: Mapping[str, float]) -> None:
+        """Note how far two equal passes lie apart.
+
+        Args:
+            floors: as a sensitivity, by layer; empty for a forward that repeats itself.
+        """
+        layer = max(floors, key=lambda name: floors[name], default="")
+        floor = floors.get(layer, 0.0)
         self.facts["noise_floor"] = floor
         if floor > 0:
             self.warn(
                 f"the model's forward does not repeat itself: two equal passes differ by a sensitivity of {floor:.2g} "
                 f"at layer {layer!r}; no value below that means anything (dropout or noise outside of eval mode?)"
+            )
+
+    def touching(self, layers: Sequence[str]) -> None:
+        """Note the layers at which images of a batch touch each other."""
+        self.facts["batch_dependent_layers"] = list(layers)
+        self.warn(
+            f"what an image gives depends on the others in its batch at {listed(layers)} (BatchNorm without running "
+            "statistics, or held in train mode?): each block is passed whole, one view at a time, whatever batch_size"
+        )
+
+    def spoilt(self, reasons: Mapping[str, str]) -> None:
+        """Note layers whose activations came in several sizes."""
+        for name, why in reasons.items():
+            self.leave_out(name, why)
+        if reasons:
+            self.warn(f"left out layers whose activations have several sizes: {quoted(reasons)}")
+
+    def missing(self, shares: Mapping[str, float]) -> None:
+        """Note the layers that did not run in some blocks or views.
+
+        Args:
+            shares: of each layer's cells, how many are missing, in (0, 1].
+        """
+        if shares:
+            self.facts["missing_cells"] = dict(shares)
+            named = [f"{name} ({share:.0%})" for name, share in shares.items()]
+            self.warn(
+                f"layers that did not run for some images or views: {listed(named)} of their cells are missing; values "
+                "are means over the images that have one, and num_images says how many"
             )
 
     def unchanged(self, labels: Sequence[str]) -> None:
@@ -155,10 +194,6 @@ class Findings:
     def metadata(self) -> ProbeMetadata:
         """All that was noted."""
         return ProbeMetadata(left_out=self.left_out, warnings=self.warnings, versions=dict(_versions()), **self.facts)
-
-
-def _belongs(entry: str, layer: str) -> bool:
-    return entry.startswith(layer) and _PART.match(entry[len(layer) :]) is not None
 
 
 @cache

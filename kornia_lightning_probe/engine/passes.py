@@ -19,7 +19,7 @@ from kornia_lightning_probe.functional.distances import upcast
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import image_entries, map_tensors
 from kornia_lightning_probe.model.outputs import find_scores
-from kornia_lightning_probe.model.recorder import ActivationRecorder
+from kornia_lightning_probe.model.recorder import ActivationRecorder, belongs
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.undisturbed import default_dtype
 from kornia_lightning_probe.randomness import reseed, stable_seed
@@ -56,6 +56,7 @@ class Forward:
         self._sink: Sink = ignore
         self._dtype = torch.get_default_dtype()
         self._kind = subject.device.type
+        self._keys: tuple[str | int, ...] = ()
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -85,6 +86,7 @@ class Forward:
             The model's output.
         """
         self._sink = sink
+        self._keys = block.image_keys
         self._recorder.reset()
         reseed(stable_seed(self._seed, "forward", block.index, draw), device=self.subject.device)
         self._receive(INPUT, _pixels(inputs, block.image_keys))
@@ -104,9 +106,26 @@ class Forward:
         # The forward's precision, which a Lightning plugin may set in it, is not that of what is measured.
         if torch.is_autocast_enabled(self._kind) or torch.get_default_dtype() != torch.float32:
             with torch.autocast(self._kind, enabled=False), default_dtype(torch.float32):
-                self._sink(name, activation)
+                self._hand_on(name, activation)
         else:
+            self._hand_on(name, activation)
+
+    def _hand_on(self, name: str, activation: Tensor) -> None:
+        rows = self.subject.rows.get(name)
+        if rows is None:
             self._sink(name, activation)
+            return
+        parts = rows.unfold(activation)
+        if len(parts) == 1:
+            self._sink(name, parts[0])
+            return
+        for entry, part in zip(rows.entries, parts, strict=True):
+            self._sink(f"{name}[{self._entry_name(entry)}]", part)
+
+    def _entry_name(self, entry: int) -> str:
+        """How an image of several is called: by its key, or image0 and image1 of a tuple."""
+        key = self._keys[entry]
+        return f"image{key}" if isinstance(key, int) else str(key)
 
 
 class Passes:
@@ -120,15 +139,31 @@ class Passes:
             out and noted.
         findings: where that is noted.
         batch_size: at most so many images in a pass.
+        whole_blocks: whether every pass is of one whole block, as for a model whose images touch each other.
+
+    Attributes:
+        spoilt: layers whose activations have come in other sizes, and how; what came of them is to be left out.
     """
 
     def __init__(
-        self, forward: Forward, shapes: Mapping[str, tuple[int, ...]], findings: Findings, *, batch_size: int
+        self,
+        forward: Forward,
+        shapes: Mapping[str, tuple[int, ...]],
+        findings: Findings,
+        *,
+        batch_size: int,
+        whole_blocks: bool = False,
     ) -> None:
-        self.batch_size = batch_size
         self.forward = forward
+        self.spoilt: dict[str, str] = {}
         self._shapes = shapes
         self._findings = findings
+        self._batch_size = batch_size
+        self._whole_blocks = whole_blocks
+
+    def size(self, num_images: int) -> int:
+        """How many images go into one pass, of a block of so many."""
+        return num_images if self._whole_blocks else self._batch_size
 
     def run(self, block: Block, inputs: Any, sink: Sink, *, draw: str, num_rows: int) -> Any:
         """Run the model once.
@@ -144,7 +179,7 @@ class Passes:
             The model's output.
 
         Raises:
-            ValueError: where a layer's activation has another shape than it had on the first block.
+            ValueError: where an exactly named layer's activation has another shape than it had on the first block.
         """
 
         def receive(name: str, activation: Tensor) -> None:
@@ -160,7 +195,7 @@ class Passes:
 
     def run_clean(self, block: Block, sink: Callable[[str, Tensor, slice], None], *, draw: str = "clean") -> None:
         """Run the model on all rows of a block; the sink is told which rows an activation is of."""
-        for rows in slices(len(block), self.batch_size):
+        for rows in slices(len(block), self.size(len(block))):
             told = partial(_with_rows, sink, rows)
             self.run(block, rows_of(block, rows), told, draw=draw, num_rows=rows.stop - rows.start)
 
@@ -193,8 +228,15 @@ class Passes:
         if name not in self._shapes:
             self._findings.leave_out(name, "it ran on some images only, and not on the first block")
             return False
-        require_shape(name, activation, self._shapes[name])
+        if tuple(activation.shape[1:]) != self._shapes[name]:
+            self._spoil(name, other_shape(activation, self._shapes[name]))
+            return False
         return True
+
+    def _spoil(self, name: str, reason: str) -> None:
+        if any(belongs(name, layer) for layer in self.forward.subject.exact):
+            raise ValueError(f"layer {name!r}: {reason}; leave it out, or give the probe images of one size")
+        self.spoilt.setdefault(name, reason)
 
 
 def rows_of(block: Block, rows: slice) -> Any:
@@ -207,14 +249,12 @@ def other_rows(activation: Tensor, num_rows: int) -> str:
     return f"its first axis has {activation.shape[0]} entries where {num_rows} images went in"
 
 
-def require_shape(name: str, activation: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise where one image's activation has not this shape."""
-    came = activation.shape[1:]
-    if came != shape:
-        raise ValueError(
-            f"layer {name!r} gave {tuple(came)} for each image and {shape} for others before; activations can only be "
-            "compared at one size: leave it out"
-        )
+def other_shape(activation: Tensor, shape: tuple[int, ...]) -> str:
+    """Why an activation can't be compared with others of a layer, as a text."""
+    return (
+        f"it gave {tuple(activation.shape[1:])} for each image and {shape} for others before, and activations can only "
+        "be compared at one size"
+    )
 
 
 def room_for(activation: Tensor, count: int, old: Tensor | None = None) -> Tensor:

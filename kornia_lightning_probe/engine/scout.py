@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
+from kornia_lightning_probe.engine.company import see_in_company
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.engine.passes import Forward, other_rows, require_shape, room_for, rows_of
+from kornia_lightning_probe.engine.passes import Forward, other_rows, other_shape, room_for, rows_of
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.model.outputs import find_scores, why_no_scores
@@ -26,11 +27,13 @@ class Scouted:
         block: the first block, on the model's device.
         activations: its clean activations by layer, in order of execution; half precision as float32.
         sites: the pixels, the layers, and the output where it is class scores.
+        whole_blocks: whether images of a batch touch each other, so that every pass must be of one whole block.
     """
 
     block: Block
     activations: dict[str, Tensor]
     sites: Sequence[Site]
+    whole_blocks: bool = False
 
 
 @dataclass
@@ -53,20 +56,18 @@ class Scout:
 
     @torch.no_grad()
     def run(self, block: Block) -> Scouted:
-        """See the first block, and two of its images, which show what has images in front by chance only.
+        """See the first block, and some of its images in other company.
 
         Raises:
             ValueError: where an exactly named layer gave no activation, none did, or the embedding is none of them.
         """
-        self._kept: dict[str, Tensor] = {}
-        self._dtypes: set[str] = set()
-        self._last: Tensor | None = None
-        for rows in slices(len(block), self.batch_size):
-            output = self._see(block, rows, draw="clean")
-        ends_in_output = _is_output(self._last, output)
-        self._last = None
-        if len(block) > 2:
-            self._see(block, slice(0, 2), draw="axis", keep=False)
+        ends_in_output = self._see_all(block, self.batch_size)
+        company = see_in_company(self.forward, block, self._kept)
+        whole_blocks = bool(company.touching)
+        self.findings.noise(company.noise)
+        if whole_blocks:
+            self.findings.touching(company.touching)
+            self._see_all(block, len(block))
         for name, reason in self.forward.left_out.items():
             self.findings.leave_out(name, reason)
         kept = {name: x for name, x in self._kept.items() if name not in self.findings.left_out}
@@ -79,18 +80,30 @@ class Scout:
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
         self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
-        return Scouted(block, kept, _sites(kept, block, embedding))
+        return Scouted(block, kept, _sites(kept, block, embedding), whole_blocks)
 
-    def _see(self, block: Block, rows: slice, *, draw: str, keep: bool = True) -> Any:
+    def _see_all(self, block: Block, size: int) -> bool:
+        """Pass a whole block, so many images at once; whether the last layer's activation is the output itself."""
+        self._kept: dict[str, Tensor] = {}
+        self._dtypes: set[str] = set()
+        self._last: Tensor | None = None
+        output: Any = None
+        for rows in slices(len(block), size):
+            output = self._see(block, rows)
+        ends_in_output = _is_output(self._last, output)
+        self._last = None
+        return ends_in_output
+
+    def _see(self, block: Block, rows: slice) -> Any:
         count = rows.stop - rows.start
 
         def receive(name: str, activation: Tensor) -> None:
             if activation.shape[0] != count:
                 self.findings.leave_out(name, other_rows(activation, count))
-            elif keep:
+            else:
                 self._keep(name, activation, rows, len(block))
 
-        output = self.forward.run(block, rows_of(block, rows), receive, draw=draw)
+        output = self.forward.run(block, rows_of(block, rows), receive, draw="clean")
         if self.wants_scores:
             self._see_scores(output, block, receive)
         return output
@@ -102,7 +115,10 @@ class Scout:
             self._dtypes.add(str(activation.dtype).removeprefix("torch."))
         if name not in self._kept:
             self._kept[name] = room_for(activation, num_images)
-        require_shape(name, activation, tuple(self._kept[name].shape[1:]))
+        shape = tuple(self._kept[name].shape[1:])
+        if tuple(activation.shape[1:]) != shape:
+            self.findings.leave_out(name, other_shape(activation, shape))
+            return
         self._kept[name][rows].copy_(activation)
 
     def _see_scores(self, output: Any, block: Block, receive: Any) -> None:
@@ -118,7 +134,7 @@ class Scout:
 
 def scout_passes(num_images: int, batch_size: int) -> int:
     """How many passes a scout of a block of so many images runs."""
-    return len(slices(num_images, batch_size)) + int(num_images > 2)
+    return len(slices(num_images, batch_size)) + 1
 
 
 def _sites(kept: dict[str, Tensor], block: Block, embedding: str) -> list[Site]:

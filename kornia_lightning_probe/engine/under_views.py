@@ -52,6 +52,7 @@ class Plan:
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
+        check_parameters: whether to look if the first pass changes the model's parameters, which costs a copy of them.
     """
 
     images: ProbeImages
@@ -63,6 +64,7 @@ class Plan:
     seed: int = 0
     progress: bool = False
     world: World = field(default_factory=World)
+    check_parameters: bool = False
 
 
 def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeNumbers:
@@ -80,11 +82,18 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
     Raises:
         ValueError: for images outside of the bank's range, a layer that was named exactly and gave no activation, an
             unknown embedding, or an augmentation that changes the size of images.
-        RuntimeError: where another process has failed or sees different layers.
+        RuntimeError: where another process has failed or sees different layers, or the model changes its parameters.
     """
     findings = Findings()
     visitor = UnderViews(plan, findings, device=subject.device)
-    route = Route(plan.images, plan.batch_size, plan.seed, plan.progress, plan.world)
+    route = Route(
+        plan.images,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        progress=plan.progress,
+        world=plan.world,
+        check_parameters=plan.check_parameters,
+    )
     run_loop(subject, route, visitor, findings)
     return visitor.numbers(epoch=epoch, step=step)
 
@@ -106,27 +115,26 @@ class UnderViews:
         self._prepared = Prepared()
         self._rows = Rows()
         self._temporaries = Temporaries()
-        self._calibration = Calibration(plan.metrics, plan.batch_size)
+        self._calibration = Calibration(plan.metrics)
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
-        # In how many blocks each view changed a pixel, and had no matrix.
-        self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
+        self._seen = torch.zeros(0, 2, dtype=torch.int64)
         self._first: Clean = {}
+        self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
         self._nothing: list[str] = []
 
-    def opening_passes(self, num_images: int) -> int:
-        """The first block once more, its mirrored images where a metric calibrates on them, and the reference's."""
-        passes = len(slices(num_images, self._plan.batch_size)) + self._calibration.num_passes(num_images)
+    def opening_passes(self, num_images: int, size: int) -> int:
+        """The mirrored images where a metric calibrates on them, and the reference's."""
+        passes = self._calibration.num_passes(num_images, size)
         if self._plan.reference is not None:
-            blocks = self._plan.reference.deal
-            passes += sum(len(slices(len(block), self._plan.batch_size)) for block in blocks)
+            passes += sum(len(slices(len(block), size)) for block in self._plan.reference.deal)
         return passes
 
-    def block_passes(self, num_images: int) -> int:
+    def block_passes(self, num_images: int, size: int) -> int:
         """All views."""
-        groups = view_groups(len(self._plan.bank), num_images, self._plan.batch_size)
-        return len(slices(num_images, self._plan.batch_size)) * len(groups)
+        groups = view_groups(len(self._plan.bank), num_images, size)
+        return len(slices(num_images, size)) * len(groups)
 
     def check(self) -> None:
         """Refuse images that no bank can work on, before the model runs."""
@@ -140,8 +148,10 @@ class UnderViews:
                         self._plan.bank.check(entry)
 
     def open(self, scouted: Scouted, passes: Passes) -> None:
-        """Prepare the metrics, and see whether a pass repeats itself."""
+        """Prepare the metrics, and read the first block."""
         plan, block = self._plan, scouted.block
+        # In how many blocks each view changed a pixel, and had no matrix.
+        self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
@@ -162,14 +172,14 @@ class UnderViews:
         self._first = self._cleaning.read(scouted.activations)
         clean_bytes = sum(entries[0].activation.nbytes for entries in self._first.values())
         self._findings.facts["clean_block_bytes"] = clean_bytes
-        self._findings.noise(self._cleaning.noise_floor(block, self._first, passes))
 
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
         """Compare a block under every view with its clean self."""
         plan = self._plan
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
-        groups = view_groups(len(plan.bank), len(block), plan.batch_size)
+        size = passes.size(len(block))
+        groups = view_groups(len(plan.bank), len(block), size)
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
@@ -183,7 +193,7 @@ class UnderViews:
         for group in groups:
             views, inputs = self._augmented(block, shown, group, units)
             draw = plan.bank.views[group.start].label
-            for rows in slices(len(block), plan.batch_size):
+            for rows in slices(len(block), size):
                 segment = Segment(group, rows)
                 is_whole = segment.num_images == len(block)
                 cut = inputs if is_whole else block.rows(rows.start, rows.stop, inputs=inputs)
@@ -200,6 +210,12 @@ class UnderViews:
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
         return [*tables, self._seen]
 
+    def drop(self, layers: Sequence[str]) -> None:
+        """Leave out layers that can't be compared after all."""
+        for layer in layers:
+            self._prepared.readers.pop(layer, None)
+        self._dropped = frozenset(layers)
+
     def numbers(self, *, epoch: int, step: int) -> ProbeNumbers:
         """What was found, once all processes have been summed."""
         plan, findings = self._plan, self._findings
@@ -208,6 +224,7 @@ class UnderViews:
         findings.non_finite(ledger.non_finite().cpu(), ledger.layers, plan.images.image_ids)
         dead = [ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()]
         findings.dead([layer for layer in dead if layer not in self._nothing])
+        findings.missing(self._missing())
         changed, without_matrix = self._seen.T.tolist()
         findings.unchanged([view.label for view, count in zip(plan.bank, changed, strict=True) if not count])
         labels = [view.label for view, count in zip(plan.bank, without_matrix, strict=True) if count]
@@ -303,7 +320,7 @@ class UnderViews:
             estimate = metric.estimates()
             for sentence in metric.remarks(estimate, metric.layers):
                 self._findings.warn(sentence)
-            tables[metric.name] = MetricTable(
+            table = MetricTable(
                 metric.layers,
                 estimate.value,
                 estimate.std_error,
@@ -312,7 +329,18 @@ class UnderViews:
                 estimate.influence,
                 metric.quantity,
             )
+            tables[metric.name] = table.without(self._dropped)
         return tables
+
+    def _missing(self) -> dict[str, float]:
+        """Of layers that did not run in some blocks or views, the share of their cells."""
+        ledger = self._prepared.ledger
+        shares: dict[str, float] = {}
+        for layer, filled in zip(ledger.layers, ledger.filled.unbind(1), strict=True):
+            share = float((filled == 0).to(torch.float64).mean())
+            if share > 0 and layer not in self._dropped:
+                shares[layer] = share
+        return shares
 
 
 def _require_finite(images: ProbeImages) -> None:

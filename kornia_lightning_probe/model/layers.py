@@ -73,6 +73,18 @@ def exact_names(model: nn.Module, layers: LayerSelector | Sequence[LayerSelector
     return _select(model, layers)[1]
 
 
+def without_auto(layers: LayerSelector | Sequence[LayerSelector]) -> list[LayerSelector] | None:
+    """The selectors beside "auto"; None where that is not among them.
+
+    Example:
+        >>> without_auto(["auto", "head"]), without_auto("auto"), without_auto("head")
+        (['head'], [], None)
+    """
+    selectors = _as_list(layers)
+    others = [selector for selector in selectors if selector != "auto"]
+    return None if len(others) == len(selectors) else others
+
+
 def clean_name(dotted: str) -> str:
     """Strips the prefixes that wrappers put into a dotted name, `module.` only where the name begins with it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kornia_lightning_probe.model.layers import select_layers
+
+# What a recorder puts behind a layer's name: the number of a later call, an entry of its output.
+_PART = re.compile(r"(\.call\d+)?(\[|$)")
 
 
 class ActivationRecorder:
@@ -151,6 +155,16 @@ def _register(name: str, module: nn.Module, hook: Callable[..., None]) -> Remova
             f"layer {name!r} ({type(module).__name__}) takes no hooks: {error}; "
             "choose layers outside of it, or probe the model before torch.jit.script"
         ) from error
+
+
+def belongs(activation: str, layer: str) -> bool:
+    """Whether an activation is a layer's: its own, that of a later call, or an entry of its output.
+
+    Example:
+        >>> [belongs(name, "f") for name in ("f", "f.call2", "f[key][0]", "f.call2[0]", "f.conv", "ff")]
+        [True, True, True, True, False, False]
+    """
+    return activation.startswith(layer) and _PART.match(activation[len(layer) :]) is not None
 
 
 def named_entries(name: str, output: object) -> Iterator[tuple[str, object]]:

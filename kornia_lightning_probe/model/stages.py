@@ -73,6 +73,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
     any_leaf: bool = False
     model_weights: frozenset[nn.Parameter] = frozenset()
+    is_silent: bool = False
 
     @cached_property
     def ignored(self) -> bool:
@@ -113,7 +114,9 @@ class Node:
 
     @property
     def runs(self) -> bool:
-        """Whether it has a forward of its own, as a ModuleList has not."""
+        """Whether it has a forward of its own, as a ModuleList has not, and gave something in it."""
+        if self.is_silent:
+            return False
         if isinstance(self.module, torch.jit.ScriptModule) or "forward" in vars(self.module):
             return True
         return type(self.module).forward is not nn.Module.forward

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from kornia_lightning_probe.activations.site import INPUT, OUTPUT
+from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers, without_auto
+from kornia_lightning_probe.model.sighting import Sighting
+from kornia_lightning_probe.model.stages import module_tree
+from kornia_lightning_probe.model.tracing import Rows
+from kornia_lightning_probe.wording import quoted
+
+# A layer's name, then what the recorder puts behind it for later calls and for entries of an output.
+_EMBEDDING = re.compile(r"(?P<layer>.*?)(?P<part>(\.call\d+)?(\[.*)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,10 @@ class Subject:
         layers: the chosen modules by name.
         device: where the model is.
         exact: those of the layers that were named exactly, and so must fire.
-        embedding: the layer called the embedding; None is the last layer that isn't the output itself.
+        embedding: the layer called the embedding; None is the last one in front of the head.
+        is_auto: whether layers are chosen among those that run.
+        named: those of the layers that were asked for in another way than "auto".
+        rows: how activations are brought into order, images first, by name; others are so already.
     """
 
     model: nn.Module
@@ -29,3 +45,120 @@ class Subject:
     device: torch.device
     exact: frozenset[str] = frozenset()
     embedding: str | None = None
+    is_auto: bool = False
+    named: frozenset[str] = frozenset()
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    def seen(self, sighting: Sighting) -> Subject:
+        """This model, its layers and its embedding chosen by what a first look has shown.
+
+        Args:
+            sighting: of two images.
+        """
+        subject = self
+        if self.is_auto:
+            subject = subject._among_those_that_ran(sighting)
+        embedding = subject.embedding
+        if embedding is None:
+            embedding = sighting.embedding(subject.layers)
+        rows = {name: found for name in sighting.usable if (found := sighting.rows(name)) is not None}
+        return _apart_from_ends(replace(subject, embedding=embedding, rows=rows))
+
+    def _among_those_that_ran(self, sighting: Sighting) -> Subject:
+        root = module_tree(self.model)
+        chosen = set(sighting.layers(root))
+        if not chosen:
+            return self
+        chosen |= self.named
+        layers = {node.name: node.module for node in root.walk() if node.name in chosen}
+        return replace(self, layers=layers)
+
+
+def choose_subject(
+    model: nn.Module,
+    forward: Callable[[Any], Any],
+    *,
+    layers: LayerSelector | Sequence[LayerSelector],
+    embedding: str | None,
+    device: torch.device,
+) -> Subject:
+    """A model with its chosen layers; a named embedding is one of them, whether it was chosen or not.
+
+    Args:
+        model: the module that is run.
+        forward: how it is called.
+        layers: what `select_layers` takes.
+        embedding: a layer's name, as the recorder spells it (``block``, ``block.call2``, ``encoder[hidden]``).
+        device: where the model is.
+
+    Raises:
+        ValueError: for layers or an embedding that the model doesn't have, or parameters that do not exist yet.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> subject = choose_subject(net, net, layers="2", embedding="1", device=torch.device("cpu"))
+        >>> list(subject.layers), subject.embedding
+        (['2', '1'], '1')
+    """
+    _require_parameters(model)
+    others = without_auto(layers)
+    subject = Subject(
+        model,
+        forward,
+        select_layers(model, layers),
+        device,
+        exact=exact_names(model, layers),
+        is_auto=others is not None,
+        named=frozenset(select_layers(model, others)) if others else frozenset(),
+    )
+    if embedding is not None and embedding not in subject.layers:
+        subject = _with_embedding(subject, embedding)
+    else:
+        subject = replace(subject, embedding=embedding)
+    return _apart_from_ends(subject)
+
+
+def _with_embedding(subject: Subject, embedding: str) -> Subject:
+    layer, part = _EMBEDDING.fullmatch(embedding).group("layer", "part")  # type: ignore[union-attr]  # matches all texts
+    try:
+        found = exact_names(subject.model, layer)
+        chosen = select_layers(subject.model, layer)
+    except ValueError as error:
+        raise ValueError(f"embedding={embedding!r}: {error}") from error
+    if not found:
+        raise ValueError(f"embedding={embedding!r} must be one layer's name; it is none, and matches {list(chosen)}")
+    (name,) = found
+    return replace(
+        subject,
+        layers=subject.layers | chosen,
+        exact=subject.exact | found,
+        named=subject.named | found,
+        embedding=f"{name}{part}",
+    )
+
+
+def _apart_from_ends(subject: Subject) -> Subject:
+    """Call modules named "input" or "output" by another name, since these are the pixels and the prediction."""
+    names = {name: f"model.{name}" for name in (INPUT, OUTPUT) if name in subject.layers}
+    if not names:
+        return subject
+    embedding = subject.embedding
+    if embedding is not None:
+        embedding = names.get(embedding, embedding)
+    return replace(
+        subject,
+        layers={names.get(name, name): module for name, module in subject.layers.items()},
+        exact=frozenset(names.get(name, name) for name in subject.exact),
+        rows={names.get(name, name): found for name, found in subject.rows.items()},
+        embedding=embedding,
+    )
+
+
+def _require_parameters(model: nn.Module) -> None:
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise ValueError(
+            f"{quoted(lazy)} of {type(model).__name__} do not exist yet, as its lazy layers have seen no image: "
+            "call the model once on a batch before it is probed"
+        )

@@ -127,7 +127,8 @@ def chart_layout(result: ProbeNumbers, logged: Curves, *, name: str, prefix: str
     """
     layout: Layout = {}
     for metric in result.metrics:
-        layers = pick_layers([layer for layer in result.table(metric).layers if layer != INPUT], MOST_LINES)
+        measured = [layer for layer in result.table(metric).layers if layer != INPUT]
+        layers = pick_layers(measured, MOST_LINES)
         charts: dict[str, list[Any]] = {}
         for augmentation in (None, *result.augmentations):
             tags = [curve_tag(name, metric, layer, augmentation) for layer in layers]
@@ -157,4 +158,9 @@ def add_picture(writer: Any, tag: str, figure: Figure, *, step: int) -> None:
     """Write a figure as an image of a SummaryWriter; no window is opened and nothing is left to be closed."""
     from kornia_lightning_probe.reporting.figures.drawing import figure_pixels
 
-    writer.add_image(tag, figure_pixels(figure), global_step=step, dataformats="HWC")
+    writer.add_image(
+        tag,
+        figure_pixels(figure),
+        global_step=step,
+        dataformats="HWC",
+    )

@@ -162,10 +162,11 @@ class _Common:
     def __init__(self, first: ProbeNumbers, second: ProbeNumbers) -> None:
         self.first, self.second = first, second
         self.pairing = pair_images(first, second)
-        places = {(view.augmentation, view.severity): i for i, view in enumerate(second.views)}
-        matched = [(i, places.get((view.augmentation, view.severity))) for i, view in enumerate(first.views)]
-        self.places = [(i, j) for i, j in matched if j is not None]
-        self.views = [first.views[i] for i, _ in self.places]
+        there = {view.key: j for j, view in enumerate(second.views)}
+        here = [i for i, view in enumerate(first.views) if view.key in there]
+        self.views = [first.views[i] for i in here]
+        # By result the places of these views in its tables.
+        self.places = (here, [there[view.key] for view in self.views])
         by_name: dict[str, list[int]] = {}
         for i, view in enumerate(self.views):
             by_name.setdefault(view.augmentation, []).append(i)
@@ -200,7 +201,7 @@ class _Common:
 
     def _cut(self, table: MetricTable, layers: list[str], *, side: int) -> _Cells:
         """One result's cells of the common views and layers, its images in the common order."""
-        views = [pair[side] for pair in self.places]
+        views = self.places[side]
         columns_by_name = {layer: i for i, layer in enumerate(table.layers)}
         columns = [columns_by_name[layer] for layer in layers]
         shares, order = table.shares(views), self.pairing.orders[side]

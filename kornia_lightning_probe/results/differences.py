@@ -16,9 +16,9 @@ def left_out(first: ProbeNumbers, second: ProbeNumbers) -> Iterator[str]:
 
 
 def _only_in(which: str, ours: ProbeNumbers, theirs: ProbeNumbers) -> Iterator[str]:
-    views_there = {(view.augmentation, view.severity) for view in theirs.views}
+    views_there = {view.key for view in theirs.views}
     for view in ours.views:
-        if (view.augmentation, view.severity) not in views_there:
+        if view.key not in views_there:
             yield f"view {view.label}: only in the {which} result"
     layers_there = set(all_layers(theirs))
     for layer in all_layers(ours):
@@ -54,7 +54,11 @@ def banks_differ(first: ProbeNumbers, second: ProbeNumbers) -> Iterator[str]:
 
 def _transforms(bank: Mapping[str, Any]) -> dict[str, str]:
     """By augmentation and severity what does it, as a text."""
-    return {f"{view['augmentation']} {view['severity']:g}": view["transform"] for view in bank.get("views", ())}
+    found: dict[str, str] = {}
+    for view in bank.get("views", ()):
+        name = f"{view['augmentation']} {view['severity']:g}"
+        found[name] = view["transform"]
+    return found
 
 
 def what_each_has(first: ProbeNumbers, second: ProbeNumbers) -> str:

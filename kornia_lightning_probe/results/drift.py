@@ -143,13 +143,17 @@ class Snapshot:
         return {**vars(self), "triangles": dict(self.triangles)}
 
     @classmethod
-    def from_state(cls, state: Any, *, place: str = "") -> Snapshot:
+    def from_state(cls, state: Mapping[str, Any]) -> Snapshot:
         """What :meth:`state` has written.
 
         Raises:
             ValueError: where something in it is missing or malformed, with its place.
         """
-        whole = Part(state, place)
+        return cls.read(Part(state))
+
+    @classmethod
+    def read(cls, whole: Part) -> Snapshot:
+        """As :meth:`from_state`, from a part of a state."""
         snapshot: Snapshot = whole.record(cls)
         count = snapshot.num_images * (snapshot.num_images + 1) // 2
         for name, part in whole.entry("triangles").items():
@@ -190,12 +194,17 @@ class DriftRecord:
         now = Snapshot.of(features, epoch=epoch)
         for snapshot in self.held.values():
             snapshot.require_comparable(now)
-        tables = {f"cka_{name}": _alignment(now, self.held.get(name), _ALIGNMENTS[name]) for name in self.references}
-        epochs = {name: self.held[name].epoch if name in self.held else None for name in self.references}
+        tables: dict[str, MetricTable] = {}
+        epochs: dict[str, int | None] = {}
+        for name in self.references:
+            before = self.held.get(name)
+            tables[f"cka_{name}"] = _alignment(now, before, _ALIGNMENTS[name])
+            epochs[name] = None if before is None else before.epoch
+        tables["rankme"] = _rank(features)
         numbers = ProbeNumbers(
             layers=features.layers,
             views=[CLEAN],
-            tables={**tables, "rankme": _rank(features)},
+            tables=tables,
             epoch=epoch,
             step=step,
             metadata={**(metadata or {}), "references": epochs},
@@ -220,9 +229,8 @@ class DriftRecord:
         Raises:
             ValueError: where the state is malformed, with the place in it.
         """
-        found = dict(Part(state, "references").items())
-        wanted = [name for name in self.references if name in found]
-        self.held = {name: Snapshot.from_state(found[name].value, place=found[name].place) for name in wanted}
+        held = {name: Snapshot.read(part) for name, part in Part(state, "references").items()}
+        self.held = {name: held[name] for name in self.references if name in held}
 
 
 def _packed(gram: Tensor) -> Tensor:

@@ -30,12 +30,14 @@ class ProbeMetadata(Mapping[str, Any]):
         shapes: each layer's activation, of one image.
         activation_dtypes: the dtypes of activations that were seen.
         noise_floor: how far two equal passes lie apart, as a sensitivity.
+        batch_dependent_layers: layers at which images of a batch touch each other.
         clean_block_bytes: what one block's clean activations take.
         unchanged_views: views that changed no pixel.
         views_without_matrix: views that did not tell a matrix.
         dead_layers: layers that give every clean image the same activation.
         non_finite: by layer the numbers of the images whose activation was not finite.
         non_finite_cells: in how many cells that was.
+        missing_cells: by layer the share of cells in which it did not run.
         metrics_left_out: metrics of the default set that apply nowhere, and why.
         metrics_without_influence: metrics that do not say what each image adds to their values.
         readout: of a drift, "pooled" or "flattened" features.
@@ -68,12 +70,14 @@ class ProbeMetadata(Mapping[str, Any]):
     shapes: Mapping[str, list[int]] | None = None
     activation_dtypes: list[str] | None = None
     noise_floor: float | None = None
+    batch_dependent_layers: list[str] | None = None
     clean_block_bytes: int | None = None
     unchanged_views: list[str] | None = None
     views_without_matrix: list[str] | None = None
     dead_layers: list[str] | None = None
     non_finite: Mapping[str, list[int]] | None = None
     non_finite_cells: int | None = None
+    missing_cells: Mapping[str, float] | None = None
     metrics_left_out: Mapping[str, str] | None = None
     metrics_without_influence: list[str] | None = None
     readout: str | None = None

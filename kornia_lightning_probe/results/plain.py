@@ -12,8 +12,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-_KINDS = {torch.float64: float, torch.float32: float, torch.int64: int, torch.bool: bool}
+_KINDS = {
+    torch.float64: float,
+    torch.float32: float,
+    torch.int64: int,
+    torch.bool: bool,
+}
 _INFINITIES = ("inf", "-inf")
+_LARGEST = 2**63 - 1
 _MOST_SHOWN = 40
 
 
@@ -152,8 +158,11 @@ class Part:
     def fields(self, kind: type[Any]) -> dict[str, Any]:
         """Those fields of a dataclass that this mapping has, each read as its annotation says."""
         hints = get_type_hints(kind)
-        names = [entry.name for entry in fields(kind)]
-        return {name: self.entry(name).read(hints[name]) for name in names if self.has(name)}
+        found: dict[str, Any] = {}
+        for entry in fields(kind):
+            if self.has(entry.name):
+                found[entry.name] = self.entry(entry.name).read(hints[entry.name])
+        return found
 
     def read(self, kind: Any) -> Any:
         """The value as an annotation says: a scalar, a tensor, None, or lists, tuples and mappings of such."""
@@ -190,7 +199,7 @@ class Part:
         # JSON has no NaN and no infinities.
         if self.value is None:
             return math.nan
-        is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        is_number = type(self.value) in (int, float)
         if not is_number and self.value not in _INFINITIES:
             raise self.wrong("a number")
         try:
@@ -199,9 +208,9 @@ class Part:
             raise self.wrong("a number that a float can hold") from None
 
     def _int(self) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool):
+        if type(self.value) is not int:
             raise self.wrong("a whole number")
-        if abs(self.value) >= 2**63:
+        if abs(self.value) > _LARGEST:
             raise self.wrong("a whole number of 64 bits")
         return self.value
 

@@ -223,9 +223,11 @@ def _curves(table: MetricTable, views: tuple[ViewInfo, ...], augmentation: str, 
 def _area_error(table: MetricTable, views: list[int], places: Tensor) -> Tensor:
     """The standard error of each layer's area, a weighted sum of the values; the identity is known without error."""
     at_each_place = torch.eye(len(places), dtype=torch.float64)
-    weights = severity_area(at_each_place, places)[-len(views) :]
-    of_layers = weights.nan_to_num(0.0)[None, :, None].expand(1, -1, len(table.layers))
-    return combined_error(of_layers, table.std_error[views], table.shares(views))[0]
+    weights = severity_area(at_each_place, places).nan_to_num(0.0)
+    of_views = weights[-len(views) :].view(1, -1, 1)
+    of_layers = of_views.expand(1, -1, len(table.layers))
+    errors = table.std_error[views]
+    return combined_error(of_layers, errors, table.shares(views))[0]
 
 
 def _summary(curves: _Curves, column: int) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def numbers_of(state: Any) -> ProbeNumbers:
             f"this is no probe result of format 1 to {FORMAT}: its format is {version!r}; update the package"
         )
     views = [_view(part) for part in whole.entry("views").entries()]
-    tables = {name: _table(part, num_views=len(views)) for name, part in whole.entry("tables").items()}
+    tables: dict[str, MetricTable] = {}
+    for name, part in whole.entry("tables").items():
+        tables[name] = _table(part, num_views=len(views))
     metadata = _metadata(whole)
     if version == 1:
         metadata = format1.renamed_metadata(metadata)

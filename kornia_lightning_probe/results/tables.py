@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,6 +60,11 @@ class ViewInfo:
     def label(self) -> str:
         """The augmentation and its severity, as a text."""
         return f"{self.augmentation} {self.severity:g}"
+
+    @property
+    def key(self) -> tuple[str, float]:
+        """What the same view of another result goes by: a level counts what else is in a ladder."""
+        return (self.augmentation, self.severity)
 
 
 #: The one view of a result that measures the clean images themselves, such as their drift over a training.
@@ -124,6 +129,23 @@ class MetricTable:
         known = [0.0, *self.value[self.value.isfinite()].tolist()]
         low, high = min(known), max(known)
         return (low, high) if high > low else (low, low + 1.0)
+
+    def without(self, layers: Collection[str]) -> MetricTable:
+        """This table without some layers and their parts (`stem:cls`)."""
+        gone = set(layers)
+        kept = [i for i, name in enumerate(self.layers) if gone.isdisjoint((name, name.rpartition(":")[0]))]
+        if len(kept) == len(self.layers):
+            return self
+        influence = None if self.influence is None else self.influence[:, kept]
+        return MetricTable(
+            tuple(self.layers[i] for i in kept),
+            self.value[:, kept],
+            self.std_error[:, kept],
+            self.num_images[:, kept],
+            self.attempted[:, kept],
+            influence,
+            self.quantity,
+        )
 
     def shares(self, views: Sequence[int]) -> Tensor | None:
         """What each image adds to the errors of some views' values, (views, L, N); None where that isn't kept."""

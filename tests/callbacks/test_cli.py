@@ -107,10 +107,17 @@ def test_a_preset_is_built_from_yaml_and_trains(tmp_path):
     assert "elastic" not in probe.result.augmentations
 
 
+def test_a_preset_by_its_name_is_taken_from_yaml(tmp_path):
+    probe = run(tmp_path, "geometric", num_images=None)
+    assert "rotation" in probe.result.augmentations
+    assert probe.result.metadata["num_images"] == 64
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"layers": "auto"},
+        {"progress": None, "on_error": "warn", "when": "validation"},
         {"layers": "re:stem|head", "metrics": "sensitivity"},
         {"metrics": ["sensitivity", "relative_change"], "monitor": ["probe_relative_change/head"]},
         {"forward": "forward", "to_inputs": 0, "embedding": "stem"},

@@ -89,6 +89,23 @@ def test_a_dead_layer_is_nan_and_named_and_left_out_of_the_mean(tmp_path):
     assert found.result.value("cka_previous") == found.result.value("cka_previous", layer="head")
 
 
+@pytest.mark.filterwarnings("ignore:these layers give every clean image the same activation")
+def test_a_layer_that_was_dead_at_first_is_compared_with_the_first_probe_in_which_it_is_not(tmp_path):
+    class Waking(Net):
+        def forward(self, x):
+            wakes = float(self.trainer.current_epoch >= 1)
+            return self.head(self.flat(self.body(self.stem(x) * wakes)))
+
+    found = probe(layers=["stem", "flat"])
+    with pytest.warns(UserWarning, match="had nothing to compare flat with, dead in epoch -1.*is now that of epoch 1"):
+        fit(tmp_path, found, net=Waking(), epochs=4)
+    flat = curve(found, "cka_first")[:, 1]
+    # Dead at the start and in epoch 0; epoch 1 is what later ones are compared with.
+    assert flat[:3].isnan().all()
+    assert flat[3] == curve(found)[3, 1]
+    assert ((flat[3:] > 0) & (flat[3:] <= 1)).all()
+
+
 def test_a_dead_layer_is_said_aloud_once(tmp_path):
     with pytest.warns(UserWarning, match=r"same activation, so nothing can be compared there \(NaN\): stem") as said:
         fit(tmp_path, probe(layers=["stem", "head"]), net=Net(dead=True), epochs=2, logger=False)
@@ -130,20 +147,30 @@ def test_only_the_references_that_are_asked_for_are_kept(tmp_path):
     assert found.snapshot is None
 
 
-def test_other_images_after_a_resume_are_refused_with_both_hashes(tmp_path):
+def test_with_other_images_after_a_resume_the_comparison_starts_anew_and_says_so(tmp_path):
     first = probe()
     fit(tmp_path, first, saving(tmp_path), epochs=1)
-    with pytest.raises(ValueError, match=r"only be measured on the same images") as refused:
-        fit(tmp_path, probe(seed=5), saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    found = probe(seed=5)
+    with pytest.warns(
+        UserWarning, match=r"'drift' starts anew in epoch 1: .*only be measured on the same images"
+    ) as said:
+        fit(tmp_path, found, saving(tmp_path), epochs=3, ckpt=tmp_path / "last.ckpt")
+    (sentence,) = [str(warning.message) for warning in said if "starts anew" in str(warning.message)]
     old = first.result.metadata["content_hash"]
-    assert f"of epoch 0 have the content hash {old} (N=32)" in str(refused.value)
-    assert str(refused.value).count("(N=32)") == 2
+    assert f"of epoch 0 have the content hash {old} (N=32)" in sentence
+    assert [result.epoch for result in found.history] == [-1, 0, 1, 2]
+    assert found.history[2].metadata["references"] == {"previous": None, "first": None}
+    assert curve(found)[2].isnan().all()
+    assert found.result.metadata["references"] == {"previous": 1, "first": 1}
+    assert 0 < found.result.value("cka_first") < 1
 
 
-def test_other_features_after_a_resume_are_refused(tmp_path):
+def test_with_other_features_after_a_resume_the_comparison_starts_anew(tmp_path):
     fit(tmp_path, probe(), saving(tmp_path), epochs=1)
-    with pytest.raises(ValueError, match=r"epoch 0 are pooled, those of epoch 1 flattened; set flatten= as it was"):
-        fit(tmp_path, probe(flatten=True), saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    found = probe(flatten=True)
+    with pytest.warns(UserWarning, match=r"epoch 0 are pooled, those of epoch 1 flattened; set flatten= as it was"):
+        fit(tmp_path, found, saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    assert found.result.metadata["references"] == {"previous": None, "first": None}
 
 
 def test_a_layer_that_a_reference_does_not_have_is_nan(tmp_path):

@@ -69,7 +69,7 @@ def test_rank_zero_writes_each_result(tmp_path):
     found = probe(name="slow")
     fit(tmp_path, found, epochs=2, logger=logger)
     files = sorted(path.name for path in (tmp_path / "slow").iterdir())
-    assert files == ["epoch=-1-step=0.json", "epoch=0-step=2.json", "epoch=1-step=5.json"]
+    assert files == ["fit-epoch=-1-step=0.json", "fit-epoch=0-step=2.json", "fit-epoch=1-step=5.json"]
     result = ProbeResult.from_json(tmp_path / "slow" / files[-1])
     assert torch.equal(result.tensor("cka_first"), found.result.tensor("cka_first"))
     assert json.loads((tmp_path / "slow" / files[0]).read_text())["tables"]["cka_first"]["value"] == [[None] * 4]

@@ -11,8 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.loggers.logger import DummyLogger
-from support.trainings import LAYERS, QUIET, Net, assert_same_numbers, fit, loader, probe_of, trainer_of
+from support.trainings import LAYERS, QUIET, LoggedCalls, Net, assert_same_numbers, fit, loader, probe_of, trainer_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kornia_lightning_probe import ProbeResult
@@ -22,24 +21,6 @@ pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 SECTIONS = ("probe_sensitivity", "probe_sensitivity_rotation", "probe_sensitivity_flip")
 CURVES = {f"{section}/{layer}" for section in SECTIONS for layer in LAYERS}
 SUMMARIES = {f"probe/{name}" for name in ("embedding_sensitivity", "spread", "flip_rate", "accuracy_drop", "seconds")}
-
-
-class Recorder(DummyLogger):
-    """A logger that keeps what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def log_metrics(self, metrics, step=None):
-        self.calls.append((dict(metrics), step))
-
-    def of_probe(self):
-        """Every call that has a value of the probe: the probe's values and the step."""
-        calls = [
-            ({tag: value for tag, value in metrics.items() if "probe" in tag}, step) for metrics, step in self.calls
-        ]
-        return [call for call in calls if call[0]]
 
 
 def events(folder):
@@ -76,10 +57,10 @@ def test_a_csv_file_has_every_curve(tmp_path):
 
 
 def test_every_logger_gets_the_same_keys_in_every_epoch(tmp_path):
-    loggers = [Recorder(), Recorder()]
+    loggers = [LoggedCalls(), LoggedCalls()]
     fit(tmp_path, probe_of(), logger=loggers)
     for logger in loggers:
-        calls = logger.of_probe()
+        calls = logger.of("probe")
         curves = [(set(values) - SUMMARIES, step) for values, step in calls if CURVES & set(values)]
         assert curves == [(CURVES, 0), (CURVES, 3), (CURVES, 7)]
         # At the start there is no epoch for Lightning's own log, so they go with the curves; then through it.
@@ -111,9 +92,9 @@ def test_the_embedding_can_be_named(tmp_path):
     ("kind", "metrics"), [("layers", ["sensitivity"]), ("all", ["sensitivity", "spread"]), ("summary", [])]
 )
 def test_log_curves_chooses_the_metrics(tmp_path, kind, metrics):
-    recorder = Recorder()
+    recorder = LoggedCalls()
     fit(tmp_path, probe_of(log_curves=kind, metrics=("sensitivity", "spread")), logger=recorder, max_epochs=1)
-    tags = {tag for values, _ in recorder.of_probe() for tag in values} - SUMMARIES
+    tags = {tag for values, _ in recorder.of("probe") for tag in values} - SUMMARIES
     augmentations = ("", "_rotation", "_flip")
     assert {tag for tag in tags if "sensitivity" in tag} == (
         {f"probe_sensitivity{name}/{layer}" for name in augmentations for layer in LAYERS} if metrics else set()
@@ -124,11 +105,11 @@ def test_log_curves_chooses_the_metrics(tmp_path, kind, metrics):
 def test_above_200_curves_only_the_means_over_views_are_logged(tmp_path):
     model = Net()
     model.stem.extend([torch.nn.ReLU() for _ in range(65)])
-    recorder = Recorder()
+    recorder = LoggedCalls()
     # 68 layers in the stem; for each the mean over the views and those of two augmentations.
     with pytest.warns(UserWarning, match=r"probe: 204 curves are more than 200, so only the 68 means") as caught:
         fit(tmp_path, probe_of(layers="stem.*"), model=model, logger=recorder)
-    tags = {tag for values, _ in recorder.of_probe() for tag in values} - SUMMARIES
+    tags = {tag for values, _ in recorder.of("probe") for tag in values} - SUMMARIES
     assert len(tags) == 68
     assert {tag.split("/")[0] for tag in tags} == {"probe_sensitivity"}
     assert sum("204 curves" in str(warning.message) for warning in caught) == 1
@@ -140,19 +121,19 @@ def test_a_probe_of_another_metric_logs_only_its_time(tmp_path):
 
 
 def test_a_monitored_curve_is_known_in_the_same_epoch_and_drawn_once(tmp_path):
-    recorder = Recorder()
+    recorder = LoggedCalls()
     tag = "probe_sensitivity_flip/head"
     probe = probe_of(monitor=[tag])
     trainer = fit(tmp_path, probe, logger=recorder, max_epochs=1)
     expected = probe.result.value("sensitivity", "head", "flip")
     assert float(trainer.callback_metrics[tag]) == pytest.approx(expected, rel=1e-6)
-    assert [step for values, step in recorder.of_probe() if tag in values] == [0, 3]
+    assert [step for values, step in recorder.of("probe") if tag in values] == [0, 3]
 
 
 def test_a_monitored_curve_that_is_not_among_the_logged_ones_is_drawn_all_the_same(tmp_path):
-    recorder = Recorder()
+    recorder = LoggedCalls()
     fit(tmp_path, probe_of(monitor="probe_spread/head", log_curves="summary"), logger=recorder, max_epochs=1)
-    assert [step for values, step in recorder.of_probe() if "probe_spread/head" in values] == [0, 3]
+    assert [step for values, step in recorder.of("probe") if "probe_spread/head" in values] == [0, 3]
 
 
 def test_a_monitored_curve_that_does_not_exist_stops_before_the_first_step(tmp_path):
@@ -205,7 +186,8 @@ def test_tensorboard_gets_a_figure_of_each_probe_and_one_picture_of_the_bank(tmp
     trainer.validate(trainer.lightning_module, loader(seed=1), verbose=False)
     found = events(tmp_path)
     assert [image.step for image in found.Images("probe/bank")] == [0]
-    assert [image.step for image in found.Images("probe/layers")] == [0, 3, 7, 8]
+    assert [image.step for image in found.Images("probe/layers")] == [0, 3, 7]
+    assert [image.step for image in found.Images("probe_validate/layers")] == [8]
     assert min(found.Images("probe/layers")[-1].width, found.Images("probe/bank")[0].width) > 300
 
 
@@ -230,24 +212,6 @@ def test_the_probe_does_not_import_pyplot(tmp_path, monkeypatch):
     assert "matplotlib.pyplot" not in sys.modules
 
 
-def test_each_result_is_a_file_in_the_log_directory(tmp_path):
-    probe = probe_of(name="layers")
-    trainer = fit(tmp_path, probe, logger=CSVLogger(tmp_path, name="run"))
-    trainer.test(trainer.lightning_module, loader(seed=2), verbose=False)
-    names = ["epoch=-1-step=0.json", "epoch=0-step=3.json", "epoch=1-step=7.json", "test-epoch=2-step=8.json"]
-    folder = Path(trainer.log_dir) / "layers"
-    assert {path.name for path in folder.iterdir()} == set(names)
-    for name, result in zip(names, probe.history, strict=True):
-        read = ProbeResult.from_json(folder / name)
-        assert_same_numbers(read, result)
-        assert read.metadata == result.metadata
-
-
-def test_without_a_logger_the_files_are_in_the_default_root_directory(tmp_path):
-    fit(tmp_path, probe_of(at_start=False), max_epochs=1)
-    assert [path.name for path in (tmp_path / "probe").iterdir()] == ["epoch=0-step=3.json"]
-
-
 def test_a_line_says_what_the_probe_costs(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
         fit(tmp_path, probe_of(), max_epochs=1)
@@ -260,11 +224,11 @@ def test_a_line_says_what_the_probe_costs(tmp_path, caplog):
     assert lines[1].endswith(" % of the epoch")
 
 
-@pytest.mark.parametrize(("seconds", "warns"), [(9.0, False), (11.0, True)])
-def test_above_ten_percent_of_the_epoch_is_warned_of(seconds, warns, monkeypatch):
+@pytest.mark.parametrize(("seconds", "epoch", "warns"), [(9.0, 100.0, False), (11.0, 100.0, True), (2.0, 10.0, False)])
+def test_above_ten_percent_of_the_epoch_is_warned_of_but_not_of_a_few_seconds(seconds, epoch, warns, monkeypatch):
     probe = probe_of()
     probe._epoch_started = 0.0
-    monkeypatch.setattr("kornia_lightning_probe.callbacks.base.time.perf_counter", lambda: 100.0)
+    monkeypatch.setattr("kornia_lightning_probe.callbacks.schedule.time.perf_counter", lambda: epoch)
     said = []
     monkeypatch.setattr(probe, "say_once", said.append)
     probe._report(_result_of_size(), seconds)
@@ -277,7 +241,7 @@ def _result_of_size():
 
 
 def test_two_probes_of_two_names_write_beside_each_other(tmp_path):
-    recorder = Recorder()
+    recorder = LoggedCalls()
     left, right = probe_of(name="left"), probe_of(name="right", layers=["stem", "head"])
     fit(tmp_path, left, right, logger=recorder, max_epochs=1)
     tags = {tag for values, _ in recorder.calls for tag in values}

@@ -3,6 +3,7 @@
 import kornia.augmentation as K  # noqa: N812 - Kornia's own convention
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -75,6 +76,22 @@ class Shaky(Dataset):
     def __getitem__(self, index):
         noisy = (self.images[index] + 0.1 * torch.randn(3, 1, 1)).clamp(0, 1)
         return noisy, index % 2
+
+
+class LoggedCalls(DummyLogger):
+    """A logger that keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def log_metrics(self, metrics, step=None):
+        self.calls.append((dict(metrics), step))
+
+    def of(self, name):
+        """Every call that has a value of the probe of this name: the probe's values and the step."""
+        calls = [({tag: value for tag, value in metrics.items() if name in tag}, step) for metrics, step in self.calls]
+        return [call for call in calls if call[0]]
 
 
 def images_of(count=64, *, seed=0):

@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-_PRODUCTS = frozenset(
-    {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "matmul", "linear", "bilinear", "_trilinear", "_addmm_activation"}
-    | {"convolution", "_convolution", "conv1d", "conv2d", "conv3d", "_conv_depthwise2d", "conv_depthwise3d"}
-    | {"mkldnn_convolution", "cudnn_convolution", "convolution_overrideable", "_slow_conv2d_forward", "slow_conv3d"}
-    | {"mkldnn_linear", "_linear_pointwise", "_convolution_pointwise", "_weight_int8pack_mm", "_weight_int4pack_mm"}
-)
-_HARMLESS = frozenset(
-    {"add", "sub", "rsub", "mul", "div", "addcmul", "addcdiv", "where", "masked_fill", "copy", "maximum", "minimum"}
-    | {"clamp", "clamp_min", "clamp_max", "index", "index_select", "gather"}
-)
-"""With a weight, these are a bias, a scale, a mask or a choice."""
+_PRODUCTS = """
+mm addmm bmm baddbmm mv addmv matmul linear bilinear _trilinear _addmm_activation convolution _convolution conv1d conv2d
+conv3d _conv_depthwise2d conv_depthwise3d mkldnn_convolution cudnn_convolution convolution_overrideable mkldnn_linear
+_slow_conv2d_forward slow_conv3d _linear_pointwise _convolution_pointwise _weight_int8pack_mm _weight_int4pack_mm
+"""
+# With a weight, these are a bias, a scale, a mask or a choice.
+_HARMLESS = """
+add sub rsub mul div addcmul addcdiv where masked_fill copy maximum minimum clamp clamp_min clamp_max index index_select
+gather
+"""
+# A product with what led to it is no residual stream: masks are products of queries and pixels.
+_MULTIPLYING = "mul div mm bmm matmul where"
+
+_IS_PRODUCT = frozenset(_PRODUCTS.split())
+_IS_HARMLESS = frozenset(_HARMLESS.split())
+_IS_MULTIPLYING = frozenset(_MULTIPLYING.split())
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,16 @@ class Flows:
         products = _union(flow.products for flow in moving)
         result = Flow(reached, products=products, layers=layers, value=value)
         weighted = any(flow.is_weight for flow in flows)
-        if weighted and operator in _PRODUCTS and len(moving) == 1:
+        if weighted and operator in _IS_PRODUCT and len(moving) == 1:
             return self._product(moving[0], result)
-        if weighted and operator not in _HARMLESS:
+        if weighted and operator not in _IS_HARMLESS:
             return result
-        return replace(result, heads=self._common_heads(moving))
+        heads = self._common_heads(moving, may_lead=operator in _IS_MULTIPLYING)
+        return replace(result, heads=heads)
+
+    def input(self) -> Flow:
+        """An input of the model that is no image."""
+        return Flow(reached=False, value=self._new_value())
 
     def joined(self, first: Flow, second: Flow) -> Flow:
         """A tensor into a part of which another was written."""
@@ -117,15 +127,15 @@ class Flows:
         self._before.append(moved.products)
         return replace(result, heads=bit, products=result.products | bit)
 
-    def _common_heads(self, moving: Sequence[Flow]) -> int:
+    def _common_heads(self, moving: Sequence[Flow], *, may_lead: bool) -> int:
         heads = _union(flow.heads for flow in moving)
         if any(not flow.heads for flow in moving):
             return 0
-        alike = all(flow.heads == heads for flow in moving)
-        if not alike and any(self._before[product] & heads for product in bits(heads)):
-            # One product led to the other: a residual stream.
-            return 0
-        return heads
+        if may_lead or all(flow.heads == heads for flow in moving):
+            return heads
+        # Where one product led to the other, this is a residual stream.
+        leads = any(self._before[product] & heads for product in bits(heads))
+        return 0 if leads else heads
 
     def _new_value(self) -> int:
         self._values += 1

@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from kornia_lightning_probe.model.tracing import mixing, sampling, shaping
+from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.flow import Flow, Flows
-from kornia_lightning_probe.model.tracing.rules import Call, Places, Unknown, adopted, placed, spare_keys
+from kornia_lightning_probe.model.tracing.operators import Call, Places, Unknown, placed, spare_keys
+from kornia_lightning_probe.model.tracing.writes import Geometry, Write, written_into
 
 
 @dataclass(frozen=True)
@@ -29,28 +30,27 @@ class Facts:
     grid: Places = None
 
 
-# The tables of rules are filled on import.
-_RULES = (mixing, sampling, shaping)
-
-
 class Memory:
     """What was written into one piece of memory, which several tensors may look at."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
-        self.writes: list[Facts] = []
+        self.writes: list[tuple[Geometry, Facts]] = []
 
 
 @dataclass
 class Entry:
-    """The facts of one tensor, and how many of the writes into its memory they know of."""
+    """The facts of one tensor, as it was when it was made, and what of later writes into its memory they know."""
 
-    facts: Facts
+    made: Facts
     memory: Memory
+    facts: Facts = field(init=False)
+    first: int = field(init=False)
     seen: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = len(self.memory.writes)
+        self.facts = self.made
+        self.first = self.seen = len(self.memory.writes)
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,18 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Says what is known of a tensor."""
         self._entries[tensor] = Entry(facts, self._memory_of(tensor, facts.flow))
 
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether anything is known of a tensor."""
+        return tensor in self._entries or _address(tensor) in self._memories
+
     def facts_of(self, tensor: Tensor) -> Facts:
         """What is known of a tensor."""
         entry: Entry | None = self._entries.get(tensor)
         if entry is None:
             return self._facts_of_stranger(tensor)
-        for written in entry.memory.writes[entry.seen :]:
-            entry.facts = self._with_part(entry.facts, written, tensor)
-        entry.seen = len(entry.memory.writes)
+        if entry.seen < len(entry.memory.writes):
+            entry.facts = self._with_parts(entry.made, entry.memory.writes[entry.first :], tensor)
+            entry.seen = len(entry.memory.writes)
         return entry.facts
 
     def forget(self) -> None:
@@ -205,16 +209,20 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         if known.flow.is_weight and known.flow.reached is False:
             # A norm's running statistics stay weights.
             return
+        memory = self._memory_of(tensor, facts.flow)
+        if not tensor.is_nested and tensor.layout == torch.strided:
+            memory.writes.append((Geometry.of(tensor), facts))
         self.put(tensor, facts)
-        entry: Entry = self._entries[tensor]
-        entry.memory.writes.append(facts)
-        entry.seen = len(entry.memory.writes)
 
-    def _with_part(self, own: Facts, written: Facts, tensor: Tensor) -> Facts:
-        """The facts of a tensor after something was written through another one that shares its memory."""
-        shape = _shape(tensor) or ()
-        flow = self.flows.joined(own.flow, written.flow)
-        return Facts(flow, adopted(own.rows, written.rows, shape), adopted(own.grid, written.grid, shape))
+    def _with_parts(self, made: Facts, writes: Sequence[tuple[Geometry, Facts]], tensor: Tensor) -> Facts:
+        """The facts of a tensor after others were written into its memory."""
+        flow = made.flow
+        for _, written in writes:
+            flow = self.flows.joined(flow, written.flow)
+        geometry = Geometry.of(tensor)
+        rows = [(part, written.rows) for part, written in writes]
+        grids = [(part, written.grid) for part, written in writes]
+        return Facts(flow, _after(made.rows, rows, geometry), _after(made.grid, grids, geometry))
 
     def _facts_of_all(self, value: Any) -> list[Facts | None]:
         if isinstance(value, Tensor):
@@ -282,6 +290,15 @@ def _tensors(value: Any) -> list[Tensor]:
     if not isinstance(value, list | tuple):
         return []
     return [entry for entry in value if isinstance(entry, Tensor)]
+
+
+def _after(made: Places, writes: Sequence[tuple[Geometry, Places]], geometry: Geometry) -> Places:
+    """Where a tensor's elements lie after some writes; constants change nothing."""
+    lost = next((place for _, place in writes if isinstance(place, Unknown)), None)
+    if lost is not None:
+        return lost
+    known = [Write(part, place) for part, place in writes if isinstance(place, Arrangement)]
+    return written_into(made, known, geometry)
 
 
 def _single(several: Sequence[Any], value: Any) -> Any:

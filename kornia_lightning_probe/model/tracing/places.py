@@ -158,9 +158,9 @@ def rows_of(rows: Arrangement, images: int) -> Rows:
     """
     parts = _parts_of(rows, None, images)
     entries, images_at = _sorted(parts, _ENTRY), _sorted(parts, _IMAGE)
+    _require_images(parts, images_at, images)
     if rows.spread[_IMAGE] or rows.at[_IMAGE] or any(rows.roll):
         raise LostError("images are mixed with one another")
-    _require_images(parts, images_at, images)
     named = _entries(rows, parts, entries)
     taken = {*entries, *images_at}
     pure = _pure_axes(parts, taken)
@@ -251,14 +251,14 @@ def _sorted(parts: Sequence[Part], coordinate: int) -> list[int]:
 
 
 def _require_images(parts: Sequence[Part], images_at: Sequence[int], images: int) -> None:
+    if prod(parts[index].count for index in images_at) != images or not images_at:
+        raise LostError("no axis holds all images")
     step = Fraction(images)
     for index in images_at:
         part = parts[index]
         step /= part.count
         if part.rows[_ENTRY] or part.rows[_IMAGE] != step:
             raise LostError("images in no order")
-    if step != 1:
-        raise LostError("no axis holds all images")
 
 
 def _entries(rows: Arrangement, parts: Sequence[Part], entries: Sequence[int]) -> tuple[int, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -16,8 +16,8 @@ from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.flow import Flow, bits
 from kornia_lightning_probe.model.tracing.mode import Facts, Follower
+from kornia_lightning_probe.model.tracing.operators import Places, Unknown
 from kornia_lightning_probe.model.tracing.places import Grid, Rows, grid_of, rows_of
-from kornia_lightning_probe.model.tracing.rules import Places, Unknown
 from kornia_lightning_probe.model.tracing.runs import LostError
 
 
@@ -32,6 +32,7 @@ class Activation:
         depends: whether it depends on the image; None where the trace is lost, so that values must decide.
         source: the first activation that held these very values: itself, or the one that a Dropout, Identity, Flatten
             or container passed on.
+        passes_on: whether the layer returned what it was given.
         rows: where the images are, or why that is unknown.
         grid: where the cells are, or why there are none.
     """
@@ -41,6 +42,7 @@ class Activation:
     shape: tuple[int, ...]
     depends: bool | None
     source: str
+    passes_on: bool
     rows: Rows | str
     grid: Grid | str
 
@@ -79,22 +81,35 @@ class Trace:
     def embedding(self, among: Collection[str] | None = None) -> str | None:
         """The last activation in front of the head that depends on the image; None where there is none.
 
-        What passes on another activation (Dropout, Flatten) gives way to the one that made it.
+        What passes on what it was given (Dropout, Flatten) gives way to the layer that made it.
 
         Args:
-            among: the activations that may be named; None is all.
+            among: the activations that may be named; None is all that made something.
         """
         for name in reversed(self.head.front):
-            held = self.holding_the_same(name)
-            allowed = [other for other in held if among is None or other in among]
-            if allowed and self.activations[name].depends is not False:
-                return allowed[0]
+            if self.activations[name].depends is False:
+                continue
+            for held in self.holding_the_same(name):
+                allowed = held in among if among is not None else not self.activations[held].passes_on
+                if allowed:
+                    return held
         return None
 
     def holding_the_same(self, name: str) -> tuple[str, ...]:
         """All activations that hold the very values of this one, in order of execution."""
         source = self.activations[name].source
         return tuple(other.name for other in self.activations.values() if other.source == source)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An activation as it was when its layer put it out."""
+
+    name: str
+    layer: str
+    shape: tuple[int, ...]
+    passes_on: bool
+    facts: Facts
 
 
 class Tracing:
@@ -117,20 +132,24 @@ class Tracing:
         self._count = len(images[0]) if images else 0
         self._follower = Follower()
         self._calls: dict[str, int] = {}
-        self._seen: list[tuple[str, str, tuple[int, ...], Facts]] = []
+        self._seen: list[_Seen] = []
         self._left_out: dict[str, str] = {}
         self._open: ExitStack | None = None
 
     def __enter__(self) -> Self:
         if self._open is not None or self._seen:
             raise RuntimeError("this tracing was entered before; make another one with trace(...)")
-        for module in [self._model, *self._layers.values()]:
-            if module is not None:
-                self._follower.add_weights([*module.parameters(), *module.buffers()])
+        roots = [self._model] if self._model is not None else self._layers.values()
+        modules = {module for root in roots for module in root.modules()}
+        for module in modules:
+            self._follower.add_weights(_weights_of(module))
         for entry, image in enumerate(self._images):
             self._follower.put(image, self._facts_of_image(entry, image))
         self._images = ()
         with ExitStack() as opening:
+            if self._model is not None:
+                handle = self._model.register_forward_pre_hook(self._take_inputs, with_kwargs=True)
+                opening.callback(handle.remove)
             for name, module in self._layers.items():
                 self._watch(name, module, opening)
             opening.enter_context(self._follower)
@@ -154,9 +173,9 @@ class Tracing:
         flows = [self._follower.facts_of(leaf).flow for leaf in leaves if _is_activation(leaf)]
         self._follower.forget()
         sources: dict[int, str] = {}
-        for name, _, _, facts in self._seen:
-            sources.setdefault(facts.flow.value, name)
-        found = [self._activation(*seen, source=sources[seen[3].flow.value]) for seen in self._seen]
+        for seen in self._seen:
+            sources.setdefault(seen.facts.flow.value, seen.name)
+        found = [self._activation(seen, sources[seen.facts.flow.value]) for seen in self._seen]
         return Trace({each.name: each for each in found}, self._head(flows), self._left_out)
 
     def _facts_of_image(self, entry: int, image: Tensor) -> Facts:
@@ -165,6 +184,12 @@ class Tracing:
         walks = [axis % image.ndim for axis in axes]
         grid = Arrangement.of_image(image.shape, walks) if walks else None
         return Facts(self._follower.flows.image(), rows, grid)
+
+    def _take_inputs(self, _module: nn.Module, args: object, kwargs: object) -> None:
+        """What the model is given beside the images (texts, masks) does not depend on them."""
+        for tensor in [*_tensors_of(args), *_tensors_of(kwargs)]:
+            if not self._follower.knows(tensor):
+                self._follower.put(tensor, Facts(self._follower.flows.input()))
 
     def _watch(self, name: str, module: nn.Module, opening: ExitStack) -> None:
         try:
@@ -175,22 +200,22 @@ class Tracing:
         else:
             opening.callback(handle.remove)
 
-    def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
+    def _record(self, layer: str, _module: nn.Module, args: object, output: object) -> None:
         calls = self._calls[layer] = self._calls.get(layer, 0) + 1
         name = layer if calls == 1 else f"{layer}.call{calls}"
+        given = {self._follower.facts_of(tensor).flow.value for tensor in _tensors_of(args)}
         for entry_name, entry in named_entries(name, output):
             if isinstance(entry, Tensor) and _is_activation(entry):
-                self._enter(entry_name, layer, entry)
+                self._enter(entry_name, layer, entry, given)
             else:
                 self._left_out[entry_name] = f"no floating tensor ({type(entry).__name__})"
 
-    def _enter(self, name: str, layer: str, tensor: Tensor) -> None:
-        facts = self._follower.facts_of(tensor)
-        flow = self._follower.flows.entered(facts.flow, len(self._seen))
-        facts = Facts(flow, facts.rows, facts.grid)
+    def _enter(self, name: str, layer: str, tensor: Tensor, given: Collection[int]) -> None:
+        known = self._follower.facts_of(tensor)
+        facts = replace(known, flow=self._follower.flows.entered(known.flow, len(self._seen)))
         self._follower.put(tensor, facts)
         shape = () if tensor.is_nested else tuple(tensor.shape)
-        self._seen.append((name, layer, shape, facts))
+        self._seen.append(_Seen(name, layer, shape, known.flow.value in given, facts))
         if self._receive is not None:
             self._follower.is_paused = True
             try:
@@ -198,18 +223,17 @@ class Tracing:
             finally:
                 self._follower.is_paused = False
 
-    def _activation(self, name: str, layer: str, shape: tuple[int, ...], facts: Facts, *, source: str) -> Activation:
-        depends = facts.flow.reached
+    def _activation(self, seen: _Seen, source: str) -> Activation:
+        facts = seen.facts
+        known_rows: Arrangement | None = None
         rows: Rows | str = _why(facts.rows, facts.flow)
-        grid: Grid | str = _why(facts.grid, facts.flow)
-        known_rows = None
         if isinstance(facts.rows, Arrangement):
-            known_rows = facts.rows
-            rows = _read(lambda: rows_of(known_rows, self._count))
+            rows = _rows(facts.rows, self._count)
+            known_rows = facts.rows if isinstance(rows, Rows) else None
+        grid: Grid | str = _why(facts.grid, facts.flow)
         if isinstance(facts.grid, Arrangement):
-            cells = facts.grid
-            grid = _read(lambda: grid_of(cells, known_rows if isinstance(rows, Rows) else None, self._count))
-        return Activation(name, layer, shape, depends, source, rows, grid)
+            grid = _grid(facts.grid, known_rows, self._count)
+        return Activation(seen.name, seen.layer, seen.shape, facts.flow.reached, source, seen.passes_on, rows, grid)
 
     def _head(self, flows: Sequence[Flow]) -> Head:
         moving = [flow for flow in flows if flow.is_moving]
@@ -225,7 +249,8 @@ class Tracing:
         return Head(True, self._names(on_the_way & ~in_front), self._names(in_front))
 
     def _names(self, mask: int) -> tuple[str, ...]:
-        return tuple(self._seen[index][0] for index in bits(mask))
+        seen = [self._seen[index] for index in bits(mask)]
+        return tuple(each.name for each in seen if each.facts.flow.reached is not False)
 
 
 def trace(
@@ -244,7 +269,8 @@ def trace(
     Args:
         layers: the modules to watch, by name; as many as wanted.
         images: the very tensors that the model is given, (N, ...) each; several for a model of several images.
-        model: the model, whose parameters and buffers are weights; None takes those of `layers`.
+        model: the model, whose parameters and buffers are weights, and whose inputs beside the images do not depend on
+            them; None takes the weights of `layers`.
         grid_axes: the axes of the images along which pixels lie; None takes all behind the first two.
         receive: called in a hook as `receive(name, activation)`, unseen by the trace.
 
@@ -265,9 +291,26 @@ def _is_activation(entry: Tensor) -> bool:
     return entry.ndim > 0 and (entry.is_floating_point() or entry.is_complex())
 
 
-def _read(reading: Callable[[], Any]) -> Any:
+def _weights_of(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors that a module keeps as plain attributes (anchors, text features)."""
+    for value in vars(module).values():
+        yield from _tensors_of(value)
+
+
+def _tensors_of(arguments: object) -> list[Tensor]:
+    return [entry for _, entry in named_entries("", arguments) if isinstance(entry, Tensor)]
+
+
+def _rows(rows: Arrangement, images: int) -> Rows | str:
     try:
-        return reading()
+        return rows_of(rows, images)
+    except LostError as lost:
+        return str(lost)
+
+
+def _grid(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid | str:
+    try:
+        return grid_of(grid, rows, images)
     except LostError as lost:
         return str(lost)
 

@@ -11,6 +11,8 @@ from torch import nn
 _OWN = frozenset(vars(nn.Module()))
 # A longer list is data, and looking through it costs time.
 _LONGEST, _DEEPEST = 1000, 3
+# What ZeRO and FSDP write on parameters, where the wrapper itself is outside of the model.
+_SHARDED_MARKS = {"ds_id", "_fsdp_flattened"}
 _SHARDED = ("FSDPModule", "FullyShardedDataParallel", "DeepSpeedEngine")
 
 
@@ -73,7 +75,8 @@ def is_sharded(modules: Mapping[str, nn.Module]) -> bool:
     classes = chain.from_iterable(type(module).__mro__ for module in modules.values())
     if any(base.__name__ in _SHARDED for base in classes):
         return True
-    return any(hasattr(parameter, "ds_id") for parameter in parameters_of(modules).values())
+    marks = chain.from_iterable(vars(parameter) for parameter in parameters_of(modules).values())
+    return not _SHARDED_MARKS.isdisjoint(marks)
 
 
 def has_base_in(module: nn.Module, *packages: str) -> bool:

@@ -72,6 +72,17 @@ def _draw_images(panels: Iterable[Axes], images: Tensor, title: str) -> None:
     """Draw (B, C, H, W) images in [0, 1] into B axes; of other than three channels the first is shown."""
     for i, (panel, image) in enumerate(zip(panels, images.cpu(), strict=True)):
         picture = image.permute(1, 2, 0) if len(image) == 3 else image[0]
-        panel.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        panel.imshow(
+            picture.numpy(),
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
         if i == 0:
-            panel.set_title(title, fontsize=7.5, loc="center", pad=3)
+            panel.set_title(
+                title,
+                fontsize=7.5,
+                loc="center",
+                pad=3,
+            )

@@ -13,11 +13,14 @@ from matplotlib.collections import QuadMesh
 
 from kornia_lightning_probe.reporting.figures.drawing import NO_VALUE, figure_of, with_unit
 from kornia_lightning_probe.results.lookup import ProbeNumbers
-from kornia_lightning_probe.results.tables import MetricTable
+from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
 COLOUR_MAP = "magma"
 _GAP = 0.25
-_MOST_COLUMNS, _MOST_ROWS = 24, 14
+_MOST_COLUMNS, _MOST_ROWS, _MOST_FLAT = 24, 14, 8
+# How bright red, green and blue look.
+_BRIGHTNESS = (0.3, 0.6, 0.1)
+_WIDEST_MARK = 13
 _EXTEND = {(True, True): "both", (True, False): "min", (False, True): "max"}
 
 
@@ -37,13 +40,24 @@ def draw_cells(ax: Axes, result: ProbeNumbers, metric: str) -> None:
         start = edges[-1] + _GAP
     ax.set_xlim(0, start - _GAP)
     ax.set_ylim(rows[-1], rows[0])
-    severities = [f"{view.severity:g}" for view in result.views]
-    ax.set_xticks(places, severities, rotation=90 if len(places) > 8 else 0, fontsize=7)
-    ax.set_xlabel("severity")
+    name_severities(ax, places, result.views)
     bare(ax)
     if len(places) <= _MOST_COLUMNS and len(table.layers) <= _MOST_ROWS:
         _write_cells(ax, table, places, mesh)
     _draw_scale(ax, mesh, metric, table)
+
+
+def name_severities(ax: Axes, places: Sequence[float], views: Sequence[ViewInfo]) -> None:
+    """Write the views' severities under their columns."""
+    names = [f"{view.severity:g}" for view in views]
+    is_crowded = len(names) > _MOST_FLAT
+    ax.set_xticks(
+        places,
+        names,
+        rotation=90 * is_crowded,
+        fontsize=7,
+    )
+    ax.set_xlabel("severity")
 
 
 def groups(result: ProbeNumbers) -> dict[str, list[int]]:
@@ -56,7 +70,15 @@ def groups(result: ProbeNumbers) -> dict[str, list[int]]:
 
 def head(ax: Axes, name: str, place: float) -> None:
     """Write an augmentation's name above its columns."""
-    ax.annotate(name, (place, -0.6), rotation=40, ha="left", va="bottom", fontsize=8, annotation_clip=False)
+    ax.annotate(
+        name,
+        (place, -0.6),
+        rotation=40,
+        ha="left",
+        va="bottom",
+        fontsize=8,
+        annotation_clip=False,
+    )
 
 
 def bare(ax: Axes) -> None:
@@ -70,18 +92,31 @@ def colours_of(table: MetricTable) -> Any:
     low, high = table.scale
     identity = table.quantity.at_identity
     is_high_unmoved = identity is not None and abs(high - identity) < abs(identity - low)
-    name = COLOUR_MAP if is_high_unmoved else f"{COLOUR_MAP}_r"
-    return colormaps[name].with_extremes(bad=NO_VALUE)
+    colours = colormaps[COLOUR_MAP]
+    if not is_high_unmoved:
+        colours = colours.reversed()
+    return colours.with_extremes(bad=NO_VALUE)
 
 
 def _write_cells(ax: Axes, table: MetricTable, places: Sequence[float], mesh: QuadMesh) -> None:
-    shades = mesh.to_rgba(table.value.numpy())
+    brightness = mesh.to_rgba(table.value.numpy())[..., :3] @ _BRIGHTNESS
     for view, layer in table.value.isfinite().nonzero().tolist():
-        red, green, blue, _ = shades[view, layer]
-        is_dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-        colour = "white" if is_dark else "#333333"
+        is_dark = brightness[view, layer] < 0.5
         text = _short(float(table.value[view, layer]))
-        ax.text(places[view], layer, text, ha="center", va="center", fontsize=6, color=colour)
+        write(ax, places[view], layer, text, color="white" if is_dark else "#333333")
+
+
+def write(ax: Axes, across: float, down: float, text: str, **look: Any) -> None:
+    """Write a number into a cell."""
+    ax.text(
+        across,
+        down,
+        text,
+        ha="center",
+        va="center",
+        fontsize=6,
+        **look,
+    )
 
 
 def _short(value: float) -> str:
@@ -92,12 +127,21 @@ def _short(value: float) -> str:
 
 def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> None:
     low, high = table.scale
-    leaves = (bool((table.value < low).any()), bool((table.value > high).any()))
-    bar = colour_bar(ax, mesh, tall=3.2, aspect=22, extend=_EXTEND.get(leaves, "neither"))
+    is_below = bool((table.value < low).any())
+    is_above = bool((table.value > high).any())
+    extend = _EXTEND.get((is_below, is_above), "neither")
+    bar = colour_bar(
+        ax,
+        mesh,
+        tall=3.2,
+        aspect=22,
+        extend=extend,
+    )
     bar.ax.set_title(with_unit(metric, table), fontsize=8, pad=6)
     marks = [mark for mark in table.quantity.marks if low <= mark[0] <= high]
     if marks:
-        bar.set_ticks([value for value, _ in marks], labels=[fill(text, 13) for _, text in marks])
+        values, texts = zip(*marks, strict=True)
+        bar.set_ticks(values, labels=[fill(text, _WIDEST_MARK) for text in texts])
     line = table.quantity.line
     if line is not None and low < line < high:
         bar.ax.axhline(line, color="white", linewidth=1.2)
@@ -107,7 +151,14 @@ def colour_bar(ax: Axes, mesh: QuadMesh, *, tall: float, **options: Any) -> Any:
     """A colour bar beside the axes, at most so many inches tall."""
     figure = figure_of(ax)
     share = min(1.0, tall / figure.get_figheight())
-    bar = figure.colorbar(mesh, ax=ax, shrink=share, anchor=(0.0, 1.0), pad=0.02, **options)
+    bar = figure.colorbar(
+        mesh,
+        ax=ax,
+        shrink=share,
+        anchor=(0.0, 1.0),
+        pad=0.02,
+        **options,
+    )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
     return bar
@@ -116,6 +167,7 @@ def colour_bar(ax: Axes, mesh: QuadMesh, *, tall: float, **options: Any) -> Any:
 def cells_print(result: ProbeNumbers, metric: str) -> str:
     """What the small print says about a table of cells: the images, and what a grey cell is."""
     table = result.table(metric)
-    images = int(table.num_images.max()) if table.num_images.numel() else 0
-    grey = "; grey: no value" if table.value.isnan().any() else ""
-    return f"{images} images{grey}"
+    text = f"{int(table.num_images.max())} images"
+    if table.value.isnan().any():
+        text += "; grey: no value"
+    return text

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kornia_lightning_probe.reporting.figures import drawing
-from kornia_lightning_probe.reporting.figures.cells import bare, colour_bar, head
+from kornia_lightning_probe.reporting.figures.cells import bare, colour_bar, head, write
 from kornia_lightning_probe.reporting.text.table import decimals
 from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow
 from kornia_lightning_probe.results.lookup import SENSITIVITY
@@ -75,30 +75,62 @@ def _draw_changes(ax: Axes, rows: Sequence[ComparisonRow], layers: list[str], au
     across = np.arange(len(augmentations) + 1) - 0.5
     down = np.arange(len(layers) + 1) - 0.5
     colours = colormaps[COLOUR_MAP].with_extremes(bad=drawing.NO_VALUE)
-    mesh = ax.pcolormesh(across, down, table, cmap=colours, vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.6)
+    look: Any = {
+        "cmap": colours,
+        "vmin": -limit,
+        "vmax": limit,
+        "edgecolors": "white",
+        "linewidth": 0.6,
+    }
+    mesh = ax.pcolormesh(across, down, table, **look)
     digits = decimals(row.change for row in rows)
-    for (down_place, across_place), row in zip(places, rows, strict=True):
+    for (layer, augmentation), row in zip(places, rows, strict=True):
         if math.isnan(row.change):
             continue
         if not row.beyond:
-            corner = (across_place - 0.5, down_place - 0.5)
-            ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb", linewidth=0))
+            _hatch(ax, augmentation, layer)
         if table.size <= _MOST_WRITTEN:
-            is_dark = abs(row.change) > 0.6 * limit
-            _write_change(ax, (across_place, down_place), row, digits=digits, is_dark=is_dark)
+            how = _look(row, is_dark=abs(row.change) > 0.6 * limit)
+            write(ax, augmentation, layer, _short(row.change, digits), **how)
     ax.set_ylim(len(layers) - 0.5, -0.5)
     bare(ax)
-    bar = colour_bar(ax, mesh, tall=2.6, aspect=18)
+    bar = colour_bar(
+        ax,
+        mesh,
+        tall=2.6,
+        aspect=18,
+    )
     bar.ax.set_title("change", fontsize=8, pad=6)
 
 
-def _write_change(ax: Axes, place: tuple[int, int], row: ComparisonRow, *, digits: int, is_dark: bool) -> None:
-    text = f"{row.change:+.1f}"
-    if abs(row.change) < 1:
-        text = f"{row.change:+.{digits}f}".replace("0.", ".", 1)
-    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6}
+def _hatch(ax: Axes, across: int, down: int) -> None:
+    corner = (across - 0.5, down - 0.5)
+    cell = Rectangle(
+        corner,
+        1,
+        1,
+        fill=False,
+        hatch="////",
+        edgecolor="#bbbbbb",
+        linewidth=0,
+    )
+    ax.add_patch(cell)
+
+
+def _short(change: float, digits: int) -> str:
+    if abs(change) < 1:
+        return f"{change:+.{digits}f}".replace("0.", ".", 1)
+    return f"{change:+.1f}"
+
+
+def _look(row: ComparisonRow, *, is_dark: bool) -> dict[str, Any]:
+    """How the number of a cell is written: within sampling error pale, on a white ground."""
     if row.beyond:
-        ax.text(*place, text, color="white" if is_dark else "#222222", fontweight="bold", **look)
-    else:
-        box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
-        ax.text(*place, text, color="#777777", bbox=box, **look)
+        return {"color": "white" if is_dark else "#222222", "fontweight": "bold"}
+    ground = {
+        "facecolor": "white",
+        "alpha": 0.7,
+        "linewidth": 0,
+        "pad": 0.6,
+    }
+    return {"color": "#777777", "bbox": ground}

@@ -98,12 +98,19 @@ def by_name(results: Sequence[ProbeNumbers] | Mapping[str, ProbeNumbers]) -> dic
         raise ValueError("there is no result to draw; give one or more ProbeResults")
     if isinstance(results, Mapping):
         return dict(results)
-    epochs = ["before training" if result.epoch < 0 else f"epoch {result.epoch}" for result in results]
+    epochs = [_epoch_name(result.epoch) for result in results]
     named: dict[str, ProbeNumbers] = {}
     for i, (name, result) in enumerate(zip(epochs, results, strict=True)):
-        is_alone = epochs.count(name) == 1
-        named[name if is_alone else f"{name} ({epochs[: i + 1].count(name)})"] = result
+        if epochs.count(name) > 1:
+            name = f"{name} ({epochs[: i + 1].count(name)})"
+        named[name] = result
     return named
+
+
+def _epoch_name(epoch: int) -> str:
+    if epoch < 0:
+        return "before training"
+    return f"epoch {epoch}"
 
 
 def common_metric(named: Mapping[str, ProbeNumbers]) -> str:
@@ -121,23 +128,28 @@ def common_metric(named: Mapping[str, ProbeNumbers]) -> str:
 
 def moving_in_each(named: Mapping[str, ProbeNumbers], metric: str, augmentation: str | None = None) -> str:
     """What is said of views that move pixels, once where it is the same in all results."""
-    texts = {name: moving_text(result, metric, augmentation=augmentation) for name, result in named.items()}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{name}: {text or 'no view moves pixels'}" for name, text in texts.items())
+    texts = [moving_text(result, metric, augmentation=augmentation) for result in named.values()]
+    if len(set(texts)) == 1:
+        return texts[0]
+    said = [text or "no view moves pixels" for text in texts]
+    return "; ".join(f"{name}: {text}" for name, text in zip(named, said, strict=True))
 
 
 def shown(layers: Sequence[str]) -> tuple[list[str], str]:
     """The layers' names without the module that all of them are in, and the axis label that names it."""
     inner = [layer for layer in layers if layer not in (INPUT, OUTPUT)]
-    prefix = _shared_prefix(inner) if len(inner) > 1 else ""
+    prefix = _shared_prefix(inner)
     names = [elided(layer.removeprefix(prefix), LONGEST_NAME) for layer in layers]
-    return names, f"layer of {prefix[:-1]}" if prefix else "layer"
+    label = f"layer of {prefix}".removesuffix(".") if prefix else "layer"
+    return names, label
 
 
 def _shared_prefix(layers: Sequence[str]) -> str:
+    if len(layers) < 2:
+        return ""
     modules = [layer.split(".")[:-1] for layer in layers]
-    same_in_all = takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))
+    levels = zip(*modules, strict=False)
+    same_in_all = takewhile(lambda parts: len(set(parts)) == 1, levels)
     return "".join(f"{parts[0]}." for parts in same_in_all)
 
 
@@ -146,7 +158,12 @@ def name_layers(axis: Axis, layers: Sequence[str], rotation: int = 0) -> None:
     names, label = shown(layers)
     step = math.ceil(len(names) / MOST_TICKS) or 1
     places = range(0, len(names), step)
-    axis.set_ticks(places, labels=names[::step], rotation=rotation, **AS_IT_IS)
+    axis.set_ticks(
+        places,
+        labels=names[::step],
+        rotation=rotation,
+        **AS_IT_IS,
+    )
     axis.set_tick_params(length=0)
     axis.set_label_text(label, **AS_IT_IS)
 
@@ -171,8 +188,9 @@ def label_of(named: Mapping[str, ProbeNumbers], metric: str, augmentation: str |
 
 def with_unit(metric: str, table: MetricTable) -> str:
     """A metric's name, and its unit where it has one."""
-    unit = table.quantity.unit
-    return f"{metric} ({unit})" if unit else metric
+    if not table.quantity.unit:
+        return metric
+    return f"{metric} ({table.quantity.unit})"
 
 
 def height(layers: Sequence[str]) -> float:
@@ -187,10 +205,23 @@ def width(result: ProbeNumbers) -> float:
 
 def title(figure: Figure, text: str) -> None:
     """Write what a figure shows above it."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    figure.suptitle(
+        text,
+        x=0.01,
+        ha="left",
+        fontsize=10,
+        fontweight="bold",
+    )
 
 
 def small_print(figure: Figure, *parts: str) -> None:
     """Write what there is to say in small grey letters under the figure, in lines that it has room for."""
-    text = fill("; ".join(filter(None, parts)), int(LETTERS * figure.get_figwidth()))
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="#777777")
+    letters = int(LETTERS * figure.get_figwidth())
+    text = fill("; ".join(part for part in parts if part), letters)
+    figure.supxlabel(
+        text,
+        x=0.01,
+        ha="left",
+        fontsize=6.5,
+        color="#777777",
+    )

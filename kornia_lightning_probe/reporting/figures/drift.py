@@ -40,19 +40,23 @@ def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | N
     last = history[-1]
     measured = [metric.removeprefix("cka_") for metric in last.metrics if metric.startswith("cka_")]
     names = measured if references is None else list(references)
-    tables = [last.table(f"cka_{name}") for name in names]
-    layers = tables[0].layers
+    layers = last.table(f"cka_{names[0]}").layers
     with drawing.house_look():
         tall = max(2.3, drawing.height(layers) - 1.4)
         figure = Figure(figsize=(9.6, 0.4 + len(names) * tall), layout="constrained")
         panels = figure.subplots(len(names), 2, squeeze=False)
-        marks = ""
         for (left, right), name in zip(panels, names, strict=True):
-            marks = _draw_row(left, right, history, name)
+            mark = _draw_row(left, right, history, name)
         few = pick_layers(layers)
         lines = panels[0, 0].get_lines()[: len(few)]
-        drawing.legend(figure, lines, drawing.shown(few)[0], loc="outside right upper", title="layer")
-        drawing.small_print(figure, f"{last.when}; {_images(last, tables[0])}{marks}")
+        drawing.legend(
+            figure,
+            lines,
+            drawing.shown(few)[0],
+            loc="outside right upper",
+            title="layer",
+        )
+        drawing.small_print(figure, f"{last.when}; {_num_images(last)} images{mark}")
         return figure
 
 
@@ -63,19 +67,30 @@ def _draw_row(left: Axes, right: Axes, history: Sequence[ProbeNumbers], name: st
     compared = [result for result in history if not result.tensor(metric).isnan().all()]
     compared = compared or list(history[-1:])
     values = _over_epochs(compared, metric, table.layers)
-    few = pick_layers(table.layers)
-    for layer in few:
+    _draw_lines(left, values, table)
+    left.set_title(f"debiased CKA {_WORDS[name]}")
+    mark = draw_mark(left, table.quantity)
+    _draw_heatmap(right, values, table)
+    epochs = [result.epoch for result in compared]
+    _epoch_ticks(left, epochs)
+    _epoch_ticks(right, epochs)
+    return mark
+
+
+def _draw_lines(ax: Axes, values: Tensor, table: MetricTable) -> None:
+    places = range(values.shape[1])
+    marker = "o" if len(places) <= _MOST_MARKERS else None
+    for layer in pick_layers(table.layers):
         row = table.layers.index(layer)
         colour = drawing.depth_colour(row, len(table.layers))
-        marker = "o" if len(compared) <= _MOST_MARKERS else None
-        left.plot(range(len(compared)), values[row].tolist(), color=colour, marker=marker, label=layer)
-    left.set_title(f"debiased CKA {_WORDS[name]}")
-    left.grid(axis="y")
-    marks = draw_mark(left, table.quantity)
-    _draw_heatmap(right, values, table)
-    for ax in (left, right):
-        _epoch_ticks(ax, [result.epoch for result in compared])
-    return marks
+        ax.plot(
+            places,
+            values[row].tolist(),
+            color=colour,
+            marker=marker,
+            label=layer,
+        )
+    ax.grid(axis="y")
 
 
 def _over_epochs(history: Sequence[ProbeNumbers], metric: str, layers: Sequence[str]) -> Tensor:
@@ -92,23 +107,34 @@ def _draw_heatmap(ax: Axes, values: Tensor, table: MetricTable) -> None:
     low, high = table.scale
     colours = colormaps["viridis"].with_extremes(bad=drawing.NO_VALUE)
     down, across = ([place - 0.5 for place in range(size + 1)] for size in values.shape)
-    mesh = ax.pcolormesh(across, down, values.numpy(), cmap=colours, vmin=low, vmax=high)
+    mesh = ax.pcolormesh(
+        across,
+        down,
+        values.numpy(),
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+    )
     ax.invert_yaxis()
     ax.spines[:].set_visible(False)
     drawing.name_layers(ax.yaxis, table.layers)
-    bar = drawing.figure_of(ax).colorbar(mesh, ax=ax, pad=0.02, aspect=22)
+    bar = drawing.figure_of(ax).colorbar(
+        mesh,
+        ax=ax,
+        pad=0.02,
+        aspect=22,
+    )
     bar.outline.set_visible(False)
 
 
 def _epoch_ticks(ax: Axes, epochs: Sequence[int]) -> None:
     step = math.ceil(len(epochs) / _MOST_LABELS)
-    places = range(0, len(epochs), step)
-    names = ["start" if epochs[place] < 0 else str(epochs[place]) for place in places]
-    ax.set_xticks(list(places), names)
+    names = ["start" if epoch < 0 else str(epoch) for epoch in epochs]
+    ax.set_xticks(range(0, len(epochs), step), names[::step])
     ax.set_xlabel("epoch")
 
 
-def _images(result: ProbeNumbers, table: MetricTable) -> str:
-    known = result.metadata.num_images
-    count = int(table.num_images.max()) if known is None else known
-    return f"{count} images"
+def _num_images(result: ProbeNumbers) -> int:
+    if result.metadata.num_images is not None:
+        return result.metadata.num_images
+    return max(int(table.num_images.max()) for table in result.tables.values())

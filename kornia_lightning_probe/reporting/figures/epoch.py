@@ -32,7 +32,12 @@ def plot_epoch(results: Mapping[str, ProbeNumbers], *, metric: str | None = None
     with drawing.house_look():
         widths = (3.2, drawing.width(last) + 1.6)
         figure = Figure(figsize=(sum(widths) + 1.6, drawing.height(layers)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=widths)
+        left, right = figure.subplots(
+            1,
+            2,
+            sharey=True,
+            width_ratios=widths,
+        )
         draw_cells(right, last, metric)
         legend = draw_profile(left, named, metric, None, layers, upright=True)
         drawing.name_layers(left.yaxis, layers)

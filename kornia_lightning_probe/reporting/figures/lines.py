@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -16,6 +17,7 @@ from kornia_lightning_probe.results.lookup import ProbeNumbers
 #: Of two results the first is grey and the last blue.
 _FEW = {1: COLOURS[2:3], 2: (COLOURS[0], COLOURS[2])}
 MARKERS = "osD^vPX"
+BAND: Any = {"alpha": 0.2, "linewidth": 0}
 SMALL_PRINT = "bands: ±2 standard errors over the images"
 # A mark is drawn where the axis ends less than this share of its length before it, and lies so far inside.
 _NEAR, _INSIDE = 0.1, 0.02
@@ -38,15 +40,36 @@ def draw_profile(
     lines: list[Line2D] = []
     for i, (name, result) in enumerate(named.items()):
         values, errors = profile_of(result, metric, augmentation, layers)
-        look = {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)], "label": name}
-        lines.append(draw_line(ax, range(len(layers)), values, errors, upright=upright, **look))
+        line = draw_line(
+            ax,
+            range(len(layers)),
+            values,
+            errors,
+            upright=upright,
+            color=colours[i % len(colours)],
+            marker=MARKERS[i % len(MARKERS)],
+            label=name,
+        )
+        lines.append(line)
     ax.grid(axis="x" if upright else "y")
     show_zero(ax, upright=upright)
     if not upright:
         ax.margins(x=0.02)
     if len(named) > 1:
-        options = {"ncols": 3, "borderaxespad": 0, "columnspacing": 1.2, "handlelength": 1.6}
-        legend(ax, lines, list(named), loc="lower left", bbox_to_anchor=(0, 1), **options)
+        options = {
+            "ncols": 3,
+            "borderaxespad": 0,
+            "columnspacing": 1.2,
+            "handlelength": 1.6,
+        }
+        legend(
+            ax,
+            lines,
+            list(named),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            **options,
+        )
     quantity = next(iter(named.values())).table(metric).quantity
     return f"{SMALL_PRINT}{draw_mark(ax, quantity, upright=upright)}"
 
@@ -56,8 +79,15 @@ def profile_of(
 ) -> tuple[list[float], list[float]]:
     """A metric's values at the layers and their errors; NaN at a layer that it does not have."""
     known = result.table(metric).layers
-    values = [result.value(metric, layer, augmentation) if layer in known else math.nan for layer in layers]
-    errors = [result.std_error(metric, layer, augmentation) if layer in known else math.nan for layer in layers]
+    values: list[float] = []
+    errors: list[float] = []
+    for layer in layers:
+        if layer in known:
+            values.append(result.value(metric, layer, augmentation))
+            errors.append(result.std_error(metric, layer, augmentation))
+        else:
+            values.append(math.nan)
+            errors.append(math.nan)
     return values, errors
 
 
@@ -79,14 +109,26 @@ def draw_line(
     **look: Any,
 ) -> Line2D:
     """Draw a line with a band of two standard errors to each side."""
-    low = [value - 2 * error for value, error in zip(values, errors, strict=True)]
-    high = [value + 2 * error for value, error in zip(values, errors, strict=True)]
+    middle, band = np.array(values), 2 * np.array(errors)
+    low, high = middle - band, middle + band
     if upright:
         (line,) = ax.plot(values, places, **look)
-        ax.fill_betweenx(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        ax.fill_betweenx(
+            places,
+            low,
+            high,
+            color=look["color"],
+            **BAND,
+        )
     else:
         (line,) = ax.plot(places, values, **look)
-        ax.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        ax.fill_between(
+            places,
+            low,
+            high,
+            color=look["color"],
+            **BAND,
+        )
     return line
 
 
@@ -95,12 +137,22 @@ def draw_mark(ax: Axes, quantity: Quantity, *, upright: bool = False) -> str:
     if quantity.line is None:
         return ""
     low, high = ax.get_xlim() if upright else ax.get_ylim()
-    span = high - low
-    if not low - _NEAR * span <= quantity.line <= high + _NEAR * span:
+    near, inside = _NEAR * (high - low), _INSIDE * (high - low)
+    if not low - near <= quantity.line <= high + near:
         return ""
-    draw, limit = (ax.axvline, ax.set_xlim) if upright else (ax.axhline, ax.set_ylim)
-    draw(quantity.line, color=MARK, linewidth=0.9, linestyle=DASHES, zorder=1.5)
     # Limits that were set once do not follow what is drawn later.
-    limit(min(low, quantity.line - _INSIDE * span), max(high, quantity.line + _INSIDE * span))
+    limits = (min(low, quantity.line - inside), max(high, quantity.line + inside))
+    look: Any = {
+        "color": MARK,
+        "linewidth": 0.9,
+        "linestyle": DASHES,
+        "zorder": 1.5,
+    }
+    if upright:
+        ax.axvline(quantity.line, **look)
+        ax.set_xlim(limits)
+    else:
+        ax.axhline(quantity.line, **look)
+        ax.set_ylim(limits)
     text = dict(quantity.marks).get(quantity.line, f"{quantity.line:g}")
     return f"; dashed: {text}"

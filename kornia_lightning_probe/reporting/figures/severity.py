@@ -39,7 +39,12 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
     rows = math.ceil(len(augmentations) / columns)
     with drawing.house_look():
         figure = Figure(figsize=(2.2 * columns + 2.0, 2.1 * rows + 0.7), layout="constrained")
-        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        panels = figure.subplots(
+            rows,
+            columns,
+            sharey=True,
+            squeeze=False,
+        ).flatten()
         for panel, augmentation in zip(panels, augmentations, strict=False):
             _draw_curves(panel, result, metric, augmentation, chosen)
         for panel in panels[len(augmentations) :]:
@@ -48,10 +53,17 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
         show_zero(panels[0])
         marks = [draw_mark(panel, table.quantity) for panel in panels]
         figure.supylabel(drawing.with_unit(metric, table), fontsize=9)
-        drawing.legend(figure, lines, drawing.shown(chosen)[0], loc="outside right upper", title="layer")
-        left_out = "" if len(chosen) == len(table.layers) else f"{len(chosen)} of {len(table.layers)} layers"
-        legend = f"{SMALL_PRINT}{marks[0]}"
-        drawing.small_print(figure, result.when, legend, left_out, moving_text(result, metric))
+        drawing.legend(
+            figure,
+            lines,
+            drawing.shown(chosen)[0],
+            loc="outside right upper",
+            title="layer",
+        )
+        parts = [result.when, f"{SMALL_PRINT}{marks[0]}"]
+        if len(chosen) < len(table.layers):
+            parts.append(f"{len(chosen)} of {len(table.layers)} layers")
+        drawing.small_print(figure, *parts, moving_text(result, metric))
         return figure
 
 
@@ -62,7 +74,14 @@ def _draw_curves(ax: Axes, result: ProbeNumbers, metric: str, augmentation: str,
         colour = drawing.depth_colour(i, len(layers))
         values = [result.value(metric, layer, augmentation, view.level) for view in views]
         errors = [result.std_error(metric, layer, augmentation, view.level) for view in views]
-        draw_line(ax, severities, values, errors, color=colour, marker="o")
+        draw_line(
+            ax,
+            severities,
+            values,
+            errors,
+            color=colour,
+            marker="o",
+        )
     ax.set_title(augmentation)
     ax.set_xlabel("severity")
     ax.set_xticks(severities, [f"{severity:g}" for severity in severities])

@@ -26,48 +26,55 @@ def clean_text(numbers: ProbeNumbers, *, max_layers: int | None = 40) -> Iterato
     Yields:
         What each metric means, the table, and lines on what has no value yet.
     """
-    measured = {name: table for name, table in numbers.tables.items() if table.attempted.any()}
+    waiting = [name for name, table in numbers.tables.items() if not table.attempted.any()]
+    measured = {name: table for name, table in numbers.tables.items() if name not in waiting}
     columns = {name: table for name, table in measured.items() if len(table.layers) > 1}
-    meanings = {name: table.quantity.meaning for name, table in columns.items()}
-    meant = [wrapped(f"{name}: {meaning}") for name, meaning in meanings.items() if meaning]
-    if meant:
-        yield "\n".join(meant)
     if columns:
+        yield from _meanings(columns)
         yield from _table(columns, max_layers)
     lines = [_line(name, table) for name, table in measured.items() if name not in columns]
-    waiting = [name for name in numbers.metrics if name not in measured]
     if waiting:
         lines.append(f"{listed(waiting)}: nothing to compare with yet")
     if lines:
         yield "\n".join(wrapped(line) for line in lines)
 
 
+def _meanings(columns: dict[str, MetricTable]) -> Iterator[str]:
+    meanings = {name: table.quantity.meaning for name, table in columns.items()}
+    lines = [wrapped(f"{name}: {meaning}") for name, meaning in meanings.items() if meaning]
+    if lines:
+        yield "\n".join(lines)
+
+
 def _line(metric: str, table: MetricTable) -> str:
-    meaning = f" ({table.quantity.meaning})" if table.quantity.meaning else ""
     (layer,) = table.layers
-    return f"{metric}: {layer} {number(_value(table, layer))}{meaning}"
+    text = f"{metric}: {layer} {number(_value(table, layer))}"
+    if table.quantity.meaning:
+        text += f" ({table.quantity.meaning})"
+    return text
 
 
 def _table(columns: dict[str, MetricTable], max_layers: int | None) -> Iterator[str]:
-    known: list[str] = []
+    known: dict[str, None] = {}
     for table in columns.values():
-        known += table.layers
-    known = list(dict.fromkeys(known))
-    layers = pick_layers(known, max_layers)
-    cells = {name: [_value(table, layer) for layer in layers] for name, table in columns.items()}
-    texts: list[tuple[str, list[str]]] = []
-    for name, values in cells.items():
-        scale = columns[name].scale
-        texts.append((name, [f"{number(value):>5} {bar(value, scale)}" for value in values]))
+        known |= dict.fromkeys(table.layers)
+    layers = pick_layers(list(known), max_layers)
+    texts: dict[str, list[str]] = {}
+    has_gap = False
+    for name, table in columns.items():
+        values = [_value(table, layer) for layer in layers]
+        texts[name] = [f"{number(value):>5} {bar(value, table.scale)}" for value in values]
+        has_gap |= any(math.isnan(value) for value in values)
     rows = named("layer", layers)
-    yield from side_by_side(rows, texts, again=rows)
+    yield from side_by_side(rows, texts.items(), again=rows)
     if len(layers) < len(known):
         yield f"{len(layers)} of {len(known)} layers are shown, evenly by depth; `summary(max_layers=None)` shows all"
-    if any(math.isnan(value) for values in cells.values() for value in values):
+    if has_gap:
         yield "-: no value (a dead layer, or the metric does not apply)"
 
 
 def _value(table: MetricTable, layer: str) -> float:
     if layer not in table.layers:
         return math.nan
-    return float(table.value[0, table.layers.index(layer)])
+    column = table.layers.index(layer)
+    return float(table.value[0, column])

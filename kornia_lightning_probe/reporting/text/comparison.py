@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from kornia_lightning_probe.reporting.text.table import decimals, named, side_by_side, wrapped
 from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow
@@ -22,52 +22,56 @@ def comparison_text(comparison: ComparisonNumbers, metric: str | None = None) ->
     Returns:
         The text, no line longer than 100 characters, without a line break at its end.
     """
-    if not comparison.rows and metric is None:
+    if metric is None and not comparison.rows:
         return "\n\n".join([f"nothing to compare: {comparison.title}", _remarks(comparison)])
     chosen = metric or shown_metric(comparison.metrics)
     rows = comparison.rows_of(chosen)
-    parts = [f"change of {chosen}: {comparison.title}", *_table(rows), _legend(rows, comparison.z_limit)]
+    parts = [f"change of {chosen}: {comparison.title}"]
+    parts += _table(rows)
+    parts.append(_legend(rows, comparison.z_limit))
     others = [name for name in comparison.metrics if name != chosen]
     if metric is None and others:
         lines = [_one_line(name, comparison.rows_of(name)) for name in others]
         parts.append("\n".join(["other metrics", *lines]))
-    return "\n\n".join([*parts, _remarks(comparison)])
+    parts.append(_remarks(comparison))
+    return "\n\n".join(parts)
 
 
-def _table(rows: Sequence[ComparisonRow]) -> Iterable[str]:
-    by_place = {(row.layer, row.augmentation): row for row in rows}
-    layers = list(dict.fromkeys(row.layer for row in rows))
+def _table(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     digits = decimals(row.change for row in rows)
-    columns: list[tuple[str, list[str]]] = []
+    cells = {(row.layer, row.augmentation): _cell(row, digits) for row in rows}
+    layers = dict.fromkeys(row.layer for row in rows)
+    columns: dict[str, list[str]] = {}
     for augmentation in dict.fromkeys(row.augmentation for row in rows):
-        of_layers = [by_place.get((layer, augmentation)) for layer in layers]
-        columns.append((f"{augmentation} ", [_cell(row, digits) for row in of_layers]))
-    names = named("layer", layers)
-    return side_by_side(names, columns, again=names)
+        # Where the metric does not apply there is no row.
+        columns[f"{augmentation} "] = [cells.get((layer, augmentation), "- ") for layer in layers]
+    names = named("layer", list(layers))
+    return side_by_side(names, columns.items(), again=names)
 
 
 def _remarks(comparison: ComparisonNumbers) -> str:
-    remarks = [wrapped(f"note: {note}") for note in comparison.notes]
-    remarks += [wrapped(f"left out: {sentence}") for sentence in comparison.left_out[:MOST_LISTED]]
-    if len(comparison.left_out) > MOST_LISTED:
-        remarks.append(f"left out: {len(comparison.left_out) - MOST_LISTED} more, in .left_out")
-    return "\n".join(remarks)
+    remarks = [f"note: {note}" for note in comparison.notes]
+    remarks += [f"left out: {sentence}" for sentence in comparison.left_out[:MOST_LISTED]]
+    more = len(comparison.left_out) - MOST_LISTED
+    if more > 0:
+        remarks.append(f"left out: {more} more, in .left_out")
+    return "\n".join(wrapped(remark) for remark in remarks)
 
 
-def _legend(rows: Iterable[ComparisonRow], z_limit: float) -> str:
+def _legend(rows: Sequence[ComparisonRow], z_limit: float) -> str:
     known = [row for row in rows if not math.isnan(row.std_error)]
-    beyond = sum(row.beyond for row in known)
-    chance = math.erfc(z_limit / math.sqrt(2))
-    expected = f"about {chance * len(known):.1f} would be by chance"
+    by_chance = len(known) * math.erfc(z_limit / math.sqrt(2))
     return wrapped(
-        f"*: beyond sampling error, more than {z_limit:g} standard errors: {beyond} of {len(known)} cells ({expected})"
+        f"*: beyond sampling error, more than {z_limit:g} standard errors: {_beyond(known)} "
+        f"(about {by_chance:.1f} would be by chance)"
     )
 
 
-def _cell(row: ComparisonRow | None, digits: int) -> str:
-    # Where the metric does not apply there is no row.
-    if row is None:
-        return "- "
+def _beyond(rows: Sequence[ComparisonRow]) -> str:
+    return f"{sum(row.beyond for row in rows)} of {len(rows)} cells"
+
+
+def _cell(row: ComparisonRow, digits: int) -> str:
     mark = "*" if row.beyond else " "
     if math.isnan(row.change):
         return f"-{mark}"
@@ -80,8 +84,8 @@ def _one_line(metric: str, rows: Sequence[ComparisonRow]) -> str:
     found = [row for row in rows if not math.isnan(row.change)]
     if not found:
         return f"  {metric}: no value in both results"
-    largest = max(found, key=lambda row: abs(row.change))
     known = [row for row in found if not math.isnan(row.std_error)]
-    beyond = f"{sum(row.beyond for row in known)} of {len(known)} cells beyond" if known else "no standard errors"
+    beyond = f"{_beyond(known)} beyond" if known else "no standard errors"
+    largest = max(found, key=lambda row: abs(row.change))
     change = _cell(largest, decimals([largest.change])).strip()
     return wrapped(f"  {metric}: {beyond}; the largest change {change} ({largest.layer}, {largest.augmentation})")

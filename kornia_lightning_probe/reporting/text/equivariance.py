@@ -33,35 +33,43 @@ def equivariance_text(numbers: ProbeNumbers, *, max_layers: int | None = MOST_RO
     if ERROR not in numbers.metrics or numbers.tensor(ERROR).isnan().all():
         return
     known = numbers.table(ERROR).layers
-    layers = pick_layers(known, MOST_ROWS if max_layers is None else min(MOST_ROWS, max_layers))
+    most = MOST_ROWS if max_layers is None else min(MOST_ROWS, max_layers)
+    layers = pick_layers(known, most)
+    few = ""
+    if len(layers) < len(known):
+        few = f" ({len(layers)} of {len(known)} layers, evenly by depth)"
     columns = [name for name in COLUMNS if name in numbers.metrics]
-    share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers, evenly by depth)"
-    title = f"equivariance of maps{share} under {_views(numbers)}; means over `views`"
-    cells = [_row(numbers, layer, columns) for layer in layers]
-    texts = list(zip(*cells, strict=True))
+    texts: dict[str, list[str]] = {name: [] for name in (*columns, "views")}
+    for layer in layers:
+        for name, cell in _row(numbers, layer, columns).items():
+            texts[name].append(cell)
     rows = named("layer", layers)
-    table = side_by_side(rows, zip([*columns, "views"], texts, strict=True), again=rows)
-    yield f"{wrapped(title)}\n{next(table)}"
-    yield from table
+    first, *others = side_by_side(rows, texts.items(), again=rows)
+    title = wrapped(f"equivariance of maps{few} under {_views(numbers)}; means over `views`")
+    yield f"{title}\n{first}"
+    yield from others
     yield wrapped(HOW_TO_READ)
 
 
 def _views(numbers: ProbeNumbers) -> str:
-    found = numbers.tensor(ERROR).isfinite().any(1).tolist()
-    names = [view.augmentation for view, has in zip(numbers.views, found, strict=True) if has]
+    found = numbers.tensor(ERROR).isfinite().any(1).nonzero().flatten().tolist()
+    names = [numbers.views[i].augmentation for i in found]
     return ", ".join(dict.fromkeys(names))
 
 
-def _row(numbers: ProbeNumbers, layer: str, columns: Sequence[str]) -> list[str]:
+def _row(numbers: ProbeNumbers, layer: str, columns: Sequence[str]) -> dict[str, str]:
     """A layer's means over the views under which every column has a value; else under which its error has one."""
-    values = [_column(numbers, name, layer) for name in columns]
-    error = _column(numbers, ERROR, layer).isfinite()
+    values = {name: _column(numbers, name, layer) for name in columns}
+    error = values[ERROR].isfinite()
     every = error.clone()
-    for column in values:
+    for column in values.values():
         every &= column.isfinite()
     views = every if every.any() else error
-    tried = int(numbers.table(ERROR).attempted[:, numbers.table(ERROR).layers.index(layer)].sum())
-    return [*(number(float(column[views].nanmean())) for column in values), f"{int(views.sum())} of {tried}"]
+    cells = {name: number(float(column[views].nanmean())) for name, column in values.items()}
+    table = numbers.table(ERROR)
+    tried = table.attempted[:, table.layers.index(layer)].sum()
+    cells["views"] = f"{int(views.sum())} of {int(tried)}"
+    return cells
 
 
 def _column(numbers: ProbeNumbers, metric: str, layer: str) -> Tensor:

@@ -26,30 +26,31 @@ def severity_text(numbers: ProbeNumbers, metric: str, *, max_layers: int | None)
     Yields:
         The table, in one or more texts of several lines, and a line on early worst levels.
     """
+    table = numbers.table(metric)
     rows = [row for row in severity_rows(numbers, metric) if row.start < row.end]
-    if numbers.table(metric).quantity.at_identity is None or not rows:
+    if table.quantity.at_identity is None or not rows:
         return
-    known = numbers.table(metric).layers
-    layers = pick_layers(known, None if max_layers is None else min(MOST_CURVES, max_layers))
-    share = "" if len(layers) == len(known) else f" ({len(layers)} of {len(known)} layers)"
-    title = f"severity curves{share}: area under {metric} over its range; onset, where it passes {THRESHOLD:g}"
-    names = named("area, onset", layers)
-    columns: list[tuple[str, list[str]]] = []
+    most = None if max_layers is None else min(MOST_CURVES, max_layers)
+    layers = pick_layers(table.layers, most)
+    few = ""
+    if len(layers) < len(table.layers):
+        few = f" ({len(layers)} of {len(table.layers)} layers)"
+    cells = {(row.layer, row.augmentation): _curve(row) for row in rows}
+    columns: dict[str, list[str]] = {}
     for augmentation in dict.fromkeys(row.augmentation for row in rows):
-        by_layer = {row.layer: row for row in rows if row.augmentation == augmentation}
-        columns.append((augmentation, [_curve(by_layer.get(layer)) for layer in layers]))
-    first, *others = side_by_side(names, columns, again=names)
+        columns[augmentation] = [cells.get((layer, augmentation), "-") for layer in layers]
+    names = named("area, onset", layers)
+    first, *others = side_by_side(names, columns.items(), again=names)
+    title = f"severity curves{few}: area under {metric} over its range; onset, where it passes {THRESHOLD:g}"
     yield f"{wrapped(title)}\n{first}"
     yield from others
     early = [row for row in rows if row.layer in layers and row.worst_severity < row.end]
-    places = [f"{row.layer} at {row.augmentation} {row.worst_severity:g}" for row in early]
-    if places:
+    if early:
+        places = [f"{row.layer} at {row.augmentation} {row.worst_severity:g}" for row in early]
         yield wrapped(f"worst before the highest severity: {listed(places, most=MOST_LISTED)}")
 
 
-def _curve(row: SeverityRow | None) -> str:
-    if row is None:
-        return "-"
+def _curve(row: SeverityRow) -> str:
     area = "-" if math.isnan(row.area) else f"{row.area:.3g}"
     onset = row.onset_text.replace(" ", "")
     return f"{area} {onset:>6}"

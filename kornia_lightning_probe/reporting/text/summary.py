@@ -63,41 +63,47 @@ def _shown(numbers: ProbeNumbers) -> str:
 
 
 def _head(numbers: ProbeNumbers) -> str:
-    images = numbers.metadata.num_images
-    if images is None:
-        counts = [int(table.num_images.max()) for table in numbers.tables.values() if table.value.numel()]
-        images = max(counts, default=0)
-    where = f", {numbers.metadata.device}" if numbers.metadata.device else ""
-    views = "" if is_of_clean_images(numbers) else f" x {len(numbers.views)} views"
-    return f"{images} images{views} x {len(numbers.layers)} layers, {numbers.when}{where}"
+    size = [f"{_num_images(numbers)} images"]
+    if not is_of_clean_images(numbers):
+        size.append(f"{len(numbers.views)} views")
+    size.append(f"{len(numbers.layers)} layers")
+    parts = [" x ".join(size), numbers.when]
+    if numbers.metadata.device:
+        parts.append(numbers.metadata.device)
+    return ", ".join(parts)
+
+
+def _num_images(numbers: ProbeNumbers) -> int:
+    if numbers.metadata.num_images is not None:
+        return numbers.metadata.num_images
+    most = [int(table.num_images.max()) for table in numbers.tables.values() if table.num_images.numel()]
+    return max(most, default=0)
 
 
 def _title(numbers: ProbeNumbers, metric: str) -> str:
     table = numbers.table(metric)
     meaning = table.quantity.meaning
-    lines = [wrapped(f"{metric} ({meaning})" if meaning else metric)]
-    moving = moving_text(numbers, metric)
-    if moving:
-        lines.append(wrapped(moving))
+    lines = [f"{metric} ({meaning})" if meaning else metric]
+    lines.append(moving_text(numbers, metric))
     errors = table.std_error[~table.std_error.isnan()]
     if errors.numel():
         lines.append(f"standard error: median {errors.median():.3f}, largest {errors.max():.3f}")
-    return "\n".join(lines)
+    return "\n".join(wrapped(line) for line in lines if line)
 
 
 def _table(numbers: ProbeNumbers, metric: str, max_layers: int | None) -> Iterator[str]:
-    scale = numbers.table(metric).scale
-    layers: list[str | None] = [*pick_layers(numbers.table(metric).layers, max_layers), None]
+    table = numbers.table(metric)
+    layers: list[str | None] = [*pick_layers(table.layers, max_layers), None]
     names = named("layer", [layer or "all layers" for layer in layers])
     left = [f"{names[0]}  {'mean':>5} {BLANK_BAR}"]
     for name, layer in zip(names[1:], layers, strict=True):
         mean = numbers.value(metric, layer)
-        left.append(f"{name}  {number(mean):>5} {bar(mean, scale)}")
-    columns: list[tuple[str, list[str]]] = []
+        left.append(f"{name}  {number(mean):>5} {bar(mean, table.scale)}")
+    columns: dict[str, list[str]] = {}
     for augmentation in numbers.augmentations:
         means = [numbers.value(metric, layer, augmentation) for layer in layers]
-        columns.append((augmentation, [number(mean) for mean in means]))
-    yield from side_by_side(left, columns, again=names)
+        columns[augmentation] = [number(mean) for mean in means]
+    yield from side_by_side(left, columns.items(), again=names)
 
 
 def _notes(numbers: ProbeNumbers, metric: str, max_layers: int | None) -> Iterator[str]:
@@ -115,22 +121,25 @@ def _notes(numbers: ProbeNumbers, metric: str, max_layers: int | None) -> Iterat
 
 
 def _one_line(numbers: ProbeNumbers, metric: str) -> str:
-    values = {layer: numbers.value(metric, layer) for layer in numbers.table(metric).layers}
-    if len(values) <= _FEW:
+    layers = numbers.table(metric).layers
+    values = {layer: numbers.value(metric, layer) for layer in layers}
+    if len(layers) <= _FEW:
         each = [f"{layer} {number(value)}" for layer, value in values.items()]
         return wrapped(f"  {metric}: {', '.join(each)}")
-    found = {layer: value for layer, value in values.items() if not math.isnan(value)}
+    found = [layer for layer in layers if not math.isnan(values[layer])]
     if not found:
-        return f"  {metric}: no value at any of {len(values)} layers"
-    low = min(found, key=found.__getitem__)
-    high = max(found, key=found.__getitem__)
-    ends = f"from {number(found[low])} ({low}) to {number(found[high])} ({high})"
-    return wrapped(f"  {metric}: {number(numbers.value(metric))}, {ends}")
+        return f"  {metric}: no value at any of {len(layers)} layers"
+    low = min(found, key=values.__getitem__)
+    high = max(found, key=values.__getitem__)
+    mean = numbers.value(metric)
+    ends = f"from {number(values[low])} ({low}) to {number(values[high])} ({high})"
+    return wrapped(f"  {metric}: {number(mean)}, {ends}")
 
 
 def _left_out(numbers: ProbeNumbers) -> list[str]:
     reasons = numbers.metadata.left_out
-    lines = [wrapped(f"left out: {name}: {reason}") for name, reason in reasons.items()]
-    if len(lines) <= MOST_LISTED:
-        return lines
-    return [*lines[:MOST_LISTED], f"left out: {len(lines) - MOST_LISTED} more, in .metadata['left_out']"]
+    lines = [f"left out: {name}: {reason}" for name, reason in reasons.items()]
+    more = len(lines) - MOST_LISTED
+    if more > 0:
+        lines = [*lines[:MOST_LISTED], f"left out: {more} more, in .metadata['left_out']"]
+    return [wrapped(line) for line in lines]

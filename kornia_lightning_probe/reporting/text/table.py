@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from textwrap import fill
 
 WIDTH = 100
+GAP = "  "
+LONGEST_TITLE = 24
+NARROWEST = 4
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 BAR_CELLS = 6
 BLANK_BAR = " " * (BAR_CELLS + 1)
@@ -75,9 +78,10 @@ def wrapped(text: str) -> str:
 
 def named(title: str, names: Sequence[str], most: int = 40) -> list[str]:
     """The first column of a table: a title and the rows' names, all of one width."""
-    lines = [title, *(elided(name, most) for name in names)]
-    width = max(map(len, lines))
-    return [f"{line:<{width}}" for line in lines]
+    lines = [title]
+    lines += [elided(name, most) for name in names]
+    width = max(len(line) for line in lines)
+    return [line.ljust(width) for line in lines]
 
 
 def side_by_side(
@@ -95,12 +99,12 @@ def side_by_side(
     """
     lines = list(left)
     for title, cells in columns:
-        column = [elided(title, 24), *cells]
-        width = max(4, *map(len, column))
-        if len(lines[0]) + 2 + width > WIDTH:
+        column = [elided(title, LONGEST_TITLE), *cells]
+        width = max(NARROWEST, *(len(cell) for cell in column))
+        if len(lines[0]) + len(GAP) + width > WIDTH:
             yield _joined(lines)
             lines = list(again)
-        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, column, strict=True)]
+        lines = [f"{line}{GAP}{cell.rjust(width)}" for line, cell in zip(lines, column, strict=True)]
     yield _joined(lines)
 
 

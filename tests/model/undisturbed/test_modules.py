@@ -52,9 +52,10 @@ def test_sharded_models_are_known_by_class_or_by_their_parameters():
 
     assert not is_sharded(every_module(nn.Sequential(nn.Linear(2, 2))))
     assert is_sharded(every_module(nn.Sequential(FullyShardedDataParallel(2, 2))))
-    net = nn.Linear(2, 2)
-    net.weight.ds_id = 0
-    assert is_sharded(every_module(net))
+    for mark in ("ds_id", "_fsdp_flattened"):
+        net = nn.Linear(2, 2)
+        setattr(net.weight, mark, 0)
+        assert is_sharded(every_module(net))
 
 
 def test_a_class_is_known_by_where_it_or_its_base_is_defined():

@@ -40,3 +40,20 @@ def test_a_figure_of_no_change_and_one_in_axes_of_ones_own_can_be_drawn():
     assert figure.get_supxlabel().endswith("; grey: no value")
     mine = Figure()
     assert plot_comparison(made_result().compare(made_result()), ax=mine.subplots()) is mine
+
+
+def test_a_large_change_is_written_short_and_a_large_table_has_no_numbers():
+    def figure(layers, change):
+        results = [
+            ProbeResult(
+                layers=layers,
+                views=views_of({"blur": (1.0,)}),
+                tables={"own": table_of(layers, [[value] * len(layers)])},
+            )
+            for value in (0.0, change)
+        ]
+        return results[0].compare(results[1]).plot("own")
+
+    assert [text.get_text() for text in figure(("a",), 12.25).axes[0].texts if "+" in text.get_text()] == ["+12.2"]
+    many = tuple(f"layer{i}" for i in range(24 * 14 + 1))
+    assert not any("+" in text.get_text() for text in figure(many, 0.5).axes[0].texts)

@@ -1,5 +1,7 @@
 """Figures of drift histories made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.made_results import table_of
@@ -68,3 +70,18 @@ def test_forty_layers_and_two_hundred_epochs_stay_readable():
 def test_a_reference_that_was_not_measured_is_an_error():
     with pytest.raises(ValueError, match="there is no metric 'cka_previous'"):
         plot_drift(made_history(2, references=["first"]), references=["previous"])
+
+
+def test_no_history_is_an_error():
+    with pytest.raises(ValueError, match="there is no result to draw; a DriftProbe has one after its first probe"):
+        plot_drift([])
+
+
+def test_the_lines_are_marked_where_nothing_has_changed_and_the_images_are_counted():
+    history = made_history(2)
+    assert plot_drift(history).get_supxlabel().replace("\n", " ") == (
+        "epoch 1, step 0; 32 images; dashed: 1 (the same up to rotation and scale)"
+    )
+    for result in history:
+        result.metadata = replace(result.metadata, num_images=None)
+    assert "32 images" in plot_drift(history).get_supxlabel()

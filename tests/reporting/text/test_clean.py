@@ -51,3 +51,16 @@ def test_a_drift_of_many_layers_says_what_is_left_out_and_a_dead_one_has_a_dash(
     dead = ProbeResult(layers=("a", "b"), views=[CLEAN], tables=tables)
     assert line_of(dead, "a ").split() == ["a", "-"]
     assert "-: no value" in dead.summary()
+
+
+def test_a_metric_of_ones_own_on_clean_images_has_no_meaning_to_tell_but_its_values():
+    tables = {"own": table_of(("a", "b"), [[0.5, 1.0]]), "alone": table_of(("a",), [[2.0]])}
+    text = ProbeResult(layers=("a", "b"), views=[CLEAN], tables=tables).summary()
+    assert "own:" not in text
+    assert text.endswith("alone: a 2.00")
+
+
+def test_a_layer_that_one_metric_lacks_has_a_dash_there():
+    tables = {"one": table_of(("a", "b"), [[0.5, 1.0]]), "two": table_of(("b", "c"), [[0.5, 1.0]])}
+    result = ProbeResult(layers=("a", "b", "c"), views=[CLEAN], tables=tables)
+    assert line_of(result, "c ").split()[:2] == ["c", "-"]

@@ -62,3 +62,12 @@ def test_a_long_list_of_what_is_left_out_is_cut_short_in_the_text():
     comparison = made_result(layers=tuple(f"block{i}" for i in range(30))).compare(made_result(layers=()))
     assert "left out: 20 more, in .left_out" in comparison.summary()
     assert len(comparison.left_out) == 30
+
+
+def test_a_large_change_has_three_digits_and_a_missing_one_a_dash():
+    def result(values):
+        table = table_of(("a", "b"), [values])
+        return ProbeResult(layers=("a", "b"), views=views_of({"blur": (1.0,)}), tables={"own": table})
+
+    lines = result([0.0, NAN]).compare(result([1234.5, 1.0])).summary().splitlines()
+    assert [line.split()[1] for line in lines if line[:2] in ("a ", "b ")] == ["+1.23e+03*", "-"]

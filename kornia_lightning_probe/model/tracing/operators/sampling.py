@@ -21,16 +21,16 @@ from fractions import Fraction
 from math import floor
 
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
-from kornia_lightning_probe.model.tracing.rules import Call, Rule, rule
+from kornia_lightning_probe.model.tracing.operators.rules import Call, Rule, rule
 from kornia_lightning_probe.model.tracing.runs import Framed, LostError, Run, is_bare, plain
 
 # A factor such as 1 / 3 is given as a float: the fraction that was meant has a small denominator.
 _LARGEST_DENOMINATOR = 4096
 
 
-@rule("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution", "convolution_overrideable")
-@rule("_slow_conv2d_forward", "slow_conv3d", "thnn_conv2d", "conv1d", "conv2d", "conv3d", "_conv_depthwise2d")
-@rule("conv_depthwise3d", "_mkldnn_convolution_pointwise", "miopen_convolution")
+@rule("convolution _convolution mkldnn_convolution cudnn_convolution convolution_overrideable")
+@rule("_slow_conv2d_forward slow_conv3d thnn_conv2d conv1d conv2d conv3d _conv_depthwise2d")
+@rule("conv_depthwise3d _mkldnn_convolution_pointwise miopen_convolution")
 def convolved(call: Call) -> Arrangement:
     """Channels are mixed, cells lie in the middle of what the kernel covers."""
     if call.place("weight") is not None:
@@ -48,8 +48,8 @@ def convolved(call: Call) -> Arrangement:
     return result
 
 
-@rule("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d", "max_pool3d_with_indices")
-@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "mkldnn_max_pool2d", "quantized_max_pool2d")
+@rule("max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices")
+@rule("avg_pool1d avg_pool2d avg_pool3d mkldnn_max_pool2d quantized_max_pool2d")
 def pooled(call: Call) -> Arrangement:
     """Cells lie in the middle of those that are taken together."""
     result = call.source()
@@ -62,9 +62,9 @@ def pooled(call: Call) -> Arrangement:
     return result
 
 
-@rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mkldnn_adaptive_avg_pool2d")
-@rule("adaptive_avg_pool1d", "adaptive_max_pool1d")
-@rule("_adaptive_avg_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d")
+@rule("_adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d mkldnn_adaptive_avg_pool2d")
+@rule("adaptive_avg_pool1d adaptive_max_pool1d")
+@rule("_adaptive_avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d")
 def pooled_to_size(call: Call) -> Arrangement:
     """Cells lie in the middle of an equal share; off it where shares are no whole cells."""
     result = call.source()
@@ -80,8 +80,8 @@ def pooled_to_size(call: Call) -> Arrangement:
     return result
 
 
-@rule("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d")
-@rule("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
+@rule("upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d")
+@rule("_upsample_bilinear2d_aa _upsample_bicubic2d_aa")
 def interpolated(call: Call) -> Arrangement:
     """Cells lie evenly, at the corners' centres or within the corners."""
     result = call.source()
@@ -112,12 +112,12 @@ def _nearest(into: Fraction) -> Rule:
     return nearest
 
 
-rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")(_nearest(Fraction(0)))
-rule("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")(_nearest(Fraction(1, 2)))
+rule("upsample_nearest1d upsample_nearest2d upsample_nearest3d")(_nearest(Fraction(0)))
+rule("_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d")(_nearest(Fraction(1, 2)))
 
 
-@rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
-@rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
+@rule("constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d")
+@rule("replication_pad1d replication_pad2d replication_pad3d")
 def padded(call: Call) -> Arrangement:
     """The first cell moves outwards; folded cells get a frame."""
     result = call.source()
@@ -183,7 +183,7 @@ def windowed(call: Call) -> Arrangement:
     return replace(result, axes=(*result.axes, inside if size > 1 else ()))
 
 
-@rule("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle", "channel_shuffle")
+@rule("pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle")
 def shuffled(call: Call) -> Arrangement:
     """Channels become finer cells, or cells channels."""
     result = call.source()

@@ -11,24 +11,24 @@ from torch import Tensor
 
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.merging import concatenated
-from kornia_lightning_probe.model.tracing.rules import Call, Found, rule
+from kornia_lightning_probe.model.tracing.operators.rules import Call, Found, rule
 from kornia_lightning_probe.model.tracing.runs import LostError, joined, plain, size_of
 
 
-@rule("view", "reshape", "_unsafe_view", "_reshape_alias", "reshape_as", "view_as", "flatten", "unflatten")
-@rule("squeeze", "unsqueeze", "ravel", "_reshape_copy", "squeeze_copy", "unsqueeze_copy", "view_copy")
+@rule("view reshape _unsafe_view _reshape_alias reshape_as view_as flatten unflatten")
+@rule("squeeze unsqueeze ravel _reshape_copy squeeze_copy unsqueeze_copy view_copy")
 def viewed(call: Call) -> Arrangement:
     """A view deals the runs anew."""
     return call.source().viewed(call.shape)
 
 
-@rule("permute", "permute_copy")
+@rule("permute permute_copy")
 def permuted(call: Call) -> Arrangement:
     """Axes in another order."""
     return call.source().permuted(call.argument("dims"))
 
 
-@rule("transpose", "t", "swapaxes", "transpose_copy", "t_copy")
+@rule("transpose t swapaxes transpose_copy t_copy")
 def transposed(call: Call) -> Arrangement:
     """Two axes change places."""
     source = call.source()
@@ -40,7 +40,7 @@ def transposed(call: Call) -> Arrangement:
     return source.permuted(order)
 
 
-@rule("expand", "repeat", "expand_copy")
+@rule("expand repeat expand_copy")
 def expanded(call: Call) -> Arrangement:
     """Copies of an element lie where it lies; copies of an axis are a run in front of it."""
     source = call.source().broadcast(call.shape)
@@ -62,7 +62,7 @@ def interleaved(call: Call) -> Arrangement:
     return source.with_axis(index, joined([*axis, *copies]))
 
 
-@rule("slice", "slice_copy")
+@rule("slice slice_copy")
 def sliced(call: Call) -> Arrangement:
     """Every so many elements of an axis."""
     source, index = call.source(), call.argument("dim")
@@ -72,13 +72,13 @@ def sliced(call: Call) -> Arrangement:
     return source.cut(index, start, call.shape[index], step)
 
 
-@rule("narrow", "narrow_copy")
+@rule("narrow narrow_copy")
 def narrowed(call: Call) -> Arrangement:
     """Some elements of an axis."""
     return call.source().cut(call.argument("dim"), call.argument("start"), call.argument("length"))
 
 
-@rule("select", "select_copy")
+@rule("select select_copy")
 def selected(call: Call) -> Arrangement:
     """One element of an axis."""
     source = call.source()
@@ -87,7 +87,7 @@ def selected(call: Call) -> Arrangement:
     return source.cut(index, start, 1).without_axis(index)
 
 
-@rule("split", "split_with_sizes", "chunk", "split_copy", "split_with_sizes_copy")
+@rule("split split_with_sizes chunk split_copy split_with_sizes_copy")
 def parts(call: Call) -> list[Found]:
     """Several parts of an axis."""
     source = call.source()
@@ -100,7 +100,7 @@ def parts(call: Call) -> list[Found]:
     return found
 
 
-@rule("unbind", "unbind_copy")
+@rule("unbind unbind_copy")
 def unbound(call: Call) -> list[Found]:
     """Each element of an axis by itself."""
     source = call.source()
@@ -108,7 +108,7 @@ def unbound(call: Call) -> list[Found]:
     return [source.cut(index, start, 1).without_axis(index) for start in range(len(call.shapes))]
 
 
-@rule("cat", "stack", "_cat")
+@rule("cat stack _cat")
 def put_together(call: Call) -> Arrangement:
     """Tensors behind one another along an axis, a new one in `stack`."""
     places, tensors = call.places["tensors"], call.argument("tensors")
@@ -176,7 +176,7 @@ def indexed(call: Call) -> Arrangement:
     return source
 
 
-@rule("gather", "take_along_dim", "topk", "sort", "kthvalue", "mode", "median")
+@rule("gather take_along_dim topk sort kthvalue mode median")
 def gathered(call: Call) -> Arrangement:
     """Elements chosen or ordered along one axis: known where that axis holds no cells."""
     source = call.source()
@@ -194,7 +194,7 @@ def gathered(call: Call) -> Arrangement:
     return source.with_axis(index, source.plain(call.shape[index]))
 
 
-@rule("diagonal", "diagonal_copy")
+@rule("diagonal diagonal_copy")
 def diagonal(call: Call) -> Arrangement:
     """The diagonal of two axes without cells."""
     source = call.source()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.merging import merged
-from kornia_lightning_probe.model.tracing.rules import RULES, Call, Found, rule
+from kornia_lightning_probe.model.tracing.operators.rules import RULES, Call, Found, rule
 from kornia_lightning_probe.model.tracing.runs import LostError, is_bare
 
 _KEEPING = """
@@ -34,22 +34,22 @@ def kept(call: Call) -> Arrangement:
 RULES.update(dict.fromkeys(_KEEPING.split(), kept))
 
 
-@rule("copy", "_copy_from", "copy_to")
+@rule("copy _copy_from copy_to")
 def written(call: Call) -> Found:
     """What is copied into a tensor replaces what was there."""
     place = call.place("src")
     return place and merged([place], call.shape)
 
 
-@rule("fill", "zero", "normal", "uniform", "bernoulli_", "exponential", "random", "trunc_normal")
+@rule("fill zero normal uniform bernoulli_ exponential random trunc_normal")
 def overwritten(call: Call) -> Found:
     """A tensor that is filled has nothing to do with the images any more."""
     del call
     return None
 
 
-@rule("index_put", "_index_put_impl", "index_fill", "index_copy", "index_add")
-@rule("scatter", "scatter_add", "scatter_reduce")
+@rule("index_put _index_put_impl index_fill index_copy index_add")
+@rule("scatter scatter_add scatter_reduce")
 def set_apart(call: Call) -> Arrangement:
     """A constant written to some elements leaves the others where they are."""
     source = call.source()
@@ -58,8 +58,8 @@ def set_apart(call: Call) -> Arrangement:
     return source
 
 
-@rule("mean", "sum", "nansum", "nanmean", "amax", "amin", "max", "min", "aminmax", "var", "std", "var_mean", "std_mean")
-@rule("logsumexp", "linalg_vector_norm", "norm", "prod", "any", "all", "argmax", "argmin", "count_nonzero")
+@rule("mean sum nansum nanmean amax amin max min aminmax var std var_mean std_mean")
+@rule("logsumexp linalg_vector_norm norm prod any all argmax argmin count_nonzero")
 def reduced(call: Call) -> Arrangement:
     """An axis that is reduced vanishes; the result lies in its middle."""
     if call.argument("other") is not None:
@@ -85,7 +85,7 @@ def gated(call: Call) -> Arrangement:
     return source.with_axis(index, source.plain(call.shape[index]))
 
 
-@rule("mm", "bmm", "addmm", "baddbmm", "matmul")
+@rule("mm bmm addmm baddbmm matmul")
 def multiplied(call: Call) -> Arrangement:
     """Rows of the first factor, columns of the second."""
     return _multiplied(call)
@@ -104,7 +104,7 @@ def _multiplied(call: Call) -> Arrangement:
     return merged([added_to, result], call.shape)
 
 
-@rule("linear", "_linear_pointwise", "mkldnn_linear", "_addmm_activation")
+@rule("linear _linear_pointwise mkldnn_linear _addmm_activation")
 def mapped(call: Call) -> Arrangement:
     """A linear map of the last axis."""
     if call.name == "_addmm_activation":
@@ -113,7 +113,7 @@ def mapped(call: Call) -> Arrangement:
     return source.with_plain(len(source.axes) - 1, call.shape[-1])
 
 
-@rule("mv", "addmv")
+@rule("mv addmv")
 def multiplied_by_vector(call: Call) -> Arrangement:
     """Rows of the matrix."""
     matrix = call.place("mat" if call.name == "addmv" else "self")
@@ -122,10 +122,10 @@ def multiplied_by_vector(call: Call) -> Arrangement:
     return matrix.averaged(1).without_axis(1)
 
 
-@rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention")
-@rule("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention")
-@rule("_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math")
-@rule("scaled_dot_product_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd")
+@rule("_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention")
+@rule("_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention")
+@rule("_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math")
+@rule("scaled_dot_product_attention _native_multi_head_attention _transformer_encoder_layer_fwd")
 def attended(call: Call) -> Arrangement:
     """Results lie where their queries lie; images are those of queries and keys."""
     operands: list[Arrangement] = []
@@ -153,6 +153,9 @@ def _product(first: Found, second: Found, shape: Sequence[int]) -> Arrangement:
         if found is None:
             raise LostError("a product of what has no cells")
         return found
+    if is_bare(rows.axes[-2]) and rows.walks() == columns.walks():
+        # Local weights that are made of the image move nothing: the result lies where the values lie.
+        return columns
     if not is_bare(rows.axes[-2]):
         # Scores of queries and keys lie where the queries lie, so that a product with values does too.
         columns = columns.with_plain(len(columns.axes) - 1, shape[-1])

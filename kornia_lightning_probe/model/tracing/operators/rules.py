@@ -93,11 +93,11 @@ SOURCES = ("self", "input", "src", "tensor")
 RULES: dict[str, Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enters a function into the table under operators' names."""
+def rule(names: str) -> Callable[[Rule], Rule]:
+    """Enters a function into the table under operators' names, a text with blanks between them."""
 
     def enter(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
+        RULES.update(dict.fromkeys(names.split(), function))
         return function
 
     return enter
@@ -136,24 +136,6 @@ def placed(call: Call, *, is_pointwise: bool, by_shape: bool) -> list[Places]:
     else:
         return _checked(call.name, found, call.shapes)
     return [_bare_or(Unknown(reason), known, shape) for shape in call.shapes]
-
-
-def adopted(own: Places, written: Places, shape: Sequence[int]) -> Places:
-    """Where a tensor's elements lie after another one was written into it, or into a part of it.
-
-    Args:
-        own: where they lay.
-        written: where the other one's elements lie.
-        shape: the tensor's.
-    """
-    if written is None or isinstance(own, Unknown) or own == written:
-        return own
-    if isinstance(written, Unknown):
-        return written
-    whole = _spread_out(written, shape)
-    if whole is not None and own in (None, whole):
-        return whole
-    return Unknown("written into a part of it")
 
 
 def spare_keys(name: str, found: dict[str, list[Places]]) -> None:
@@ -204,18 +186,3 @@ def _images_by_shape(known: Sequence[Arrangement], shape: tuple[int, ...]) -> Ar
         return None
     bare = replace(first, axes=tuple(first.plain(count) for count in shape))
     return bare.with_axis(index, first.axes[index])
-
-
-def _spread_out(written: Arrangement, shape: Sequence[int]) -> Arrangement | None:
-    """What was written, over a whole tensor of this shape; None if cells were written into a part of it."""
-    axes = []
-    try:
-        if len(written.axes) != len(shape):
-            return written.viewed(shape)
-    except LostError:
-        return None
-    for axis, size, count in zip(written.axes, written.shape, shape, strict=True):
-        if size != count and not is_bare(axis):
-            return None
-        axes.append(axis if size == count else written.plain(count))
-    return replace(written, axes=tuple(axes))

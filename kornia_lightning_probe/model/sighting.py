@@ -1,0 +1,123 @@
+"""What a first look at two images has shown of a model, and which layers and which embedding follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from kornia_lightning_probe.model.stages import Node, main_stages
+from kornia_lightning_probe.model.tracing import Activation, Rows, Trace
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What two images have shown of a model whose modules were all watched.
+
+    Args:
+        trace: what its operators did.
+        differs: whether the two images' rows of an activation differ; they are its first axis.
+    """
+
+    trace: Trace
+    differs: Mapping[str, bool]
+
+    @cached_property
+    def usable(self) -> dict[str, Activation]:
+        """The activations that hold images and depend on them, in order of execution."""
+        return {name: found for name, found in self.trace.activations.items() if not self.why_not(name)}
+
+    def why_not(self, name: str) -> str:
+        """Why an activation can't be compared between images; an empty text where it can."""
+        found = self.trace.activations[name]
+        holds_images = isinstance(found.rows, Rows) or name in self.differs
+        depends = self.differs.get(name, False) if found.depends is None else found.depends
+        if not depends:
+            return "it does not depend on the image"
+        if not holds_images:
+            return f"where the images are in it is not known: {found.rows}"
+        return ""
+
+    def rows(self, name: str) -> Rows | None:
+        """How an activation is brought into order, images first; None where it is so already, or nobody knows."""
+        found = self.trace.activations.get(name)
+        if found is None or not isinstance(found.rows, Rows):
+            return None
+        if found.rows.axis == 0 and len(found.rows.entries) < 2:
+            return None
+        return found.rows
+
+    def layers(self, root: Node) -> list[str]:
+        """The stages and blocks from stem to head that ran, in order of execution, and what goes into the head.
+
+        Args:
+            root: the tree of the model's modules.
+
+        Returns:
+            Names of modules; empty where nothing that ran can be compared.
+        """
+        order: dict[str, int] = {}
+        for place, found in enumerate(self.usable.values()):
+            order.setdefault(found.layer, place)
+        ran = _that_ran(root, order)
+        if ran is None or not ran.parts:
+            return []
+        chosen = self._each_once([node.name for node in main_stages(ran)])
+        front = self.trace.embedding(self.usable)
+        if front is not None and not self._holds(chosen, front):
+            chosen.append(self.trace.activations[front].layer)
+        return sorted(set(chosen), key=order.__getitem__)
+
+    def embedding(self, layers: Iterable[str]) -> str | None:
+        """The last activation of these layers in front of the head, on the way to the output; None where none is.
+
+        Of nested modules that return one tensor it is the outermost.
+        """
+        wanted = set(layers)
+        among = [name for name, found in self.usable.items() if found.layer in wanted]
+        nearest = self.trace.embedding(among)
+        if nearest is None:
+            return None
+        same = [name for name in self.trace.holding_the_same(nearest) if name in among]
+        makers = [name for name in same if not self.usable[name].passes_on]
+        return makers[-1] if makers else nearest
+
+    def _each_once(self, layers: list[str]) -> list[str]:
+        """Of nested modules that return one tensor the outermost."""
+        kept: dict[str, str] = {}
+        for layer in layers:
+            sources = [found.source for found in self.usable.values() if found.layer == layer]
+            source = sources[0] if sources else layer
+            other = kept.get(source)
+            if other is None or other.startswith(f"{layer}."):
+                kept[source] = layer
+        return list(kept.values())
+
+    def _holds(self, layers: Iterable[str], activation: str) -> bool:
+        """Whether one of these layers put out the very values of an activation."""
+        same = self.trace.holding_the_same(activation)
+        owners = {self.trace.activations[name].layer for name in same}
+        return not owners.isdisjoint(layers)
+
+
+def _that_ran(node: Node, order: Mapping[str, int]) -> Node | None:
+    """The tree of what ran, in order of execution; None where nothing in it did."""
+    children = [child for child in (_that_ran(child, order) for child in node.children) if child is not None]
+    if not children and node.name not in order:
+        return None
+    children.sort(key=lambda child: _first(child, order))
+    return Node(
+        node.name,
+        node.module,
+        children,
+        any_leaf=node.any_leaf,
+        model_weights=node.model_weights,
+        is_silent=bool(node.name) and node.name not in order,
+    )
+
+
+def _first(node: Node, order: Mapping[str, int]) -> int:
+    """When a module ended, or the first of what is in it where it gave nothing itself."""
+    if node.name in order:
+        return order[node.name]
+    return min(_first(child, order) for child in node.children)
