@@ -53,6 +53,6 @@ class Cleaning:
             site = reader.readout.site
             if site not in entries:
                 centre = self._centres[name][number] if self._centres else None
-                taken = reader.readout.take(activation)
+                taken = reader.readout.take(reader.upcast(activation))
                 entries[site] = CleanBlock(taken, centre=centre, owned=True, temporaries=self._temporaries)
         return [entries[reader.readout.site] for reader in readers]
