@@ -20,7 +20,7 @@ _GAP = 0.25
 _MOST_COLUMNS, _MOST_ROWS, _MOST_FLAT = 24, 14, 8
 # How bright red, green and blue look.
 _BRIGHTNESS = (0.3, 0.6, 0.1)
-_WIDEST_MARK = 13
+_WIDEST_MARK = 18
 _EXTEND = {(True, True): "both", (True, False): "min", (False, True): "max"}
 
 
