@@ -147,11 +147,13 @@ def _between(operands: Sequence[Arrangement], result: Arrangement, tiles: int) -
     first = operands[0]
     if any(operand.roll != first.roll for operand in operands):
         raise LostError("one operand is rolled")
-    columns = zip(*(operand.at for operand in operands), strict=True)
-    places = [sorted(set(column)) for column in columns]
-    middle = tuple((place[0] + place[-1]) / 2 for place in places)
-    result = replace(result, at=middle, roll=first.roll)
-    if _tile(places, result, tiles):
+    lowest = [added(operand.at, operand.spread, -1) for operand in operands]
+    highest = [added(operand.at, operand.spread) for operand in operands]
+    middle: list[Fraction] = []
+    for lows, highs in zip(zip(*lowest, strict=True), zip(*highest, strict=True), strict=True):
+        middle.append((min(lows) + max(highs)) / 2)
+    result = replace(result, at=tuple(middle), roll=first.roll)
+    if _tile([operand.at for operand in operands], result, tiles):
         reaches = [operand.spread for operand in operands]
     else:
         reaches = [_reach(operand, result) for operand in operands]
@@ -183,11 +185,12 @@ def _drifts(operand: Arrangement, result: Arrangement, coordinate: int) -> Itera
             yield gap * (own.count - 1)
 
 
-def _tile(places: Sequence[Sequence[Fraction]], result: Arrangement, tiles: int) -> bool:
+def _tile(places: Sequence[Vector], result: Arrangement, tiles: int) -> bool:
     """Whether places fill a cell evenly along each coordinate, as those of pixels that became channels do."""
-    if prod(map(len, places)) != tiles:
+    along = [sorted(set(column)) for column in zip(*places, strict=True)]
+    if tiles == 1 or prod(map(len, along)) != tiles:
         return False
-    for coordinate, place in enumerate(places):
+    for coordinate, place in enumerate(along):
         steps = [abs(run.step[coordinate]) for run in walked(result.axes)]
         cell = max(steps, default=Fraction(0))
         share = cell / len(place)
