@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.site import INPUT
 from kornia_lightning_probe.engine.passes import Forward, room_for
-from kornia_lightning_probe.functional.distances import squared_distance, squared_norm, upcast
+from kornia_lightning_probe.functional.distances import squared_distance, squared_norm
 from kornia_lightning_probe.functional.estimates import between_image_deviation
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import take_rows
@@ -80,8 +80,8 @@ def _beyond_rounding(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) 
     found: list[str] = []
     for name, activation in after.items():
         if name in before and before[name].shape == activation.shape:
-            clean = upcast(before[name])
-            moved = squared_distance(upcast(activation), clean)
+            clean = before[name].double()
+            moved = squared_distance(activation.double(), clean)
             size = squared_norm(clean)
             tolerance = torch.finfo(activation.dtype).eps * _ROUNDINGS.get(activation.dtype, _OTHERS)
             known = moved.isfinite() & size.isfinite()
@@ -92,6 +92,6 @@ def _beyond_rounding(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) 
 
 def _sensitivity(clean: Tensor, first: Tensor, second: Tensor) -> float:
     """How far two passes lie apart, in the unit of a sensitivity; 0 where images do not differ."""
-    moved = squared_distance(upcast(first), upcast(second)).nanmean()
-    apart = 2 * between_image_deviation(upcast(clean)).nanmean()
+    moved = squared_distance(first.double(), second.double()).nanmean()
+    apart = 2 * between_image_deviation(clean.double()).nanmean()
     return float((moved / apart).sqrt()) if apart > 0 else 0.0

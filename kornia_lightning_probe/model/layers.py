@@ -25,7 +25,8 @@ def select_layers(model: nn.Module, layers: LayerSelector | Sequence[LayerSelect
     `"auto"` takes the model's own stages or blocks from stem to head, about 6 to 24 of them, and what goes into the
     head. It descends through wrappers and containers (`LightningModule.model`, `encoder.layer`, `features`) to the
     finest level of blocks that fits; of a longer sequence of equal rank it takes every second, third, ... member. It
-    passes over metrics, losses, augmentations, dropout and averaged copies of the model.
+    passes over metrics, losses, augmentations, dropout and averaged copies of the model. Without an input it can't know
+    what runs: the probes choose among the modules that did, in order of execution, and may choose others.
 
     Args:
         model: Any module. The prefixes of wrappers (`module.`, `_orig_mod.`, `_fsdp_wrapped_module.`,

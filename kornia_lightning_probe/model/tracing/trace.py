@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.flow import Flow, bits
+from kornia_lightning_probe.model.tracing.grids import Grid, grid_of
 from kornia_lightning_probe.model.tracing.mode import Facts, Follower
 from kornia_lightning_probe.model.tracing.operators import Places, Unknown
-from kornia_lightning_probe.model.tracing.places import Grid, Rows, grid_of, rows_of
+from kornia_lightning_probe.model.tracing.rows import Rows, rows_of
 from kornia_lightning_probe.model.tracing.runs import LostError
 
 

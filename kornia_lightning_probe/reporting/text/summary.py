@@ -68,6 +68,8 @@ def _head(numbers: ProbeNumbers) -> str:
         size.append(f"{len(numbers.views)} views")
     size.append(f"{len(numbers.layers)} layers")
     parts = [" x ".join(size), numbers.when]
+    if numbers.metadata.embedding:
+        parts.append(f"embedding {numbers.metadata.embedding}")
     if numbers.metadata.device:
         parts.append(numbers.metadata.device)
     return ", ".join(parts)

@@ -78,8 +78,7 @@ def reduced(call: Call) -> Arrangement:
 @rule("glu")
 def gated(call: Call) -> Arrangement:
     """The two halves of an axis are multiplied: known where it holds no cells."""
-    source = call.source()
-    index = call.argument("dim") % len(source.axes)
+    source, index = call.source(), call.axis("dim")
     if not is_bare(source.axes[index]):
         raise LostError("halves of the cells are multiplied")
     return source.with_axis(index, source.plain(call.shape[index]))

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.engine.passes import Sink
-from kornia_lightning_probe.engine.readings import Reading, Rows, Writer, runs
 from kornia_lightning_probe.engine.segments import Segment
-from kornia_lightning_probe.functional.distances import upcast
+from kornia_lightning_probe.engine.under_views.readings import Reading, Rows, Writer, runs
 from kornia_lightning_probe.functional.memory import Scratch
 
 #: At most so much is kept of a block's views, beside the views of one forward pass.
@@ -112,10 +111,14 @@ class Feed:
             name: [reading for reading in readings if reading.reader.kind == "view"]
             for name, readings in self._readings.items()
         }
+        # All readings of a layer are of one precision.
+        upcasts = {name: readings[0].reader.upcast for name, readings in self._readings.items() if readings}
         rows, num_images = self._rows, segment.num_images
 
         def measure(name: str, activation: Tensor) -> None:
-            wide = upcast(activation)
+            if name not in upcasts:
+                return
+            wide = upcasts[name](activation)
             for write, slot in kept.get(name, ()):
                 write(wide, slot)
             for reading in at_once.get(name, ()):

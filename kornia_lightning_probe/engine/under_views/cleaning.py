@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.clean import Centre, CleanBlock, MeanOfBlocks, mask_non_finite
 from kornia_lightning_probe.activations.site import Site
-from kornia_lightning_probe.engine.preparing import Reader
+from kornia_lightning_probe.engine.under_views.preparing import Reader
 from kornia_lightning_probe.functional.memory import Temporaries
 
 #: By layer, the clean block of each reader.
@@ -53,6 +53,6 @@ class Cleaning:
             site = reader.readout.site
             if site not in entries:
                 centre = self._centres[name][number] if self._centres else None
-                taken = reader.readout.take(activation)
+                taken = reader.readout.take(reader.upcast(activation))
                 entries[site] = CleanBlock(taken, centre=centre, owned=True, temporaries=self._temporaries)
         return [entries[reader.readout.site] for reader in readers]

@@ -12,6 +12,7 @@ from torch import Tensor
 from kornia_lightning_probe.activations.readouts import Readout, readouts_of
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.functional.distances import accumulation_dtype, upcast
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
 from kornia_lightning_probe.metrics.layers.sensitivity import Ledger
 from kornia_lightning_probe.model.outputs import of_images
@@ -19,6 +20,8 @@ from kornia_lightning_probe.wording import quoted
 
 # Of pooled features, so much of what images differ by may be lost to rounding.
 _MOST_LOST = 1e-5
+# The largest entry of an activation whose squares, and those of differences a millionth of it, float32 holds.
+_SAFE = (1e-12, 1e15)
 # Where rounding is as large a part of what images differ by, they differ by nothing else.
 _NOTHING_LEFT = 0.25
 
@@ -46,6 +49,7 @@ class Reader:
         wishes: the prepared metrics.
         views: under which views any of them wants it.
         reads: of distances, which.
+        is_wide: whether the layer's activations are so small or so large that float32 does not hold their squares.
     """
 
     layer: str
@@ -54,6 +58,13 @@ class Reader:
     wishes: tuple[Wish, ...]
     views: tuple[bool, ...]
     reads: tuple[str, ...] = ()
+    is_wide: bool = False
+
+    def upcast(self, activation: Tensor) -> Tensor:
+        """The layer's activation in the precision in which it is compared."""
+        if self.is_wide:
+            return activation.to(accumulation_dtype(activation.device))
+        return upcast(activation)
 
 
 @dataclass
@@ -74,7 +85,7 @@ class Prepared:
         return next(metric for metric in self.metrics.values() if isinstance(metric, Ledger))
 
     def choose_precision(self, activations: Mapping[str, Tensor]) -> list[str]:
-        """Look at the rounding of pooled features on the first block.
+        """Look at the size of activations, and at the rounding of pooled features, on the first block.
 
         Those that would lose digits in float32 are summed in float64, which takes more time. Those whose images differ
         by rounding only, as behind a normalisation over space, are taken as 0.
@@ -82,6 +93,9 @@ class Prepared:
         Returns:
             The names of the latter, without those of dead layers, at which images do not differ at all.
         """
+        for name, readers in self.readers.items():
+            if not _holds_squares(activations[name]):
+                self.readers[name] = [replace(reader, is_wide=True) for reader in readers]
         places: list[tuple[str, int]] = []
         found: list[Tensor] = []
         for name, readers in self.readers.items():
@@ -99,6 +113,12 @@ class Prepared:
             if is_nothing and _tells_apart(activations[name]):
                 nothing.append(reader.readout.site.name)
         return list(dict.fromkeys(nothing))
+
+
+def _holds_squares(activation: Tensor) -> bool:
+    """Whether float32 holds the squares of what an activation's images differ by."""
+    largest = float(activation.abs().nan_to_num(0.0, 0.0, 0.0).amax())
+    return largest == 0 or _SAFE[0] < largest < _SAFE[1]
 
 
 def prepare(
