@@ -149,7 +149,7 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     first = images.scout.to(subject.device)
     with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
         sighting = sight(subject, first, seed=route.seed)
-    subject = subject.seen(sighting)
+    subject = sighting.choose(subject)
     total = scout_passes(len(first), route.batch_size) if route.progress else None
     with Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward:
         scout = Scout(forward, findings, route.batch_size, visitor.wants_scores, images.other_targets)
