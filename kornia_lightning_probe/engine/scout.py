@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,7 +78,8 @@ class Scout:
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
         self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
-        return Scouted(block, kept, _sites(kept, block, embedding), whole_blocks)
+        folded = {name for name, rows in subject.rows.items() if rows.axis is None}
+        return Scouted(block, kept, _sites(kept, block, embedding, folded=folded), whole_blocks)
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
         """The activation that was asked for, else the last one in front of the head, else that before the output."""
@@ -153,8 +154,9 @@ def scout_passes(num_images: int, batch_size: int) -> int:
     return len(slices(num_images, batch_size)) + 1
 
 
-def _sites(kept: dict[str, Tensor], block: Block, embedding: str) -> list[Site]:
+def _sites(kept: dict[str, Tensor], block: Block, embedding: str, *, folded: Container[str]) -> list[Site]:
     height, width = block.images[0].shape[-2:]
+    depth = block.layout.depth(block.images[0])
     label_shape = None if block.labels is None else tuple(block.labels.shape[1:])
     kinds: dict[str, Literal["input", "output"]] = {INPUT: "input", OUTPUT: "output"}
     return [
@@ -166,6 +168,8 @@ def _sites(kept: dict[str, Tensor], block: Block, embedding: str) -> list[Site]:
             is_embedding=name == embedding,
             label_shape=label_shape,
             image_size=(height, width),
+            depth=depth,
+            is_folded=name in folded,
         )
         for index, (name, activation) in enumerate(kept.items())
     ]
