@@ -1,6 +1,6 @@
 import pytest
 import torch
-from support.nets import AlwaysDropout, SmallCNN
+from support.nets import AlwaysDropout, SequenceFirst, SmallCNN
 from support.probing import images_of, plain_bank, run, said
 from support.scouting import subject_of
 from torch import nn
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 CPU = torch.device("cpu")
 
 
-def company_of(model, count=20, **options):
+def company_of(model, count=20, size=12, **options):
     """What a second look shows, and how many images went through the model in each pass."""
     sizes, kept = [], {}
 
@@ -23,7 +23,7 @@ def company_of(model, count=20, **options):
         sizes.append(len(x))
         return model(x)
 
-    block = ProbeImages(images_of(count)).scout
+    block = ProbeImages(images_of(count, size=size)).scout
     subject = subject_of(model, forward=forward, **options)
     with undisturbed(model, device=CPU), Forward(subject, seed=0) as passes:
         passes.run(block, block.images[0], lambda name, x: kept.__setitem__(name, x.clone()), draw="clean")
@@ -107,3 +107,14 @@ def test_blocks_of_images_that_touch_pass_whole_whatever_the_batch_size(batch_si
     assert sizes.count(20) in (6, 7)
     expected = run(Batched(), images_of(40), plain_bank(), batch_size=20, **options)
     assert result.metadata["batch_dependent_layers"] == expected.metadata["batch_dependent_layers"]
+
+
+def test_what_is_as_long_as_the_block_by_chance_is_a_stranger():
+    class Untold(SequenceFirst):
+        def forward(self, x):
+            tokens = self.conv(x).flatten(2).permute(2, 0, 1)
+            return self.head(self.tokens(torch.from_numpy(tokens.numpy().copy())).mean(0))
+
+    company, _ = company_of(Untold(), count=16, size=6, layers=["conv", "tokens", "head"])
+    # 4 x 4 cells are 16 tokens in front of 16 images, and of 8.
+    assert company.strangers == {"tokens": "its first axis has 16 entries where 8 images went in"}
