@@ -38,7 +38,8 @@ def sight(subject: Subject, block: Block, *, seed: int) -> Sighting:
         modules, entries, model=subject.model, grid_axes=block.layout.grid_axes, receive=receive
     ) as tracing:
         output = subject.forward(inputs)
-    return Sighting(tracing.result(output), differs)
+    is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
+    return Sighting(tracing.result(output), differs, knows_head=not is_sharded)
 
 
 def _two_images(block: Block) -> Any:
