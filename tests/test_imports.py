@@ -70,7 +70,8 @@ WRITER_METHODS = {
 }
 LONGEST_FILE = 350
 MOST_MODULES = 12
-LONGEST_CHAIN = 9
+# From the callbacks down to the arithmetic of runs, six of it inside model/tracing; without that it is 11.
+LONGEST_CHAIN = 16
 
 # What is still wrong, to be mended. An entry that isn't true any more must go.
 KNOWN: set[str] = set()

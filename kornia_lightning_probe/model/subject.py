@@ -24,6 +24,11 @@ class InOrder(Protocol):
     """How an activation is brought into order: images first, for each of the model's image entries."""
 
     @property
+    def axis(self) -> int | None:
+        """The axis along which images follow one another; None where they are folded among others."""
+        ...
+
+    @property
     def entries(self) -> tuple[int, ...]:
         """Which image entries follow one another in it; fewer than two where it holds one thing."""
         ...

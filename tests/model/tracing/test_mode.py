@@ -364,6 +364,23 @@ def test_names_are_those_of_the_recorder():
     assert found.left_out["f[number]"] == "no floating tensor (int)"
 
 
+def test_a_buffer_that_the_image_is_written_into_depends_on_it():
+    class Cache(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(2, 3, 8, 8))
+            self.seen = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept.copy_(x)
+            return self.seen(self.kept + 1)
+
+    with torch.no_grad():
+        found = traced(Cache()).activations["seen"]
+    assert found.depends is True
+    assert lines(found.grid) == [1, 0]
+
+
 def test_norms_in_train_mode_keep_their_statistics_as_weights():
     net = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).train()
     with torch.no_grad(), trace(dict(net.named_children()), [IMAGES], model=net) as tracing:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.operators.rules import Call, Rule, rule
-from kornia_lightning_probe.model.tracing.runs import Framed, LostError, Run, is_bare
+from kornia_lightning_probe.model.tracing.runs import Framed, LostError, Run, is_bare, joined, scaled
 
 # A factor such as 1 / 3 is given as a float: the fraction that was meant has a small denominator.
 _LARGEST_DENOMINATOR = 4096
@@ -189,14 +189,17 @@ def _padded(result: Arrangement, index: int, left: int, right: int) -> Arrangeme
 
 @rule("im2col")
 def unrolled(call: Call) -> Arrangement:
-    """Patches (B, C K K, L): each lies at its middle, its pixels are channels."""
+    """Patches (B, C K K, L): the pixels of a patch are runs behind the channels, the patches runs on the last axis."""
     result = call.source()
+    inside = [*result.axes[1]]
     kernel = call.numbers("kernel_size", 2)
     for index, window in enumerate(windows(call, kernel), start=2):
+        result, run = result.line(index)
+        inside.append(Run(window.kernel, scaled(run.step, window.dilation)))
         count = window.count(result.shape[index])
-        result = result.resampled(index, count, scale=window.stride, shift=window.shift)
+        result = result.resampled(index, count, scale=window.stride, shift=-window.padding)
     images, _, rows, columns = result.axes
-    return replace(result, axes=(images, result.plain(call.shape[1]), (*rows, *columns)))
+    return replace(result, axes=(images, joined(inside), (*rows, *columns)))
 
 
 @rule("col2im")

@@ -51,17 +51,6 @@ def expanded(call: Call) -> Arrangement:
     return result
 
 
-@rule("repeat_interleave")
-def interleaved(call: Call) -> Arrangement:
-    """Copies of each element behind it."""
-    source, index = call.source(), call.argument("dim")
-    if index is None or not isinstance(call.argument("repeats"), int):
-        raise LostError("a different number of copies of each")
-    axis = source.axes[index]
-    copies = source.plain(call.shape[index] // size_of(axis))
-    return source.with_axis(index, joined([*axis, *copies]))
-
-
 @rule("slice slice_copy")
 def sliced(call: Call) -> Arrangement:
     """Every so many elements of an axis."""
@@ -69,13 +58,6 @@ def sliced(call: Call) -> Arrangement:
     start, end, step = (call.argument(name) for name in ("start", "end", "step"))
     first, _, step = slice(start, end, step).indices(source.shape[index])
     return source.cut(index, first, call.shape[index], step)
-
-
-@rule("narrow narrow_copy")
-def narrowed(call: Call) -> Arrangement:
-    """Some elements of an axis."""
-    start, length = call.argument("start"), call.argument("length")
-    return call.source().cut(call.axis("dim"), start, length)
 
 
 @rule("select select_copy")
