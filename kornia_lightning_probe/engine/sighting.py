@@ -34,9 +34,7 @@ def sight(subject: Subject, block: Block, *, seed: int) -> Sighting:
 
     reseed(stable_seed(seed, "forward", block.index, "sight"), device=subject.device)
     entries = image_entries(inputs, block.image_keys)
-    with trace(
-        modules, entries, model=subject.model, grid_axes=block.layout.grid_axes, receive=receive
-    ) as tracing:
+    with trace(modules, entries, model=subject.model, grid_axes=block.layout.grid_axes, receive=receive) as tracing:
         output = subject.forward(inputs)
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
     return Sighting(tracing.result(output), differs, knows_head=not is_sharded)

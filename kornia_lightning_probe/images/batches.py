@@ -224,8 +224,7 @@ def _only_image(entries: dict[Any, object], inputs: object, layout: ImageLayout)
 def _check_image(image: object, what: str, layout: ImageLayout) -> None:
     if not isinstance(image, Tensor) or image.ndim != layout.num_axes:
         advice = _other_layout(image, layout) or (
-            "a missing channel is added by to_inputs=lambda batch: "
-            f"batch[0].unsqueeze({layout.channel_axis})"
+            f"a missing channel is added by to_inputs=lambda batch: batch[0].unsqueeze({layout.channel_axis})"
         )
         raise ValueError(
             f"{what}: {describe(image)} came, expected floats of shape {layout.shape}; if another entry of the batch "

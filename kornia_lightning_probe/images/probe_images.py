@@ -181,7 +181,9 @@ class ProbeImages:
         blocks = []
         with torch.inference_mode(False), reader.open(numbered) as read:
             for number, rows in zip(numbered, read, strict=True):
-                blocks.append(_made(rows, number.block, ids=self.deal[number.block], image_keys=image_keys, layout=self.layout))
+                blocks.append(
+                    _made(rows, number.block, ids=self.deal[number.block], image_keys=image_keys, layout=self.layout)
+                )
         return blocks[0], blocks[1:]
 
     def _indices(self, block: int) -> list[int]:
