@@ -52,7 +52,7 @@ def probe_model(
 
     Args:
         model: any nn.Module; called as ``model(tensor)``, ``model(dict)`` or ``model(*tuple)``.
-        inputs: images (N, C, H, W), one image (C, H, W), a dict or tuple of tensors with N in front, a Dataset or a
+        inputs: images (N, C, H, W), or as the bank's ``layout`` says; one image (C, H, W); a dict or tuple of tensors with N in front, a Dataset or a
             DataLoader (whose sampler is never used). The model gets floats in the dtype of its parameters.
         bank: the augmentations, each with its levels, or a preset's name; "default" has 19 views.
         layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these. As
@@ -98,14 +98,16 @@ def probe_model(
             f"bank must be an AugmentationBank, got a {type(bank).__name__}; AugmentationBank({{name: augmentation}}) "
             'makes one of augmentations, AugmentationBank.preset("default") is ready-made'
         )
-    images = ProbeImages(inputs, seed=seed, image_keys=image_keys, to_inputs=to_inputs, labels=labels)
-    others = _reference(reference, images, seed=seed, image_keys=image_keys, to_inputs=to_inputs)
+    reading: dict[str, Any] = {"seed": seed, "image_keys": image_keys, "to_inputs": to_inputs}
+    reading["layout"] = bank.layout.name
+    images = ProbeImages(inputs, labels=labels, **reading)
+    others = _reference(reference, images, **reading)
     if images.num_images == 1 and others is None:
         images.notes.append(ONE_IMAGE.format(instead=_INSTEAD if metrics is None else ""))
         metrics = ("sensitivity", "relative_change") if metrics is None else metrics
     plan = Plan(
         images=images,
-        bank=bank.fit_channels(images.scout.images[0].shape[1]),
+        bank=bank.fit_channels(bank.layout.channels(images.scout.images[0])),
         metrics=resolve_metrics(metrics),
         default_set=metrics is None,
         reference=others,

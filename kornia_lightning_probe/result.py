@@ -152,7 +152,9 @@ class ProbeResult(ProbeNumbers):
             ValueError: If the kind or a name is unknown.
             ImportError: If matplotlib isn't installed.
         """
-        from kornia_lightning_probe.plotting import plot_heatmap, plot_profile, plot_severity
+        from kornia_lightning_probe.reporting.figures.heatmap import plot_heatmap
+        from kornia_lightning_probe.reporting.figures.profile import plot_profile
+        from kornia_lightning_probe.reporting.figures.severity import plot_severity
 
         if kind == "profile":
             return plot_profile([self], metric=metric, augmentation=augmentation)

@@ -215,6 +215,14 @@ def test_the_ladders_that_are_listed_are_all_that_there_are():
     assert sorted(listed) == sorted(set(presets.__all__) - {"NEEDS_RGB", "preset_ladders"})
 
 
+def test_a_metric_of_ones_own_stays_under_fifteen_lines():
+    page = re.search(r"^class UnitFlips.*?\n\n\n", TEXTS["docs/your_own_metric.md"], re.MULTILINE | re.DOTALL)[0]
+    example = (ROOT / "examples/own_metric.py").read_text(encoding="utf-8")
+    script = re.search(r"^class UnitFlips.*?\n\n\n", example, re.MULTILINE | re.DOTALL)[0]
+    for text in (page, script):
+        assert len([line for line in text.splitlines() if line.strip()]) < 15
+
+
 def test_the_table_of_where_things_go_has_eight_lines_of_at_most_three_places_that_exist():
     text = TEXTS["CONTRIBUTING.md"]
     table = re.search(r"^\| To add .*?\n\n", text, re.MULTILINE | re.DOTALL)[0]
@@ -260,6 +268,7 @@ def test_measure_a_model_runs(tmp_path):
 def test_own_metric_runs(tmp_path):
     pytest.importorskip("lightning")
     said = run(tmp_path, "own_metric.py")
+    assert re.search(r"features +mean height 0\.\d{3}, most at 45 degrees", said)
     assert re.search(r"before training +conv1 0\.\d{3}", said)
     assert "known to monitors as probe_unit_flips/features: 0." in said
     assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,8 @@ class Layout:
     """The axes of one image's activation.
 
     Args:
-        kind: "vector" (D), "map" (C, H, W), "channels last" (H, W, C), "tokens" (T, D), or "other": more axes, of which
-            the first are the channels.
+        kind: "vector" (D), "map" (C, H, W), "channels last" (H, W, C), "tokens" (T, D), "depth first" (T, C, H, W) or
+            (D, C, H, W), or "other": more axes, of which the first are the channels.
         size: height and width of the grid, or None where there is none.
         has_class_token: whether the first token belongs to no cell of the grid.
 
@@ -31,7 +31,7 @@ class Layout:
         ('map', 'channels last')
     """
 
-    kind: Literal["vector", "map", "channels last", "tokens", "other"]
+    kind: Literal["vector", "map", "channels last", "tokens", "depth first", "other"]
     size: Size | None = None
     has_class_token: bool = False
 
@@ -45,22 +45,32 @@ class Layout:
         return patches.transpose(1, 2).unflatten(2, self.size)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layout:
+def layout_of(
+    shape: tuple[int, ...], *, image_size: Size | None = None, depth: int | None = None, is_folded: bool = False
+) -> Layout:
     """Read an activation's layout from its shape and from that of the images.
 
     Three axes are a (C, H, W) map, as torch has it, unless a stride leaves the first two of the images, and neither a
     stride nor layers without padding leave the last two. A sequence lies on a grid where so many square patches make
     up the images, or leave a rest of them at a border; one token more is a class token.
 
+    Of volumes and video four axes are (C, D, H, W) or (C, T, H, W), as torch has it, unless the first of them has as
+    many entries as there are slices or frames, and the second has more: these do not grow. Sequences lie on no grid
+    there.
+
     Args:
         shape: of one image's activation.
         image_size: height and width of the images; None takes square ones.
+        depth: of volumes and video, the number of slices or frames.
+        is_folded: whether slices or frames were rows of the batch in the model, and are the first axis now.
 
     Example:
         >>> layout_of((36, 8), image_size=(16, 36)).size, layout_of((33, 8), image_size=(64, 128))
         ((4, 9), Layout(kind='tokens', size=(4, 8), has_class_token=True))
     """
     image = image_size or (1, 1)
+    if depth is not None and len(shape) > 1:
+        return _layout_in_depth(shape, image, depth, is_folded=is_folded)
     if len(shape) == 3:
         first, last = shape[:2], shape[1:]
         is_map = _is_left_by_stride(last, image) or _is_left_unpadded(last, image)
@@ -72,6 +82,30 @@ def layout_of(shape: tuple[int, ...], *, image_size: Size | None = None) -> Layo
         with_class = None if grid or shape[0] < 5 else _grid_of(shape[0] - 1, image)
         return Layout("tokens", grid or with_class, has_class_token=with_class is not None)
     return Layout("vector" if len(shape) < 2 else "other")
+
+
+def _layout_in_depth(shape: tuple[int, ...], image: Size, depth: int, *, is_folded: bool) -> Layout:
+    """The layout of an activation of a volume or a clip."""
+    if len(shape) == 2:
+        return Layout("tokens", has_class_token=not is_folded and _has_class_token(shape[0], depth, image))
+    if len(shape) == 3:
+        # A map of an image as a whole, or tokens of each slice or frame.
+        return Layout("channels last", shape[:2]) if is_folded else Layout("map", shape[1:])
+    grows = shape[0] == depth and shape[1] > depth
+    return Layout("depth first" if is_folded or grows else "other")
+
+
+def _has_class_token(tokens: int, depth: int, image: Size) -> bool:
+    """Whether so many tokens are those of patches of a volume or clip and one more."""
+    return tokens > 4 and _are_patches(tokens - 1, depth, image) and not _are_patches(tokens, depth, image)
+
+
+def _are_patches(cells: int, depth: int, image: Size) -> bool:
+    for stride in _strides(image):
+        layers, rest = divmod(cells, (image[0] // stride) * (image[1] // stride))
+        if rest == 0 and layers > 0 and depth % layers == 0:
+            return True
+    return False
 
 
 def _grid_of(cells: int, image: Size) -> Size | None:

@@ -115,6 +115,8 @@ def _pooled(site: Site, layout: Layout) -> Iterator[Readout]:
         yield replace(every, site=replace(every.site, representation="mean"))
     elif layout.kind == "tokens":
         yield _readout(site, shape[1:], _as_it_is, over=(1,))
+    elif layout.kind == "depth first":
+        yield _readout(site, shape[1:2], _as_it_is, over=(1, *range(3, len(shape) + 1)))
     elif layout.kind == "channels last":
         yield _readout(site, shape[2:], _as_it_is, over=(1, 2))
     elif layout.kind == "vector":

@@ -30,6 +30,8 @@ class Site:
         part: "cls" or "patch", of a sequence with a class token; "" for all of a layer.
         label_shape: the shape of one image's label, () for a class; None where images have no labels.
         image_size: height and width of the images, which tell grids of their shape; None takes square ones.
+        depth: of volumes and video, the number of slices or frames.
+        is_folded: whether slices or frames, or windows of them, were rows of the batch in the model.
     """
 
     name: str
@@ -42,11 +44,13 @@ class Site:
     part: Literal["", "cls", "patch"] = ""
     label_shape: tuple[int, ...] | None = None
     image_size: Size | None = None
+    depth: int | None = None
+    is_folded: bool = False
 
     @cached_property
     def layout(self) -> Layout:
         """Which axes of the activation are its grid, and which its channels."""
-        return layout_of(self.shape, image_size=self.image_size)
+        return layout_of(self.shape, image_size=self.image_size, depth=self.depth, is_folded=self.is_folded)
 
     @property
     def has_cells(self) -> bool:

@@ -13,6 +13,7 @@ from kornia_lightning_probe.bank import presets
 from kornia_lightning_probe.bank.drawing import draw_view, plain_float32
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View, describe_transform, read_views
+from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout
 from kornia_lightning_probe.randomness import isolated_rng, stable_seed
 from kornia_lightning_probe.wording import listed, unknown
 
@@ -48,7 +49,8 @@ class AugmentationBank:
         views: a mapping of a name to one augmentation, a list of them (levels 1, 2, ..., severity = level; any sequence
             is one), or a mapping of a severity to an augmentation (sorted ascending). An augmentation is any
             `nn.Module` or callable on a (B, C, H, W) float batch in [0, 1] that keeps B and C: a Kornia class,
-            `AugmentationSequential` (whatever its data_keys), `ImageSequential`, a torchvision v2 transform.
+            `AugmentationSequential` (whatever its data_keys), `ImageSequential`, a torchvision v2 transform. See
+            `layout` for volumes and video.
         seed: the base of all seeds.
         mean: of the normalisation that the loader has applied, one number or one for each channel; None: no shift.
         std: likewise; None: no scaling.
@@ -56,11 +58,16 @@ class AugmentationBank:
         moves_pixels: names of augmentations of one's own that move pixels from where they are. Kornia's and
             torchvision's geometric ones, and what holds one of them, are known without that; what a plain function does
             is not.
+        layout: "image"; "volume" for images (B, C, D, H, W), with Kornia's 3-D classes or callables on such a batch; or
+            "video" for clips (B, T, C, H, W). Of the latter a `VideoSequential`, and a callable that takes five axes,
+            get whole clips; Kornia's 2-D classes, and what takes four axes only, get all first frames, all second
+            ones and so on, each under the same seed, so that they do the same to every frame. There are no matrices
+            of volumes and video, hence no equivariance.
 
     Raises:
         TypeError: where `views` isn't a mapping, or an entry isn't an augmentation.
-        ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite, or a
-            name in `moves_pixels` that no augmentation has.
+        ValueError: for no views, an empty ladder, a name that is empty or holds "/", a severity that isn't finite, a
+            name in `moves_pixels` that no augmentation has, or an unknown layout.
 
     Example:
         >>> import torch
@@ -85,9 +92,10 @@ class AugmentationBank:
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
         moves_pixels: str | Sequence[str] = (),
+        layout: str = "image",
     ) -> None:
         self.seed = int(seed)
-        self.pixels = PixelScale(mean=mean, std=std, value_range=value_range)
+        self.pixels = PixelScale(mean=mean, std=std, value_range=value_range, layout=image_layout(layout))
         self.views = read_views(views, moving=moves_pixels)
         # Set by preset(): what fit_channels may leave out.
         self._needs_rgb: frozenset[str] = frozenset()
@@ -105,6 +113,7 @@ class AugmentationBank:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        layout: str = "image",
     ) -> AugmentationBank:
         """Build a ready-made bank, see `presets.preset_ladders`.
 
@@ -118,23 +127,29 @@ class AugmentationBank:
             mean: see the class.
             std: see the class.
             value_range: see the class.
+            layout: "image", or "video", where every frame gets the same; the presets have nothing for volumes.
 
         Returns:
             The bank.
 
         Raises:
-            ValueError: for an unknown preset, or an excluded name that the preset doesn't have.
+            ValueError: for an unknown preset, an excluded name that the preset doesn't have, or volumes.
 
         Example:
             >>> len(AugmentationBank.preset("default", exclude=["blur"]))
             16
         """
+        if image_layout(layout) is VOLUME:
+            raise ValueError(
+                f"preset {name!r} is 2-D and can't augment volumes; write AugmentationBank({{'flip': "
+                "K.RandomHorizontalFlip3D(p=1.0)}, layout='volume'), with Kornia's 3-D classes or callables"
+            )
         ladders = presets.preset_ladders(name, small=small)
         for excluded in exclude:
             if excluded not in ladders:
                 raise ValueError(f"exclude: {unknown('augmentation', excluded, list(ladders), place=f'{name} preset')}")
         kept: dict[str, Any] = {key: ladder for key, ladder in ladders.items() if key not in exclude}
-        bank = cls(kept, seed=seed, mean=mean, std=std, value_range=value_range)
+        bank = cls(kept, seed=seed, mean=mean, std=std, value_range=value_range, layout=layout)
         bank._needs_rgb = presets.NEEDS_RGB & set(kept)
         return bank if channels is None else bank.fit_channels(channels)
 
@@ -151,6 +166,11 @@ class AugmentationBank:
         labels = ", ".join(view.label for view in self)
         return f"{type(self).__name__}({labels}, seed={self.seed})"
 
+    @property
+    def layout(self) -> ImageLayout:
+        """The axes of the images that the bank takes."""
+        return self.pixels.layout
+
     def describe(self) -> dict[str, Any]:
         """Say what the bank does, in plain types that JSON can hold and that are the same in every process."""
         return {
@@ -158,6 +178,7 @@ class AugmentationBank:
             "mean": list(self.pixels.mean),
             "std": list(self.pixels.std),
             "value_range": list(self.pixels.value_range),
+            "layout": self.layout.name,
             "views": [_describe(view) for view in self],
         }
 
@@ -165,7 +186,7 @@ class AugmentationBank:
         """Raise where images aren't what the bank was told: dtype, shape, NaN, range. See `PixelScale.check`.
 
         Args:
-            images: (B, C, H, W), as the loader gives them.
+            images: (B, C, H, W), or as `layout` says, as the loader gives them.
             what: how the message calls them.
         """
         self.pixels.check(images, what=what)
@@ -223,10 +244,10 @@ class AugmentationBank:
             return self.draw(view, entries, units, block=block, graph=graph)
 
     def to_unit(self, images: Tensor, *, graph: bool = False) -> Tensor:
-        """What augmentations see of some images: (B, C, H, W) float32 in [0, 1], in memory of its own.
+        """What augmentations see of some images: a (B, ...) float32 tensor in [0, 1], in memory of its own.
 
         Args:
-            images: (B, C, H, W), as the loader gives them.
+            images: (B, C, H, W), or as `layout` says, as the loader gives them.
             graph: whether gradients reach these.
 
         Raises:

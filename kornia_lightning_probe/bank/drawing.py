@@ -8,16 +8,17 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
+from kornia_lightning_probe.bank.frames import call, call_on_clips, takes_clips
 from kornia_lightning_probe.bank.matrices import MatrixRecorder, is_kornia_chain
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View
+from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
 from kornia_lightning_probe.randomness import reseed
 
-# An augmentation whose largest pixel change stays below this, on the scale [0, 1], has done nothing.
-_NOTICEABLE = 1e-4
+#: An augmentation whose largest pixel change stays below this, on the scale [0, 1], has done nothing.
+NOTICEABLE = 1e-4
 
 
 class Drawn(NamedTuple):
@@ -26,7 +27,8 @@ class Drawn(NamedTuple):
     Attributes:
         images: the augmented ones, in the loader's normalisation, dtype and device.
         changed: False where no pixel changed by more than 1e-4 of the range.
-        matrix: (B, 3, 3) float32, from where a pixel (x, y, 1) was to where it is now, or None.
+        matrix: (B, 3, 3) float32, from where a pixel (x, y, 1) was to where it is now, or None; of volumes and video
+            always None.
         through: of a chain, the same after each of its steps but the last, (B, K, 3, 3), or None.
     """
 
@@ -43,7 +45,7 @@ def draw_view(
 
     Args:
         view: what to do.
-        images: (B, C, H, W), as the loader gives them.
+        images: (B, ...), as the loader gives them.
         unit: the same as `pixels.to_unit` gives them; they come back as they were.
         pixels: the loader's normalisation.
         seed: of the random streams, which are left as the view leaves them.
@@ -54,31 +56,92 @@ def draw_view(
         The augmented images, and what is known about the change.
     """
     with plain_float32(images.device, graph=graph):
-        reseed(seed, device=images.device)
         version = unit._version
-        augmented, recorder = _augmented(view, unit, graph=graph)
+        augmented, recorder = _augmented(view, unit, pixels.layout, seed=seed, graph=graph)
         if augmented.untyped_storage().data_ptr() == unit.untyped_storage().data_ptr():
             augmented = augmented.clone()
         if unit._version != version:
             # A class of Kornia's kind that writes into its input.
             unit.copy_(pixels.to_unit(images))
-        changed = changes or _differ(augmented.detach(), unit.detach())
+        changed = changes or differ(augmented.detach(), unit.detach())
         normalised = pixels.from_unit(augmented, dtype=images.dtype)
-        matrix, through = recorder.matrices(len(images))
+        matrix = through = None
+        if recorder is not None:
+            matrix, through = recorder.matrices(len(images))
     return Drawn(normalised, changed, matrix, through)
 
 
-def _augmented(view: View, unit: Tensor, *, graph: bool) -> tuple[Tensor, MatrixRecorder]:
-    transform, given = view.transform, unit
-    # What draws from a generator of its own, or counts, would differ from call to call, and what writes into its input
-    # would spoil it. Kornia's classes do neither, but keep what they have drawn, with its graph.
-    if graph or not is_kornia_chain(transform):
-        transform, given = copy.deepcopy(transform), unit.clone()
-    with MatrixRecorder(transform) as recorder:
-        result = _apply(view, transform, given)
-    _check_result(view, result, unit)
+def draw_unit(view: View, unit: Tensor, *, layout: ImageLayout, seed: int) -> Tensor:
+    """What an augmentation makes of images in [0, 1], before anything is limited to that range again.
+
+    Args:
+        view: what to do.
+        unit: (B, ...); it comes back as it was.
+        layout: its axes.
+        seed: of the random streams, which are left as the view leaves them.
+    """
+    with plain_float32(unit.device):
+        augmented, _ = _augmented(view, unit.clone(), layout, seed=seed, graph=False)
+    return augmented
+
+
+def differ(images: Tensor, others: Tensor) -> bool:
+    """Whether images in [0, 1] differ by more than an augmentation that does nothing may change; NaN differs."""
+    if images.shape != others.shape:
+        return True
+    # Both are NaN where a pixel is, and NaN differs.
+    lowest, highest = torch.aminmax(images - others)
+    return not (float(lowest) >= -NOTICEABLE and float(highest) <= NOTICEABLE)
+
+
+def _augmented(
+    view: View, unit: Tensor, layout: ImageLayout, *, seed: int, graph: bool
+) -> tuple[Tensor, MatrixRecorder | None]:
+    recorder = None
+    if layout is VIDEO:
+        result = _of_clips(view, unit, seed=seed, graph=graph)
+    elif layout is VOLUME:
+        result = _drawn(view, *_given(view, unit, graph=graph), seed=seed)
+    else:
+        transform, given = _given(view, unit, graph=graph)
+        with MatrixRecorder(transform) as recorder:
+            result = _drawn(view, transform, given, seed=seed)
+    _check_result(view, result, unit, layout)
     augmented: Tensor = result.to(unit)
     return (augmented if graph else augmented.detach()), recorder
+
+
+def _given(view: View, unit: Tensor, *, graph: bool) -> tuple[Callable[..., Any], Tensor]:
+    # What draws from a generator of its own, or counts, would differ from call to call, and what writes into its input
+    # would spoil it. Kornia's classes do neither, but keep what they have drawn, with its graph.
+    if graph or not is_kornia_chain(view.transform):
+        return copy.deepcopy(view.transform), unit.clone()
+    return view.transform, unit
+
+
+def _of_clips(view: View, unit: Tensor, *, seed: int, graph: bool) -> Any:
+    if takes_clips(view.transform, unit):
+        return _drawn(view, *_given(view, unit, graph=graph), seed=seed, on=call_on_clips)
+    frames = []
+    for frame in unit.unbind(1):
+        # A generator of its own is copied, and gives every frame the same.
+        result = _drawn(view, *_given(view, frame, graph=graph), seed=seed)
+        _check_result(view, result, frame, IMAGE)
+        frames.append(result)
+    return torch.stack(frames, dim=1)
+
+
+def _drawn(
+    view: View, transform: Callable[..., Any], given: Tensor, *, seed: int, on: Callable[..., Any] = call
+) -> Any:
+    reseed(seed, device=given.device)
+    try:
+        return on(transform, given)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        shape = tuple(given.shape)
+        raise RuntimeError(f"{view.title} raised {type(error).__name__} on images of shape {shape}: {error}") from error
 
 
 @contextmanager
@@ -102,34 +165,15 @@ def plain_float32(device: torch.device, *, graph: bool = False) -> Iterator[None
         yield
 
 
-def _differ(images: Tensor, others: Tensor) -> bool:
-    if images.shape != others.shape:
-        return True
-    # Both are NaN where a pixel is, and NaN differs.
-    lowest, highest = torch.aminmax(images - others)
-    return not (float(lowest) >= -_NOTICEABLE and float(highest) <= _NOTICEABLE)
-
-
-def _apply(view: View, transform: Callable[..., Any], unit: Tensor) -> Any:
-    try:
-        if isinstance(transform, AugmentationSequential):
-            return transform(unit, data_keys=["input"])
-        return transform(unit)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        raise RuntimeError(
-            f"{view.title} raised {type(error).__name__} on images of shape {tuple(unit.shape)}: {error}"
-        ) from error
-
-
-def _check_result(view: View, result: Any, unit: Tensor) -> None:
+def _check_result(view: View, result: Any, unit: Tensor, layout: ImageLayout) -> None:
     if not isinstance(result, Tensor):
         raise TypeError(f"{view.title} returned {type(result).__name__}, expected a tensor like the images it got")
     if not result.is_floating_point():
         raise TypeError(f"{view.title} returned {result.dtype}, expected floating point images in [0, 1]")
-    if result.ndim != 4 or result.shape[:2] != unit.shape[:2]:
+    kept = layout.channel_axis + 1
+    if result.ndim != layout.num_axes or result.shape[:kept] != unit.shape[:kept]:
+        frames = ", of frames" if layout is VIDEO else ""
         raise ValueError(
             f"{view.title} turned images of shape {tuple(unit.shape)} into {tuple(result.shape)}; it must keep the "
-            "number of images and of channels"
+            f"number of images{frames} and of channels"
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
 from kornia_lightning_probe.wording import listed
 
 _TOLERANCE = 1e-4
@@ -24,6 +25,7 @@ class PixelScale:
         mean: the loader's mean, one number or one for each channel, in units of the raw pixels; None is 0.
         std: the loader's standard deviation, likewise; None is 1.
         value_range: lowest and highest value that a raw pixel can take.
+        layout: the axes of images.
 
     Raises:
         ValueError: for a standard deviation that isn't positive or a range that isn't increasing.
@@ -40,7 +42,9 @@ class PixelScale:
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
+        layout: ImageLayout = IMAGE,
     ) -> None:
+        self.layout = layout
         self.mean = _per_channel("mean", mean, default=0.0)
         self.std = _per_channel("std", std, default=1.0)
         if min(self.std) <= 0:
@@ -57,7 +61,7 @@ class PixelScale:
         """Undo the normalisation.
 
         Args:
-            images: (B, C, H, W), floating point, as the loader gives them.
+            images: (B, ...), floating point, as the loader gives them.
 
         Returns:
             A new contiguous float32 tensor of the same shape, limited to [0, 1].
@@ -72,7 +76,7 @@ class PixelScale:
         """Redo the normalisation.
 
         Args:
-            unit: (B, C, H, W), float32, where 0 and 1 are the ends of `value_range`.
+            unit: (B, ...), float32, where 0 and 1 are the ends of `value_range`.
             dtype: of the tensor that is returned.
 
         Returns:
@@ -87,7 +91,7 @@ class PixelScale:
         """Raise where images can't be what `mean`, `std` and `value_range` say that they are.
 
         Args:
-            images: (B, C, H, W), floating point, as the loader gives them.
+            images: (B, ...), floating point, as the loader gives them.
             what: how the message calls them.
 
         Raises:
@@ -114,7 +118,7 @@ class PixelScale:
         self._check_range(images, what, lowest, highest)
 
     def check_layout(self, images: Tensor, *, what: str = "images") -> None:
-        """Raise where images aren't a (B, C, H, W) floating point tensor; reads no pixel.
+        """Raise where images aren't a floating point tensor with the axes of the layout; reads no pixel.
 
         Args:
             images: what should be images.
@@ -125,16 +129,16 @@ class PixelScale:
             ValueError: for a wrong number of dimensions or channels.
         """
         if not isinstance(images, Tensor):
-            raise TypeError(f"{what} must be a tensor of shape (B, C, H, W), got {type(images).__name__}")
+            raise TypeError(f"{what} must be a tensor of shape {self.layout.shape}, got {type(images).__name__}")
         if not images.is_floating_point():
             raise TypeError(
                 f"{what} must be floating point, got {images.dtype}; convert 8-bit images with `images.float() / 255` "
                 "or `v2.ToDtype(torch.float32, scale=True)`"
             )
-        if images.ndim != 4:
-            hint = "; add a batch dimension to a single image: `images[None]`" if images.ndim == 3 else ""
-            raise ValueError(f"{what} must have the shape (B, C, H, W), got {tuple(images.shape)}{hint}")
-        channels = images.shape[1]
+        if images.ndim != self.layout.num_axes:
+            came = tuple(images.shape)
+            raise ValueError(f"{what} must have the shape {self.layout.shape}, got {came}{self._axes_advice(images)}")
+        channels = self.layout.channels(images)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(f"{what} have {channels} channels, but {name} has {len(values)} values")
@@ -142,7 +146,17 @@ class PixelScale:
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device)
         std = torch.tensor(self.std, dtype=like.dtype, device=like.device)
-        return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+        shape = [1] * self.layout.num_axes
+        shape[self.layout.channel_axis] = -1
+        return mean.view(shape), std.view(shape)
+
+    def _axes_advice(self, images: Tensor) -> str:
+        if self.layout is IMAGE and images.ndim == VOLUME.num_axes:
+            kinds = [f"layout={kind.name!r} takes {kind.shape}" for kind in (VOLUME, VIDEO)]
+            return f"; a bank with {' and with '.join(kinds)}"
+        if images.ndim == self.layout.num_axes - 1:
+            return f"; add a batch dimension to a single {self.layout.name}: `images[None]`"
+        return ""
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor, float]:
         """The standard deviation, the mean above the lowest value, and the width of the range."""

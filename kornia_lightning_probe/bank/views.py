@@ -36,6 +36,7 @@ class View:
         transform: the bank's own copy of the augmentation.
         num_levels: how many levels the ladder has.
         from_identity: whether the severity is the distance from the identity, as in every ladder of the presets.
+        severity_given: whether the user wrote the severity, in a mapping of severities; a list has levels only.
         moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
             `bank.moving.moves_pixels`, or by the user.
     """
@@ -47,6 +48,7 @@ class View:
     num_levels: int = 1
     from_identity: bool = False
     moves_pixels: bool = False
+    severity_given: bool = False
 
     @property
     def label(self) -> str:
@@ -118,7 +120,13 @@ def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:
     ladder = sorted(_read_ladder(name, entry), key=lambda rung: rung[0])
     if not ladder:
         raise ValueError(f"Augmentation {name!r} has no levels")
-    named = functools.partial(View, name, num_levels=len(ladder), from_identity=isinstance(entry, Ladder))
+    named = functools.partial(
+        View,
+        name,
+        num_levels=len(ladder),
+        from_identity=isinstance(entry, Ladder),
+        severity_given=isinstance(entry, Mapping | nn.ModuleDict) and not isinstance(entry, Ladder),
+    )
     views = []
     for level, (severity, transform) in enumerate(ladder, start=1):
         given = named(level=level, severity=severity, transform=transform)

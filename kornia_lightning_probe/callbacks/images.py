@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kornia_lightning_probe.callbacks.trainer import evaluation_loader, is_trial
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.image_layout import image_layout
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.first_images import FirstImages, has_no_indices, read_first
 from kornia_lightning_probe.images.generators import reachable
@@ -33,6 +34,7 @@ class ImageChoice:
         image_keys: which entries of dict or tuple inputs are images.
         to_inputs: how to get the model's inputs out of a batch.
         dataloader_idx: which of several validation dataloaders.
+        layout: the axes of images, "image", "volume" or "video".
     """
 
     images: Any
@@ -41,6 +43,7 @@ class ImageChoice:
     image_keys: ImageKeys | None
     to_inputs: ToInputs | None
     dataloader_idx: int
+    layout: str = "image"
 
     def read(self, trainer: Trainer, world: World) -> ProbeImages:
         """Read the images of this process's blocks; every process calls it.
@@ -61,6 +64,7 @@ class ImageChoice:
             to_inputs=self.to_inputs,
             rank=world.rank,
             world_size=world.size,
+            layout=self.layout,
         )
 
     def _source(self, trainer: Trainer) -> Any:
@@ -81,7 +85,14 @@ class ImageChoice:
     def _share_first(self, source: Any, wanted: int | None, *, trainer: Trainer, world: World) -> FirstImages:
         first: FirstImages | None = None
         if trainer.is_global_zero:
-            first = read_first(source, wanted, seed=self.seed, image_keys=self.image_keys, to_inputs=self.to_inputs)
+            first = read_first(
+                source,
+                wanted,
+                seed=self.seed,
+                image_keys=self.image_keys,
+                to_inputs=self.to_inputs,
+                layout=image_layout(self.layout),
+            )
         # Should rank 0 fail, the others learn of it here, and don't wait for its images.
         world.meet("read")
         return cast(FirstImages, trainer.strategy.broadcast(first))

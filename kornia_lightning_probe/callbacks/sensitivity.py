@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -154,6 +155,7 @@ class SensitivityProbe(EpochProbe):
         )
         arguments.require_choice("log_curves", log_curves, KINDS)
         self.bank = _bank_of(bank)
+        self._choice = replace(self._choice, layout=self.bank.layout.name)
         self.metrics = resolve_metrics(metrics)
         self.log_curves = log_curves
         self.monitor = arguments.texts_of("monitor", monitor)
@@ -177,7 +179,7 @@ class SensitivityProbe(EpochProbe):
 
     @override
     def images_read(self, images: ProbeImages) -> None:
-        self._fitted_bank = self.bank.fit_channels(images.scout.images[0].shape[1])
+        self._fitted_bank = self.bank.fit_channels(self.bank.layout.channels(images.scout.images[0]))
 
     @override
     def measure(self, subject: Subject, images: ProbeImages, occasion: Occasion) -> ProbeResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,14 +74,31 @@ class Scout:
         layers = [name for name in kept if name not in (INPUT, OUTPUT)]
         subject = self.forward.subject
         self.findings.layers_fired(layers, chosen=subject.layers, exact=subject.exact)
-        embedding = subject.embedding or _before_output(layers, ends_in_output)
-        if embedding not in layers:
-            raise ValueError(f"embedding={embedding!r} is none of the layers that gave an activation: {layers}")
+        embedding = self._embedding(layers, ends_in_output)
         scores = self._settled(kept)
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
         self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
-        return Scouted(block, kept, _sites(kept, block, embedding), whole_blocks, scores)
+        folded = {name for name, rows in subject.rows.items() if rows.axis is None}
+        return Scouted(block, kept, _sites(kept, block, embedding, folded=folded), whole_blocks, scores)
+
+    def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
+        """The activation that was asked for, else the last one in front of the head, else that before the output."""
+        subject = self.forward.subject
+        wanted = subject.embedding or subject.front
+        if wanted is None:
+            return _before_output(layers, ends_in_output)
+        found = [name for name in layers if name == wanted or name.startswith(f"{wanted}[")]
+        if found:
+            return found[-1]
+        if subject.embedding is not None:
+            raise ValueError(f"embedding={wanted!r} is none of the layers that gave an activation: {list(layers)}")
+        instead = _before_output(layers, ends_in_output)
+        self.findings.warn(
+            f"the layer in front of the head, {wanted!r}, is left out ({self.findings.left_out.get(wanted)}), so that "
+            f"{instead!r} is taken for the embedding; name another one with embedding="
+        )
+        return instead
 
     def _see_all(self, block: Block, size: int) -> bool:
         """Pass a whole block, so many images at once; whether the last layer's activation is the output itself."""
@@ -152,8 +169,9 @@ def scout_passes(num_images: int, batch_size: int) -> int:
     return len(slices(num_images, batch_size)) + 1
 
 
-def _sites(kept: dict[str, Tensor], block: Block, embedding: str) -> list[Site]:
+def _sites(kept: dict[str, Tensor], block: Block, embedding: str, *, folded: Container[str]) -> list[Site]:
     height, width = block.images[0].shape[-2:]
+    depth = block.layout.depth(block.images[0])
     label_shape = None if block.labels is None else tuple(block.labels.shape[1:])
     kinds: dict[str, Literal["input", "output"]] = {INPUT: "input", OUTPUT: "output"}
     return [
@@ -165,6 +183,8 @@ def _sites(kept: dict[str, Tensor], block: Block, embedding: str) -> list[Site]:
             is_embedding=name == embedding,
             label_shape=label_shape,
             image_size=(height, width),
+            depth=depth,
+            is_folded=name in folded,
         )
         for index, (name, activation) in enumerate(kept.items())
     ]

@@ -92,7 +92,8 @@ def look_at(
 
     reseed(stable_seed(seed, "forward", block.index, "sight"), device=subject.device)
     entries = image_entries(inputs, block.image_keys)
-    with trace(modules, entries, model=subject.model, receive=receive) as tracing:
+    grid_axes = block.layout.grid_axes
+    with trace(modules, entries, model=subject.model, grid_axes=grid_axes, receive=receive) as tracing:
         output = _first_output(subject, inputs)
     choice = choose_scores(
         output,

@@ -38,7 +38,8 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
         >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
         2.0
     """
-    return torch.linalg.inv_ex(to_image).inverse @ matrix.double() @ to_image
+    carried: Tensor = torch.linalg.inv_ex(to_image).inverse @ matrix.double() @ to_image
+    return carried
 
 
 def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None = None) -> Tensor:
@@ -227,7 +228,8 @@ class GridWarp:
     @cached_property
     def _back(self) -> Tensor:
         # Not finite where the matrix is singular, which sends all cells far away.
-        return torch.linalg.inv_ex(self._matrix).inverse
+        back: Tensor = torch.linalg.inv_ex(self._matrix).inverse
+        return back
 
     @cached_property
     def _has_source(self) -> Tensor:

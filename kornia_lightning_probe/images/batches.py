@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
 from kornia_lightning_probe.wording import listed, quoted
 
 IMAGE_NAMES = ("image", "images", "pixel_values", "x", "input", "inputs")
@@ -126,12 +127,15 @@ def describe_targets(batch: object) -> str:
     return describe(targets[0]) if targets else ""
 
 
-def find_image_keys(inputs: object, image_keys: ImageKeys | None = None) -> tuple[str | int, ...]:
+def find_image_keys(
+    inputs: object, image_keys: ImageKeys | None = None, *, layout: ImageLayout = IMAGE
+) -> tuple[str | int, ...]:
     """Name the entries of the model's inputs that are images: those that get augmented.
 
     Args:
-        inputs: a (B, C, H, W) tensor, or a dict or tuple.
-        image_keys: keys or indices; None takes the only float entry with four dimensions.
+        inputs: a tensor, or a dict or tuple.
+        image_keys: keys or indices; None takes the only float entry with as many dimensions as images have.
+        layout: the axes of images.
 
     Returns:
         The keys or indices; an empty tuple where the inputs are one tensor.
@@ -148,16 +152,16 @@ def find_image_keys(inputs: object, image_keys: ImageKeys | None = None) -> tupl
             raise ValueError(
                 f"image_keys={image_keys!r} names entries, but the model's input is one tensor: leave it out"
             )
-        _check_image(inputs, "The images")
+        _check_image(inputs, "The images", layout)
         return ()
     entries = _entries(inputs)
     if image_keys is None:
-        return (_only_image(entries, inputs),)
+        return (_only_image(entries, inputs, layout),)
     keys = (image_keys,) if isinstance(image_keys, str | int) else tuple(image_keys)
     if not keys or any(key not in entries for key in keys):
         raise ValueError(f"image_keys={image_keys!r}, but the model's inputs are {describe(inputs)}")
     for key in keys:
-        _check_image(entries[key], f"Entry {key!r}")
+        _check_image(entries[key], f"Entry {key!r}", layout)
     return keys
 
 
@@ -219,8 +223,9 @@ def _entries(inputs: object) -> dict[Any, object]:
     return {}
 
 
-def _only_image(entries: dict[Any, object], inputs: object) -> str | int:
-    candidates = {key: entry for key, entry in entries.items() if isinstance(entry, Tensor) and entry.ndim == 4}
+def _only_image(entries: dict[Any, object], inputs: object, layout: ImageLayout) -> str | int:
+    tensors = {key: entry for key, entry in entries.items() if isinstance(entry, Tensor)}
+    candidates = {key: entry for key, entry in tensors.items() if entry.ndim == layout.num_axes}
     images: list[str | int] = [key for key, entry in candidates.items() if entry.is_floating_point()]
     if len(images) == 1:
         return images[0]
@@ -229,18 +234,35 @@ def _only_image(entries: dict[Any, object], inputs: object) -> str | int:
             f"Several entries could be the images: {quoted(images)}; say which are augmented with image_keys="
         )
     for key, entry in candidates.items():
-        _check_image(entry, f"Entry {key!r}")
+        _check_image(entry, f"Entry {key!r}", layout)
+    others = [_other_layout(entry, layout) for entry in tensors.values()]
+    hint = next((f"; {other}" for other in others if other), "")
     raise ValueError(
-        f"No entry is a float tensor of shape (B, C, H, W): the model's inputs are {describe(inputs)}; pass to_inputs= "
-        "or image_keys="
+        f"No entry is a float tensor of shape {layout.shape}: the model's inputs are {describe(inputs)}; pass "
+        f"to_inputs= or image_keys={hint}"
     )
 
 
-def _check_image(image: object, what: str) -> None:
-    if not isinstance(image, Tensor) or image.ndim != 4:
+def _check_image(image: object, what: str, layout: ImageLayout) -> None:
+    if not isinstance(image, Tensor) or image.ndim != layout.num_axes:
+        advice = _other_layout(image, layout) or (
+            f"a missing channel is added by to_inputs=lambda batch: batch[0].unsqueeze({layout.channel_axis})"
+        )
         raise ValueError(
-            f"{what}: {describe(image)} came, expected floats of shape (B, C, H, W); if another entry of the batch is "
-            "meant, pass to_inputs=; a missing channel is added by to_inputs=lambda batch: batch[0].unsqueeze(1)"
+            f"{what}: {describe(image)} came, expected floats of shape {layout.shape}; if another entry of the batch "
+            f"is meant, pass to_inputs=; {advice}"
         )
     if not image.is_floating_point():
         raise ValueError(f"{what}: {describe(image)} came, expected floats: {_TO_FLOAT}")
+
+
+def _other_layout(image: object, layout: ImageLayout) -> str:
+    """What to say where images lie in another way than the bank says."""
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        return ""
+    if layout is IMAGE and image.ndim == VOLUME.num_axes:
+        kinds = [f"layout={kind.name!r} takes {kind.shape}" for kind in (VOLUME, VIDEO)]
+        return f"an AugmentationBank with {' and with '.join(kinds)}"
+    if layout is not IMAGE and image.ndim == IMAGE.num_axes:
+        return f"an AugmentationBank without layout={layout.name!r} takes {IMAGE.shape}"
+    return ""

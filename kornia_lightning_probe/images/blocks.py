@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.image_layout import IMAGE, ImageLayout
 from kornia_lightning_probe.images.nested import image_entries, map_tensors, replace_images, take_rows
 
 
@@ -23,6 +24,7 @@ class Block:
         inputs: what the model is called with: a tensor, or a dict or tuple of tensors, B in front.
         labels: integers of shape (B,) or (B, H, W), or None.
         image_keys: which entries of `inputs` are images; empty where `inputs` is one tensor.
+        layout: the axes of the images.
     """
 
     index: int
@@ -30,13 +32,14 @@ class Block:
     inputs: Any
     labels: Tensor | None = None
     image_keys: tuple[str | int, ...] = ()
+    layout: ImageLayout = IMAGE
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def images(self) -> tuple[Tensor, ...]:
-        """The image entries, each (B, C, H, W), in the order of `image_keys`."""
+        """The image entries, each as `layout` says, in the order of `image_keys`."""
         return image_entries(self.inputs, self.image_keys)
 
     def to(self, device: torch.device) -> Block:

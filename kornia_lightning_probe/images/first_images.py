@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate
 
+from kornia_lightning_probe.image_layout import IMAGE, ImageLayout
 from kornia_lightning_probe.images.batches import (
     ImageKeys,
     ToInputs,
@@ -68,6 +69,7 @@ def read_first(
     image_keys: ImageKeys | None = None,
     to_inputs: ToInputs | None = None,
     collate_fn: Collate | None = None,
+    layout: ImageLayout = IMAGE,
 ) -> FirstImages:
     """Read the first images of a source that has no indices, in its order and with every random stream put back.
 
@@ -84,6 +86,7 @@ def read_first(
         image_keys: as for `ProbeImages`.
         to_inputs: as for `ProbeImages`.
         collate_fn: joins the items of an iterable dataset; default: the loader's.
+        layout: the axes of images.
 
     Returns:
         Inputs, labels and notes; fewer than N images where the source ends before.
@@ -101,7 +104,7 @@ def read_first(
         for position, batch in enumerate(batches):
             with isolated_rng(stable_seed(seed, "inputs", position)):
                 inputs = find_inputs(batch, to_inputs)
-            parts.append(_part(inputs, batch, image_keys))
+            parts.append(_part(inputs, batch, image_keys, layout))
             wanted -= parts[-1].rows
             if wanted <= 0:
                 break
@@ -149,8 +152,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _part(inputs: Any, batch: object, image_keys: ImageKeys | None) -> _Part:
-    images = image_entries(inputs, find_image_keys(inputs, image_keys))
+def _part(inputs: Any, batch: object, image_keys: ImageKeys | None, layout: ImageLayout) -> _Part:
+    images = image_entries(inputs, find_image_keys(inputs, image_keys, layout=layout))
     rows = len(images[0])
     labels = find_labels(batch, rows)
     if labels is None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.image_layout import ImageLayout, image_layout
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs, describe, find_image_keys
 from kornia_lightning_probe.images.blocks import Block, deal_blocks
 from kornia_lightning_probe.images.fingerprints import content_hash, fingerprints_of
@@ -50,6 +51,7 @@ class ProbeImages:
         world_size: how many processes share the blocks.
         block_size: how many images a block holds at most, at least 2.
         collate_fn: joins the items of a dataset; default: the loader's, or torch's `default_collate`.
+        layout: the axes of images: "image" (B, C, H, W), "volume" (B, C, D, H, W) or "video" (B, T, C, H, W).
 
     Attributes:
         num_images: N.
@@ -90,20 +92,34 @@ class ProbeImages:
         world_size: int = 1,
         block_size: int = 32,
         collate_fn: Collate | None = None,
+        layout: str = "image",
     ) -> None:
+        self.layout = image_layout(layout)
         _check_numbers(num_images, rank=rank, world_size=world_size, block_size=block_size)
         self.notes: list[str] = []
         self.labels_given = labels is not None
         if has_no_indices(source):
             source = read_first(
-                source, num_images, seed=seed, image_keys=image_keys, to_inputs=to_inputs, collate_fn=collate_fn
+                source,
+                num_images,
+                seed=seed,
+                image_keys=image_keys,
+                to_inputs=to_inputs,
+                collate_fn=collate_fn,
+                layout=self.layout,
             )
         if isinstance(source, FirstImages):
             self.notes += source.notes
             labels = source.labels if labels is None else labels
             source = source.inputs
         reader = open_source(
-            source, labels, image_keys=image_keys, to_inputs=to_inputs, collate_fn=collate_fn, seed=seed
+            source,
+            labels,
+            image_keys=image_keys,
+            to_inputs=to_inputs,
+            collate_fn=collate_fn,
+            seed=seed,
+            layout=self.layout,
         )
         self.image_ids = self._choose(reader.total, num_images, seed)
         self.num_images = len(self.image_ids)
@@ -172,7 +188,8 @@ class ProbeImages:
         blocks = []
         with torch.inference_mode(False), reader.open(numbered) as read:
             for number, rows in zip(numbered, read, strict=True):
-                blocks.append(_made(rows, number.block, ids=self.deal[number.block], image_keys=image_keys))
+                ids = self.deal[number.block]
+                blocks.append(_made(rows, number.block, ids=ids, image_keys=image_keys, layout=self.layout))
         if reader.targets:
             # Targets of any numbers may look like labels in some blocks.
             blocks = [replace(block, labels=None) for block in blocks]
@@ -182,9 +199,10 @@ class ProbeImages:
         return [self.image_ids[position] for position in self.deal[block]]
 
 
-def _made(rows: Rows, index: int, *, ids: range, image_keys: ImageKeys | None) -> Block:
+def _made(rows: Rows, index: int, *, ids: range, image_keys: ImageKeys | None, layout: ImageLayout) -> Block:
     inputs, labels = map_tensors(tuple(rows), _plain)
-    block = Block(index, ids, inputs, labels, find_image_keys(inputs, image_keys))
+    keys = find_image_keys(inputs, image_keys, layout=layout)
+    block = Block(index, ids, inputs, labels, keys, layout)
     if any(len(images) != len(ids) for images in block.images):
         raise ValueError(
             f"{len(ids)} images were read, but collating them gave {describe(inputs)}; each image must give one "

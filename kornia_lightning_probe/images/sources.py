@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
+from kornia_lightning_probe.image_layout import IMAGE, ImageLayout
 from kornia_lightning_probe.images.batches import (
     ImageKeys,
     ToInputs,
@@ -119,6 +120,7 @@ def open_source(
     to_inputs: ToInputs | None,
     collate_fn: Collate | None,
     seed: int,
+    layout: ImageLayout = IMAGE,
 ) -> Reader:
     """Tell tensors from datasets, and return what reads the model's inputs and labels by index.
 
@@ -130,7 +132,7 @@ def open_source(
     """
     reader: Reader
     if isinstance(source, Tensor | Mapping | tuple):
-        reader = _tensor_reader(source, image_keys)
+        reader = _tensor_reader(source, image_keys, layout)
     else:
         loader = source if isinstance(source, DataLoader) else None
         reader = _dataset_reader(source, loader, to_inputs=to_inputs, collate_fn=collate_fn, seed=seed)
@@ -140,10 +142,10 @@ def open_source(
     return reader
 
 
-def _tensor_reader(source: Any, image_keys: ImageKeys | None) -> _TensorReader:
-    one_image = isinstance(source, Tensor) and source.ndim == 3
+def _tensor_reader(source: Any, image_keys: ImageKeys | None, layout: ImageLayout) -> _TensorReader:
+    one_image = isinstance(source, Tensor) and source.ndim == layout.num_axes - 1
     inputs = source.unsqueeze(0) if one_image else source
-    images = image_entries(inputs, find_image_keys(inputs, image_keys))
+    images = image_entries(inputs, find_image_keys(inputs, image_keys, layout=layout))
     total = len(images[0])
     if any(length != total for length in _lengths(inputs)):
         raise ValueError(f"All entries must have the same number of images in front, but they are {describe(inputs)}")

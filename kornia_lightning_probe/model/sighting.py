@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kornia_lightning_probe.model.stages import Node, main_stages
+from kornia_lightning_probe.model.stages import Node, main_stages, module_tree
+from kornia_lightning_probe.model.subject import Subject, apart_from_ends
 from kornia_lightning_probe.model.tracing import Activation, Rows, Trace
 
 
@@ -81,6 +82,26 @@ class Sighting:
         same = [name for name in self.trace.holding_the_same(nearest) if name in among]
         makers = [name for name in same if not self.usable[name].passes_on]
         return makers[-1] if makers else nearest
+
+    def choose(self, subject: Subject) -> Subject:
+        """A model with its layers and its embedding chosen by what was seen.
+
+        Args:
+            subject: as its user has chosen it.
+        """
+        if subject.is_auto:
+            subject = self._of_those_that_ran(subject)
+        rows = {name: found for name in self.usable if (found := self.rows(name)) is not None}
+        return apart_from_ends(replace(subject, front=self.embedding(subject.layers), rows=rows))
+
+    def _of_those_that_ran(self, subject: Subject) -> Subject:
+        root = module_tree(subject.model)
+        chosen = set(self.layers(root))
+        if not chosen:
+            return subject
+        chosen |= subject.named
+        layers = {node.name: node.module for node in root.walk() if node.name in chosen}
+        return replace(subject, layers=layers)
 
     def _each_once(self, layers: list[str]) -> list[str]:
         """Of nested modules that return one tensor the outermost."""

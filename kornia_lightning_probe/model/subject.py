@@ -6,21 +6,36 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT
 from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers, without_auto
-from kornia_lightning_probe.model.sighting import Sighting
-from kornia_lightning_probe.model.stages import module_tree
-from kornia_lightning_probe.model.tracing import Rows
 from kornia_lightning_probe.wording import quoted
 
 # A layer's name, then what the recorder puts behind it for later calls and for entries of an output.
 _EMBEDDING = re.compile(r"(?P<layer>.*?)(?P<part>(\.call\d+)?(\[.*)?)", re.DOTALL)
+
+
+class InOrder(Protocol):
+    """How an activation is brought into order: images first, for each of the model's image entries."""
+
+    @property
+    def axis(self) -> int | None:
+        """The axis along which images follow one another; None where they are folded among others."""
+        ...
+
+    @property
+    def entries(self) -> tuple[int, ...]:
+        """Which image entries follow one another in it; fewer than two where it holds one thing."""
+        ...
+
+    def unfold(self, activation: Tensor) -> tuple[Tensor, ...]:
+        """The activation as (N, ...), one for each of the entries, or one of all."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,8 @@ class Subject:
         layers: the chosen modules by name.
         device: where the model is.
         exact: those of the layers that were named exactly, and so must fire.
-        embedding: the layer called the embedding; None is the last one in front of the head.
+        embedding: the activation that was asked for as the embedding; None: nobody did.
+        front: the last chosen activation in front of the head, where that is known.
         is_auto: whether layers are chosen among those that run.
         named: those of the layers that were asked for in another way than "auto".
         rows: how activations are brought into order, images first, by name; others are so already.
@@ -45,33 +61,10 @@ class Subject:
     device: torch.device
     exact: frozenset[str] = frozenset()
     embedding: str | None = None
+    front: str | None = None
     is_auto: bool = False
     named: frozenset[str] = frozenset()
-    rows: Mapping[str, Rows] = field(default_factory=dict)
-
-    def seen(self, sighting: Sighting) -> Subject:
-        """This model, its layers and its embedding chosen by what a first look has shown.
-
-        Args:
-            sighting: of two images.
-        """
-        subject = self
-        if self.is_auto:
-            subject = subject._among_those_that_ran(sighting)
-        embedding = subject.embedding
-        if embedding is None:
-            embedding = sighting.embedding(subject.layers)
-        rows = {name: found for name in sighting.usable if (found := sighting.rows(name)) is not None}
-        return _apart_from_ends(replace(subject, embedding=embedding, rows=rows))
-
-    def _among_those_that_ran(self, sighting: Sighting) -> Subject:
-        root = module_tree(self.model)
-        chosen = set(sighting.layers(root))
-        if not chosen:
-            return self
-        chosen |= self.named
-        layers = {node.name: node.module for node in root.walk() if node.name in chosen}
-        return replace(self, layers=layers)
+    rows: Mapping[str, InOrder] = field(default_factory=dict)
 
 
 def choose_subject(
@@ -115,7 +108,7 @@ def choose_subject(
         subject = _with_embedding(subject, embedding)
     else:
         subject = replace(subject, embedding=embedding)
-    return _apart_from_ends(subject)
+    return apart_from_ends(subject)
 
 
 def _with_embedding(subject: Subject, embedding: str) -> Subject:
@@ -137,20 +130,18 @@ def _with_embedding(subject: Subject, embedding: str) -> Subject:
     )
 
 
-def _apart_from_ends(subject: Subject) -> Subject:
+def apart_from_ends(subject: Subject) -> Subject:
     """Call modules named "input" or "output" by another name, since these are the pixels and the prediction."""
     names = {name: f"model.{name}" for name in (INPUT, OUTPUT) if name in subject.layers}
     if not names:
         return subject
-    embedding = subject.embedding
-    if embedding is not None:
-        embedding = names.get(embedding, embedding)
     return replace(
         subject,
         layers={names.get(name, name): module for name, module in subject.layers.items()},
         exact=frozenset(names.get(name, name) for name in subject.exact),
         rows={names.get(name, name): found for name, found in subject.rows.items()},
-        embedding=embedding,
+        embedding=names.get(subject.embedding or "", subject.embedding),
+        front=names.get(subject.front or "", subject.front),
     )
 
 

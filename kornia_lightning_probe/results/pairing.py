@@ -68,9 +68,9 @@ def pairing_notes(
     lost = [metric for metric in apart if metric not in without]
     if silent:
         yield (
-            f"not paired, though the images are the same: {listed(silent)}; a metric without influence() doesn't "
-            "say what each image adds to the value, so these errors are too large as a rule; give its class one, which "
-            "for a mean over images returns mean_influence (in kornia_lightning_probe.influence) of the statistic"
+            f"not paired, though the images are the same: {listed(silent)}; its reduce() doesn't say what each image "
+            "adds to the value, so these errors are too large as a rule; let it return an Estimate with the influence, "
+            "which for a mean over images is mean_influence (in kornia_lightning_probe.influence) of the statistic"
         )
     if lost:
         yield (

@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
-from support.trainings import QUIET, Net, assert_same_numbers, fit, loader, probe_of, trainer_of
+from support.trainings import QUIET, Net, assert_same_numbers, fit, loader, probe_of, trainer_of, validate
 
 from kornia_lightning_probe import ProbeResult
 from kornia_lightning_probe.callbacks.record import write_new
@@ -77,9 +77,9 @@ def test_two_runs_whose_loggers_share_a_folder_keep_their_files_beside_their_che
 
 @pytest.mark.filterwarnings("ignore:probe_validate/spread was relative to:UserWarning")
 def test_validating_three_times_leaves_three_files(tmp_path):
-    trainer = trainer_of(tmp_path, probe_of())
+    probe = probe_of()
     for seed in (1, 2, 3):
-        trainer.validate(Net(), loader(seed=seed), verbose=False)
+        validate(tmp_path, probe, val=loader(seed=seed))
     stem = "validate-epoch=0-step=0"
     assert names(tmp_path / "probe") == sorted([f"{stem}.json", f"{stem}-1.json", f"{stem}-2.json"])
     hashes = {ProbeResult.from_json(path).metadata["content_hash"] for path in (tmp_path / "probe").iterdir()}

@@ -128,6 +128,7 @@ class Loading(Net):
 )
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_a_finder_before_the_training_does_not_pass_for_a_resume(tmp_path, finder):
+    pl.seed_everything(0, verbose=False)
     probe = probe_of()
     trainer = trainer_of(tmp_path, finder(), probe, max_epochs=1)
     trainer.fit(Loading())

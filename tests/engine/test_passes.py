@@ -189,7 +189,7 @@ def test_half_precision_is_kept_as_float32():
 
 
 @pytest.mark.parametrize(
-    "old", [torch.empty(3, 5), torch.empty(9, 6), torch.empty(9, 5, dtype=torch.float64), None], ids=str
+    "old", [torch.zeros(3, 5), torch.zeros(9, 6), torch.zeros(9, 5, dtype=torch.float64), None], ids=range(4)
 )
 def test_memory_that_does_not_fit_is_not_used(old):
     activation = torch.ones(2, 5)

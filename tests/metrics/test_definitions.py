@@ -3,16 +3,10 @@ import math
 import pytest
 import torch
 from support.activations import LAYER, estimate, normal, pair, record_of
-from support.plain_measures import PLAIN
+from support.plain_measures import OUTPUT, PLAIN, POOLED
 
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.metrics import About, BlockMetric, Distances, resolve_metrics
-
-POOLED = ["spread", "spread_ratio", "shared_shift", "channel_dominance", "channel_median"]
-OUTPUT = ["flip_rate", "js_divergence", "accuracy", "accuracy_drop"]
-OURS = ["sensitivity", "sensitivity_flat", "sensitivity_pooled", "cosine", *POOLED, "retrieval_auc", *OUTPUT]
-# Float32 forwards of different batch sizes differ by 1e-6 relative; cosine and ratios near 0 by as much absolutely.
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
 every_measure = pytest.mark.parametrize("name", PLAIN)
 

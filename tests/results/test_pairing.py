@@ -9,6 +9,7 @@ from support.nets import SmallCNN
 from support.probing import images_of, plain_bank
 
 from kornia_lightning_probe import probe_model
+from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.functional.influence import mean_influence
 from kornia_lightning_probe.result import ProbeResult
 
@@ -20,8 +21,9 @@ ALONE = ("relative_change",)
 class PairedMeanShift(MeanShift):
     """The same, as the note on the other advises."""
 
-    def influence(self, table):
-        return mean_influence(table["shift"])
+    def reduce(self, table):
+        estimate = mean_with_error(table["shift"])
+        return Estimate(estimate.value, estimate.num_images, mean_influence(table["shift"]))
 
 
 def probed(inputs, *, seed=0, weights=0, metrics=ALONE):
@@ -86,9 +88,9 @@ def test_a_metric_without_influence_is_named_with_what_it_lacks():
     paired, lacking = comparison.notes
     assert paired == "paired image by image, but for mean_shift: both results hold the same images"
     assert lacking == (
-        "not paired, though the images are the same: mean_shift; a metric without influence() doesn't say what each "
-        "image adds to the value, so these errors are too large as a rule; give its class one, which for a mean over "
-        "images returns mean_influence (in kornia_lightning_probe.influence) of the statistic"
+        "not paired, though the images are the same: mean_shift; its reduce() doesn't say what each image adds to the "
+        "value, so these errors are too large as a rule; let it return an Estimate with the influence, which for a "
+        "mean over images is mean_influence (in kornia_lightning_probe.influence) of the statistic"
     )
     assert {row.metric for row in comparison.rows if not row.paired} == {"mean_shift"}
 
@@ -107,7 +109,7 @@ def test_what_a_file_has_lost_and_what_a_metric_lacks_are_told_apart():
     results = [probed(images_of(8), weights=weights, metrics=["cosine", MeanShift()]) for weights in (0, 1)]
     first, second = (ProbeResult.from_json(result.to_json()) for result in results)
     lacking, lost = first.compare(second).notes
-    assert lacking.startswith("not paired, though the images are the same: mean_shift; a metric without influence()")
+    assert lacking.startswith("not paired, though the images are the same: mean_shift; its reduce() doesn't say")
     assert lost.startswith("not paired, though the images are the same: cosine; what each image adds to the values is")
 
 

@@ -8,8 +8,8 @@ from support.curves import LADDER, curve, summarised
 from support.made_results import SENSITIVITY, made_result, table_of
 
 from kornia_lightning_probe import AugmentationBank
-from kornia_lightning_probe.presets import rotation
 from kornia_lightning_probe.functional.influence import mean_influence, shares
+from kornia_lightning_probe.presets import rotation
 from kornia_lightning_probe.result import MetricTable, ProbeResult, ViewInfo
 from kornia_lightning_probe.results.severity import severity_area, severity_onset
 

@@ -8,12 +8,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kornia_lightning_probe.callbacks.drift import DriftProbe
+from support import trainings
 
 LIGHTNINGS_OWN_WARNINGS = [
     # Lightning 2.6 makes torch's LeafSpec, which torch 2.13 warns of.
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
 
@@ -53,26 +53,21 @@ def data(count=48, seed=0):
     return TensorDataset(torch.rand(count, 1, 8, 8, generator=draw), torch.randint(3, (count,), generator=draw))
 
 
-def fit(tmp_path, *callbacks, net=None, epochs=2, logger=False, ckpt=None, val=None, seed=0, **options):
-    pl.seed_everything(seed, verbose=False)
-    net = net or Net()
-    trainer = pl.Trainer(
+def fit(tmp_path, *callbacks, net=None, epochs=2, ckpt=None, val=None, **options):
+    """Train such a net, the same as every call does or a given one; returns the Trainer."""
+    return trainings.fit(
+        tmp_path,
+        *callbacks,
+        model=net or Net,
+        # Not shuffled: a resumed training must see the batches of an uninterrupted one.
+        train=DataLoader(data(), batch_size=16),
+        val=DataLoader(val or data(40, seed=1), batch_size=20),
+        ckpt_path=ckpt,
         max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        logger=logger,
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         **options,
     )
-    # Not shuffled: a resumed training must see the batches of an uninterrupted one.
-    trainer.fit(
-        net, DataLoader(data(), batch_size=16), DataLoader(val or data(40, seed=1), batch_size=20), ckpt_path=ckpt
-    )
-    return trainer
 
 
 def probe(**options):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import torch
 
+# The default set without the measures of maps: of pooled features, of the output, and all of it.
+POOLED = ["spread", "spread_ratio", "shared_shift", "channel_dominance", "channel_median"]
+OUTPUT = ["flip_rate", "js_divergence", "accuracy", "accuracy_drop"]
+OURS = ["sensitivity", "sensitivity_flat", "sensitivity_pooled", "cosine", *POOLED, "retrieval_auc", *OUTPUT]
+
 
 def pairs(block):
     """The mean squared distance of two different images."""

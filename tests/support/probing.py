@@ -73,6 +73,17 @@ def random_bank(seed=0):
     )
 
 
+def mixed_bank():
+    """A move, two photometric views and a random one."""
+    return AugmentationBank(
+        {
+            "hflip": K.RandomHorizontalFlip(p=1.0),
+            "darken": {0.2: K.RandomBrightness((0.8, 0.8), p=1.0), 0.5: K.RandomBrightness((0.5, 0.5), p=1.0)},
+            "noise": K.RandomGaussianNoise(std=0.1, p=1.0),
+        }
+    )
+
+
 def streams():
     """What the global random streams would give next, read without moving them."""
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002 - as said

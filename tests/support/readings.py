@@ -9,8 +9,8 @@ import torch
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.engine.preparing import prepare
-from kornia_lightning_probe.engine.readings import Reading
+from kornia_lightning_probe.engine.under_views.preparing import prepare
+from kornia_lightning_probe.engine.under_views.readings import Reading
 from kornia_lightning_probe.metrics import BlockMetric, ProbeMetric, resolve_metrics
 
 STILL = SimpleNamespace(moves_pixels=False)

@@ -85,6 +85,10 @@ class Arrangement:
         """Whether any axis walks along a coordinate."""
         return any(run.step[coordinate] for run in walked(self.axes))
 
+    def axes_along(self, coordinate: int) -> list[int]:
+        """The axes that walk along a coordinate."""
+        return [index for index, walk in enumerate(self.walks()) if walk[coordinate]]
+
     def plain(self, count: int) -> Axis:
         """An axis of so many elements in one place."""
         return plain(count, self.dims)

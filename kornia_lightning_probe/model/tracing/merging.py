@@ -18,7 +18,6 @@ from kornia_lightning_probe.model.tracing.runs import (
     added,
     is_bare,
     joined,
-    nowhere,
     scaled,
     size_of,
     walked,
@@ -43,14 +42,17 @@ def merged(operands: Iterable[Arrangement], shape: Sequence[int], *, tiles: int 
     full = [operand.broadcast(shape) for operand in operands]
     if not full:
         raise LostError("no operand with cells")
-    if len(full) == 1 and full[0].shape == tuple(shape):
-        return full[0]
-    columns = zip(*(operand.axes for operand in full), strict=True)
-    axes = [_common_axis(column, full[0].plain(count)) for column, count in zip(columns, shape, strict=True)]
-    result = replace(full[0], axes=tuple(axes))
+    first = full[0]
+    if len(full) == 1 and first.shape == tuple(shape):
+        return first
+    axes: list[Axis] = []
+    for index, count in enumerate(shape):
+        column = [operand.axes[index] for operand in full]
+        axes.append(_common_axis(column, first.plain(count)))
+    result = replace(first, axes=tuple(axes))
     walks = result.walks()
     leading = [operand for operand in full if operand.walks() == walks]
-    if not leading and result.has_cells:
+    if result.has_cells and not leading:
         return _along_each(full, result)
     return _between(leading or full, result, tiles)
 
@@ -70,15 +72,20 @@ def concatenated(
         LostError: Cells of several operands are put behind one another and do not go on where those before them end.
     """
     known = [operand for operand in operands if operand is not None]
-    on_axis = [place for place, operand in enumerate(operands) if operand and not is_bare(operand.axes[index])]
-    if not on_axis:
+    with_cells: list[Arrangement] = []
+    before = start = 0
+    for operand, size in zip(operands, sizes, strict=True):
+        if operand is not None and not is_bare(operand.axes[index]):
+            with_cells.append(operand)
+            start = before
+        before += size
+    if not with_cells:
         return _stacked(known, len(operands), index, shape)
-    if len(on_axis) == 1:
-        before = sum(sizes[: on_axis[0]])
-        return _framed(operands[on_axis[0]], before, index, shape)
-    if len(known) < len(operands) or len(on_axis) < len(operands):
+    if len(with_cells) == 1:
+        return _framed(with_cells[0], start, index, shape)
+    if len(with_cells) < len(operands):
         raise LostError("cells of several tensors beside tokens")
-    return _continued(known, sizes, index)
+    return _continued(with_cells, index)
 
 
 def _common_axis(axes: Sequence[Axis], bare: Axis) -> Axis:
@@ -95,60 +102,76 @@ def _common_axis(axes: Sequence[Axis], bare: Axis) -> Axis:
 
 
 def _mean_axis(axes: Sequence[Axis]) -> Axis:
-    runs = [[atom for atom in axis if isinstance(atom, Run)] for axis in axes]
-    counts = {tuple(atom.count for atom in axis) for axis in axes}
-    if len(counts) > 1 or len(runs[0]) < len(axes[0]):
+    layouts = {tuple(map(_layout, axis)) for axis in axes}
+    if len(layouts) > 1:
         raise LostError("operands of other layouts")
+    share = Fraction(1, len(axes))
     mean: list[Run] = []
-    for peers in zip(*runs, strict=True):
-        if len({tuple(map(bool, run.step)) for run in peers}) > 1:
-            raise LostError("operands of other layouts")
-        total = peers[0].step
-        for run in peers[1:]:
-            total = added(total, run.step)
-        mean.append(Run(peers[0].count, scaled(total, Fraction(1, len(peers)))))
+    for atoms in zip(*axes, strict=True):
+        runs = [atom for atom in atoms if isinstance(atom, Run)]
+        if len(runs) < len(atoms):
+            raise LostError("tokens of other grids")
+        step = scaled(runs[0].step, share)
+        for run in runs[1:]:
+            step = added(step, run.step, share)
+        mean.append(Run(runs[0].count, step))
     return tuple(mean)
+
+
+def _layout(atom: Run | Framed) -> tuple[int, tuple[bool, ...]]:
+    """How many elements, and along which coordinates."""
+    if isinstance(atom, Framed):
+        return atom.count, ()
+    return atom.count, tuple(map(bool, atom.step))
 
 
 def _along_each(operands: Sequence[Arrangement], result: Arrangement) -> Arrangement:
     """Rows of one operand and columns of another: each coordinate is that of the operands which walk along it."""
-    at, spread, roll = list(result.at), list(result.spread), list(result.roll)
+    at: list[Fraction] = []
+    spread: list[Fraction] = []
+    roll: list[int] = []
     for coordinate in range(result.dims):
         along = [operand for operand in operands if operand.walks_along(coordinate)]
-        wanted = [walk[coordinate] for walk in result.walks()]
-        if any([walk[coordinate] for walk in operand.walks()] != wanted for operand in along):
+        wanted = result.axes_along(coordinate)
+        if any(operand.axes_along(coordinate) != wanted for operand in along):
             raise LostError("operands of other layouts")
-        merged_along = _between(along or operands, result, 1)
-        at[coordinate] = merged_along.at[coordinate]
-        spread[coordinate] = merged_along.spread[coordinate]
-        roll[coordinate] = merged_along.roll[coordinate]
+        between = _between(along or operands, result, 1)
+        at.append(between.at[coordinate])
+        spread.append(between.spread[coordinate])
+        roll.append(between.roll[coordinate])
     return replace(result, at=tuple(at), spread=tuple(spread), roll=tuple(roll))
 
 
 def _between(operands: Sequence[Arrangement], result: Arrangement, tiles: int) -> Arrangement:
-    if len({operand.roll for operand in operands}) > 1:
+    """A result in the middle of its operands."""
+    first = operands[0]
+    if any(operand.roll != first.roll for operand in operands):
         raise LostError("one operand is rolled")
-    places = [sorted({operand.at[coordinate] for operand in operands}) for coordinate in range(result.dims)]
-    middle = tuple((place[0] + place[-1]) / 2 for place in places)
-    result = replace(result, at=middle, roll=operands[0].roll)
-    if prod(len(place) for place in places) == tiles and _tile(places, result):
-        widths = zip(*(operand.spread for operand in operands), strict=True)
-        return replace(result, spread=tuple(max(width) for width in widths))
-    reaches = [_reach(operand, result) for operand in operands]
-    return replace(result, spread=tuple(max(reach) for reach in zip(*reaches, strict=True)))
+    lowest = [added(operand.at, operand.spread, -1) for operand in operands]
+    highest = [added(operand.at, operand.spread) for operand in operands]
+    middle: list[Fraction] = []
+    for lows, highs in zip(zip(*lowest, strict=True), zip(*highest, strict=True), strict=True):
+        middle.append((min(lows) + max(highs)) / 2)
+    result = replace(result, at=tuple(middle), roll=first.roll)
+    if _tile([operand.at for operand in operands], result, tiles):
+        reaches = [operand.spread for operand in operands]
+    else:
+        reaches = [_reach(operand, result) for operand in operands]
+    return replace(result, spread=tuple(map(max, zip(*reaches, strict=True))))
 
 
 def _reach(operand: Arrangement, result: Arrangement) -> Vector:
     """How far an operand's elements, with their spread, lie off those of the result at most, a coordinate."""
     reach: list[Fraction] = []
-    for coordinate in range(result.dims):
+    for coordinate, spread in enumerate(operand.spread):
         low = high = operand.at[coordinate] - result.at[coordinate]
         if operand.walks_along(coordinate):
             # The gap is affine in the cell's index: its extremes lie at ends of the runs.
             for drift in _drifts(operand, result, coordinate):
                 low += min(drift, Fraction(0))
                 high += max(drift, Fraction(0))
-        reach.append(max(abs(low), abs(high)) + operand.spread[coordinate])
+        gap = max(abs(low), abs(high))
+        reach.append(gap + spread)
     return tuple(reach)
 
 
@@ -158,69 +181,88 @@ def _drifts(operand: Arrangement, result: Arrangement, coordinate: int) -> Itera
         if is_bare(axis):
             continue
         for own, common in zip(walked([axis]), walked([common_axis]), strict=True):
-            yield (own.step[coordinate] - common.step[coordinate]) * (own.count - 1)
+            gap = own.step[coordinate] - common.step[coordinate]
+            yield gap * (own.count - 1)
 
 
-def _tile(places: Sequence[Sequence[Fraction]], result: Arrangement) -> bool:
+def _tile(places: Sequence[Vector], result: Arrangement, tiles: int) -> bool:
     """Whether places fill a cell evenly along each coordinate, as those of pixels that became channels do."""
-    for coordinate, place in enumerate(places):
-        cell = max((abs(run.step[coordinate]) for run in walked(result.axes)), default=Fraction(0))
-        gaps = {right - left for left, right in pairwise(place)}
-        if gaps and gaps != {cell / len(place)}:
+    along = [sorted(set(column)) for column in zip(*places, strict=True)]
+    if tiles == 1 or prod(map(len, along)) != tiles:
+        return False
+    for coordinate, place in enumerate(along):
+        steps = [abs(run.step[coordinate]) for run in walked(result.axes)]
+        cell = max(steps, default=Fraction(0))
+        share = cell / len(place)
+        if any(right - left != share for left, right in pairwise(place)):
             return False
     return True
 
 
 def _stacked(known: Sequence[Arrangement], tensors: int, index: int, shape: Sequence[int]) -> Arrangement:
     """Tensors behind one another on an axis of channels; single images or cells become a run."""
-    if len(known) == tensors and tensors == shape[index]:
+    if not known:
+        raise LostError("no operand with cells")
+    first = known[0]
+    if len(known) == tensors == shape[index]:
         way = _even_way([operand.at for operand in known])
-        first = known[0]
-        alike = all(replace(operand, at=first.at) == first for operand in known)
-        apart = not any(first.walks_along(coordinate) for coordinate, step in enumerate(way or ()) if step)
-        if way and alike and apart:
+        if way and _differ_in_place_only(known) and not _walks_along_any(first, way):
             return first.with_axis(index, joined([Run(tensors, way)]))
-    return merged([operand.with_axis(index, operand.plain(shape[index])) for operand in known], shape, tiles=tensors)
+    channels = first.plain(shape[index])
+    return merged([operand.with_axis(index, channels) for operand in known], shape, tiles=tensors)
 
 
 def _even_way(places: Sequence[Vector]) -> Vector | None:
     """The step from each place to the next, None where they are not evenly spaced or all the same."""
     ways = {added(right, left, -1) for left, right in pairwise(places)}
-    way = next(iter(ways)) if len(ways) == 1 else ()
+    if len(ways) != 1:
+        return None
+    way = ways.pop()
     return way if any(way) else None
 
 
-def _framed(operand: Arrangement | None, before: int, index: int, shape: Sequence[int]) -> Arrangement:
-    if operand is None:
-        raise LostError("nothing to frame")
+def _differ_in_place_only(operands: Sequence[Arrangement]) -> bool:
+    first = operands[0]
+    return all(replace(operand, at=first.at) == first for operand in operands)
+
+
+def _walks_along_any(operand: Arrangement, way: Vector) -> bool:
+    """Whether a tensor walks along a coordinate along which a way leads."""
+    along = [coordinate for coordinate, step in enumerate(way) if step]
+    return any(operand.walks_along(coordinate) for coordinate in along)
+
+
+def _framed(operand: Arrangement, before: int, index: int, shape: Sequence[int]) -> Arrangement:
     axis = operand.axes[index]
-    runs = [atom for atom in axis if isinstance(atom, Run)]
-    if isinstance(axis[0], Framed):
-        before += axis[0].lead
-        runs = [*axis[0].runs, *runs]
-        if len(axis) > 1:
-            raise LostError("tokens within folded tokens")
-    return operand.with_axis(index, (Framed(shape[index], before, tuple(runs)),))
+    first = axis[0]
+    if isinstance(first, Framed):
+        before += first.lead
+        axis = (*first.runs, *axis[1:])
+    runs = tuple(atom for atom in axis if isinstance(atom, Run))
+    if len(runs) < len(axis) or (isinstance(first, Framed) and axis != first.runs):
+        raise LostError("tokens within folded tokens")
+    return operand.with_axis(index, (Framed(shape[index], before, runs),))
 
 
-def _continued(operands: Sequence[Arrangement], sizes: Sequence[int], index: int) -> Arrangement:
+def _continued(operands: Sequence[Arrangement], index: int) -> Arrangement:
     """Cells behind one another: where each operand begins one common way behind the one before it, that is a run."""
     first = operands[0]
     axis = first.axes[index]
-    if any(replace(operand, at=first.at).with_axis(index, axis) != first for operand in operands):
+    on_one_axis = [operand.with_axis(index, axis) for operand in operands]
+    if not _differ_in_place_only(on_one_axis):
         raise LostError("cells of different tensors behind one another")
     way = _even_way([operand.at for operand in operands])
-    if way and all(operand.axes[index] == axis for operand in operands):
+    if way and on_one_axis == list(operands):
         return first.with_axis(index, joined([Run(len(operands), way), *axis]))
-    inner = axis[1:]
-    outer = axis[0]
-    end = first.at
-    for operand, size in zip(operands, sizes, strict=True):
-        last = operand.axes[index][0]
-        if isinstance(last, Framed) or last.step != getattr(outer, "step", None) or operand.at != end:
+    outer, *inner = axis
+    end, count = first.at, 0
+    for operand in operands:
+        part, *rest = operand.axes[index]
+        if isinstance(part, Framed) or isinstance(outer, Framed):
+            raise LostError("tokens behind one another")
+        if part.step != outer.step or rest != inner or operand.at != end:
             raise LostError("cells that do not go on where those before them end")
-        if operand.axes[index][1:] != inner or size % size_of(inner):
-            raise LostError("cells that do not go on where those before them end")
-        end = added(end, last.step, last.count)
-    step = outer.step if isinstance(outer, Run) else nowhere(first.dims)
-    return first.with_axis(index, joined([Run(sum(sizes) // size_of(inner), step), *inner]))
+        end = added(end, part.step, part.count)
+        count += part.count
+    steps = [run.step for run in walked([axis])]
+    return first.with_axis(index, joined([Run(count, steps[0]), *inner]))

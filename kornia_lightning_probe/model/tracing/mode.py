@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -141,7 +141,9 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         operator = _described(func)
         arguments = {**operator.defaults, **dict(zip(operator.arguments, args, strict=False)), **kwargs}
         results = _tensors(result)
-        written = [tensor for name in operator.written for tensor in _tensors(arguments[name])]
+        written: list[Tensor] = []
+        for name in operator.written:
+            written += _tensors(arguments[name])
         if not results and not written:
             return
         inputs = {} if operator.makes_anew else arguments
@@ -158,7 +160,9 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
                 self.put(tensor, found)
         lost = Unknown(f"{operator.name}: written beside its result")
         for target in written:
-            if not any(target is tensor for tensor in results):
+            # A norm's running statistics stay weights.
+            returned = any(target is tensor for tensor in results)
+            if not returned and not self.facts_of(target).flow.is_weight:
                 self._write(target, Facts(flow, lost, lost))
 
     def _flow(
@@ -187,9 +191,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         shapes: Sequence[tuple[int, ...] | None],
     ) -> Sequence[Places]:
         """Where the elements of all results lie: their rows or their grid."""
-        found = {name: [getattr(fact, kind, None) for fact in several] for name, several in facts.items()}
-        if not any(place is not None for several in found.values() for place in several):
-            return [None] * len(shapes)
+        found = {name: _places_of(several, kind) for name, several in facts.items()}
         if operator.name in _OVERWRITING:
             found.pop("self", None)
         spare_keys(operator.name, found)
@@ -205,10 +207,6 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         return placed(call, is_pointwise=operator.is_pointwise, by_shape=kind == "rows")
 
     def _write(self, tensor: Tensor, facts: Facts) -> None:
-        known = self.facts_of(tensor)
-        if known.flow.is_weight and known.flow.reached is False:
-            # A norm's running statistics stay weights.
-            return
         memory = self._memory_of(tensor, facts.flow)
         if not tensor.is_nested and tensor.layout == torch.strided:
             memory.writes.append((Geometry.of(tensor), facts))
@@ -237,7 +235,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         if memory is None:
             return Facts(self.flows.untracked())
         lost = Unknown("a tensor that came from outside of torch's operators")
-        return Facts(replace(memory.flow), lost, lost) if memory.flow.is_moving else Facts(memory.flow)
+        return Facts(memory.flow, lost, lost) if memory.flow.is_moving else Facts(memory.flow)
 
     def _memory_of(self, tensor: Tensor, flow: Flow) -> Memory:
         address = _address(tensor)
@@ -299,6 +297,10 @@ def _after(made: Places, writes: Sequence[tuple[Geometry, Places]], geometry: Ge
         return lost
     known = [Write(part, place) for part, place in writes if isinstance(place, Arrangement)]
     return written_into(made, known, geometry)
+
+
+def _places_of(several: Sequence[Facts | None], kind: str) -> list[Places]:
+    return [getattr(fact, kind, None) for fact in several]
 
 
 def _single(several: Sequence[Any], value: Any) -> Any:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.flow import Flow, bits
+from kornia_lightning_probe.model.tracing.grids import Grid, grid_of
 from kornia_lightning_probe.model.tracing.mode import Facts, Follower
 from kornia_lightning_probe.model.tracing.operators import Places, Unknown
-from kornia_lightning_probe.model.tracing.places import Grid, Rows, grid_of, rows_of
+from kornia_lightning_probe.model.tracing.rows import Rows, rows_of
 from kornia_lightning_probe.model.tracing.runs import LostError
 
 
@@ -132,6 +133,7 @@ class Tracing:
         self._count = len(images[0]) if images else 0
         self._follower = Follower()
         self._calls: dict[str, int] = {}
+        self._given: dict[str, list[set[int]]] = {}
         self._seen: list[_Seen] = []
         self._left_out: dict[str, str] = {}
         self._open: ExitStack | None = None
@@ -193,17 +195,21 @@ class Tracing:
 
     def _watch(self, name: str, module: nn.Module, opening: ExitStack) -> None:
         try:
-            handle = module.register_forward_hook(partial(self._record, name))
+            opening.callback(module.register_forward_pre_hook(partial(self._note_given, name)).remove)
+            opening.callback(module.register_forward_hook(partial(self._record, name)).remove)
         except RuntimeError as error:
             # ScriptModules take no hooks; what is around them does.
             self._left_out[name] = f"takes no hooks ({error})"
-        else:
-            opening.callback(handle.remove)
 
-    def _record(self, layer: str, _module: nn.Module, args: object, output: object) -> None:
+    def _note_given(self, layer: str, _module: nn.Module, args: object) -> None:
+        """What a layer is given, before it may write into it."""
+        given = {self._follower.facts_of(tensor).flow.value for tensor in _tensors_of(args)}
+        self._given.setdefault(layer, []).append(given)
+
+    def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
         calls = self._calls[layer] = self._calls.get(layer, 0) + 1
         name = layer if calls == 1 else f"{layer}.call{calls}"
-        given = {self._follower.facts_of(tensor).flow.value for tensor in _tensors_of(args)}
+        given = self._given[layer].pop()
         for entry_name, entry in named_entries(name, output):
             if isinstance(entry, Tensor) and _is_activation(entry):
                 self._enter(entry_name, layer, entry, given)

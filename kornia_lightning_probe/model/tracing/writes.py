@@ -148,6 +148,9 @@ def _blocks(part: Geometry, whole: Geometry) -> list[_Block]:
 
 def _block(part: Geometry, stride: int, count: int, start: int) -> _Block:
     for axis, own in enumerate(part.strides):
-        if part.shape[axis] > 1 and stride <= own < stride * count:
-            return _Block(axis, start, own // stride)
+        if part.shape[axis] < 2 or not stride <= own < stride * count:
+            continue
+        if own % stride:
+            raise LostError("a part that is no block of it")
+        return _Block(axis, start, own // stride)
     return _Block(None, start)

@@ -23,7 +23,8 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
 
     Args:
         bank: The bank.
-        images: (B, C, H, W), as the loader gives them. Given the probe's first block, the pictures are those that the
+        images: (B, C, H, W), as the loader gives them; of volumes (B, C, D, H, W) and video (B, T, C, H, W) the middle
+            slice or frame is shown. Given the probe's first block, the pictures are those that the
             probe uses: an augmentation is drawn for a block as a whole.
         max_images: How many of the images to show.
 
@@ -36,7 +37,7 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
     shape = images.shape[-2] / images.shape[-1]
     tall = _SIDE * min(max(shape, 0.5), 2.0) + 0.1
     levels = Counter(view.augmentation for view in bank)
-    clean = bank.pixels.to_unit(images[:few])
+    clean = bank.layout.flat(bank.pixels.to_unit(images[:few]))
     with drawing.house_look():
         size = (_SIDE * columns + 0.2, len(bands) * (tall * few + 0.45) + 0.1)
         figure = Figure(figsize=size, layout="constrained")
@@ -49,7 +50,8 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
             for column, view in enumerate(band, start=1):
                 severity = f"\n{view.severity:g}" if levels[view.augmentation] > 1 else ""
                 augmented = bank.augment(view, images, block=0).images[0][:few]
-                _draw_images(panels[:, column], bank.pixels.to_unit(augmented), f"{view.augmentation}{severity}")
+                shown = bank.layout.flat(bank.pixels.to_unit(augmented))
+                _draw_images(panels[:, column], shown, f"{view.augmentation}{severity}")
         return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from kornia_lightning_probe.reporting.figures.drawing import NO_VALUE, figure_of, with_unit
+from kornia_lightning_probe.reporting.figures.drawing import NO_VALUE, figure_of, unit_of
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
@@ -20,7 +20,7 @@ _GAP = 0.25
 _MOST_COLUMNS, _MOST_ROWS, _MOST_FLAT = 24, 14, 8
 # How bright red, green and blue look.
 _BRIGHTNESS = (0.3, 0.6, 0.1)
-_WIDEST_MARK = 13
+_WIDEST_MARK = 18
 _EXTEND = {(True, True): "both", (True, False): "min", (False, True): "max"}
 
 
@@ -137,7 +137,9 @@ def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> No
         aspect=22,
         extend=extend,
     )
-    bar.ax.set_title(with_unit(metric, table), fontsize=8, pad=6)
+    # Nothing keeps room for a title that is wider than the marks.
+    title = f"{metric}\n{unit_of(table)}".rstrip()
+    bar.ax.set_title(title, fontsize=8, pad=6)
     marks = [mark for mark in table.quantity.marks if low <= mark[0] <= high]
     if marks:
         values, texts = zip(*marks, strict=True)

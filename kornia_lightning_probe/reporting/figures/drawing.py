@@ -188,9 +188,14 @@ def label_of(named: Mapping[str, ProbeNumbers], metric: str, augmentation: str |
 
 def with_unit(metric: str, table: MetricTable) -> str:
     """A metric's name, and its unit where it has one."""
+    return f"{metric} {unit_of(table)}".rstrip()
+
+
+def unit_of(table: MetricTable) -> str:
+    """A metric's unit in brackets; "" where it has none."""
     if not table.quantity.unit:
-        return metric
-    return f"{metric} ({table.quantity.unit})"
+        return ""
+    return f"({table.quantity.unit})"
 
 
 def height(layers: Sequence[str]) -> float:

@@ -3,16 +3,8 @@ from support.activations import LAYER, estimate, normal, pair
 
 from kornia_lightning_probe.metrics import (
     About,
-    PooledSensitivity,
     SharedShift,
-    Spread,
-    SpreadRatio,
 )
-
-BLOCKS = [range(17), range(17, 33)]
-POOLED = [PooledSensitivity(), Spread(), SpreadRatio(), SharedShift()]
-every_measure = pytest.mark.parametrize("metric", POOLED, ids=lambda metric: metric.name)
-ROOT_HALF = 0.5**0.5
 
 
 def value(metric, clean, augmented, blocks=None):

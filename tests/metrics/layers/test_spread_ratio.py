@@ -2,16 +2,8 @@ import pytest
 from support.activations import estimate, normal, pair
 
 from kornia_lightning_probe.metrics import (
-    PooledSensitivity,
-    SharedShift,
-    Spread,
     SpreadRatio,
 )
-
-BLOCKS = [range(17), range(17, 33)]
-POOLED = [PooledSensitivity(), Spread(), SpreadRatio(), SharedShift()]
-every_measure = pytest.mark.parametrize("metric", POOLED, ids=lambda metric: metric.name)
-ROOT_HALF = 0.5**0.5
 
 
 def value(metric, clean, augmented, blocks=None):

@@ -208,6 +208,13 @@ def test_what_passes_on_what_no_layer_made_gives_way_to_the_layer_before_it():
     assert found.embedding(["drop", "norm"]) == "drop"
 
 
+def test_a_layer_that_writes_into_what_it_was_given_passes_nothing_on():
+    net = Net(lambda net, x: net.fc(net.relu(x).mean((2, 3))), relu=nn.ReLU(inplace=True), fc=nn.Linear(8, 2))
+    found = traced(net)
+    assert found.embedding() == "relu"
+    assert [name for name, each in found.activations.items() if each.passes_on] == []
+
+
 def test_layers_that_do_not_lead_to_the_output_are_not_in_front_of_its_head():
     def with_auxiliary_head(net, x):
         net.auxiliary(net.neck(x).mean((2, 3)))

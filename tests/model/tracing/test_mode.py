@@ -322,12 +322,18 @@ def test_products_of_all_kinds_keep_the_places_of_their_queries():
         (lambda net, x: net.seen(x.mean((2, 3))), "no cells: a vector"),
         (lambda net, x: net.seen(x.mean(2)), "its cells lie along one coordinate only"),
         (lambda net, x: net.seen(x + x.transpose(2, 3)), "add: operands of other layouts"),
-        (lambda net, x: net.seen(F.pad(x, (2, 2, 2, 2), mode="circular")), "branches disagree by up to 16 px"),
         (lambda net, x: net.seen(x.reshape(2, 3, 4, 16)[..., :12]), "slice: a part of folded cells"),
     ],
 )
 def test_where_a_grid_is_lost_the_operator_is_named(function, reason):
     assert seen(function).grid == reason
+
+
+def test_circular_padding_is_known_where_its_border_is_one_cell_wide():
+    # The first of ten rows is one row above the image; the border itself is the only thing that lies elsewhere.
+    assert lines(seen(lambda net, x: net.seen(F.pad(x, (1, 1, 1, 1), mode="circular"))).grid) == [1, -1]
+    wide = seen(lambda net, x: net.seen(F.pad(x, (2, 2, 2, 2), mode="circular"))).grid
+    assert wide.startswith("branches disagree by up to")
 
 
 def test_what_receives_an_activation_is_not_followed():
@@ -356,6 +362,23 @@ def test_names_are_those_of_the_recorder():
     found = tracing.result(output["several"][0])
     assert list(found.activations) == ["f[maps]", "f[several][0]", "f.call2[maps]", "f.call2[several][0]"]
     assert found.left_out["f[number]"] == "no floating tensor (int)"
+
+
+def test_a_buffer_that_the_image_is_written_into_depends_on_it():
+    class Cache(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(2, 3, 8, 8))
+            self.seen = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept.copy_(x)
+            return self.seen(self.kept + 1)
+
+    with torch.no_grad():
+        found = traced(Cache()).activations["seen"]
+    assert found.depends is True
+    assert lines(found.grid) == [1, 0]
 
 
 def test_norms_in_train_mode_keep_their_statistics_as_weights():

@@ -22,7 +22,7 @@ def test_a_metric_of_ones_own_has_the_scale_the_marks_and_the_line_of_its_quanti
     cells, bar = plot_heatmap(made_result(tables=tables), metric="own").axes
     assert cells.collections[0].get_clim() == (0.0, 2.0)
     assert tick_labels(bar.yaxis) == ["0 (none)", "2 (all)"]
-    assert bar.get_title("left") == "own (nats)"
+    assert bar.get_title("left") == "own\n(nats)"
     assert [line.get_ydata()[0] for line in bar.get_lines() if len(set(line.get_ydata())) == 1] == [1.0]
 
 

@@ -34,6 +34,28 @@ def kept(call: Call) -> Arrangement:
 RULES.update(dict.fromkeys(_KEEPING.split(), kept))
 
 
+@rule("complex polar")
+def of_two_parts(call: Call) -> Arrangement:
+    """A complex number lies where its parts lie."""
+    return merged(call.known(), call.shape)
+
+
+@rule("view_as_real")
+def parts_of_complex(call: Call) -> Arrangement:
+    """The two parts of a complex number are channels on a last axis."""
+    source = call.source()
+    last = len(source.axes)
+    return source.with_new_axis(last).with_axis(last, source.plain(2))
+
+
+@rule("view_as_complex")
+def complex_of_parts(call: Call) -> Arrangement:
+    """A last axis of two channels becomes one number."""
+    source = call.source()
+    last = len(source.axes) - 1
+    return source.averaged(last).without_axis(last)
+
+
 @rule("copy _copy_from copy_to")
 def written(call: Call) -> Found:
     """What is copied into a tensor replaces what was there."""
@@ -78,8 +100,7 @@ def reduced(call: Call) -> Arrangement:
 @rule("glu")
 def gated(call: Call) -> Arrangement:
     """The two halves of an axis are multiplied: known where it holds no cells."""
-    source = call.source()
-    index = call.argument("dim") % len(source.axes)
+    source, index = call.source(), call.axis("dim")
     if not is_bare(source.axes[index]):
         raise LostError("halves of the cells are multiplied")
     return source.with_axis(index, source.plain(call.shape[index]))

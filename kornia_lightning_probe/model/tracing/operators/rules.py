@@ -77,9 +77,16 @@ class Call:
                 if found is not None:
                     yield found
 
+    def axis(self, name: str) -> int:
+        """An argument that is an axis of the operator's first tensor, counted from the first one."""
+        index: int = self.argument(name)
+        return index % len(self.source().axes)
+
     def numbers(self, name: str, count: int) -> list[int]:
-        """An argument that is one number, or one for each axis."""
+        """An argument that is one number, or one for each axis; nothing where it is empty or missing."""
         value = self.argument(name)
+        if value is None:
+            return []
         values = list(value) if isinstance(value, Sequence) else [value]
         return values * count if len(values) == 1 else values
 

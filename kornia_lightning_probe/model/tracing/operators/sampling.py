@@ -16,67 +16,104 @@ padding                   d' = d                 o' = o - d p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
+from typing import NamedTuple
 
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.operators.rules import Call, Rule, rule
-from kornia_lightning_probe.model.tracing.runs import Framed, LostError, Run, is_bare, plain
+from kornia_lightning_probe.model.tracing.runs import Framed, LostError, Run, is_bare, joined, scaled
 
 # A factor such as 1 / 3 is given as a float: the fraction that was meant has a small denominator.
 _LARGEST_DENOMINATOR = 4096
 
 
-@rule("convolution _convolution mkldnn_convolution cudnn_convolution convolution_overrideable")
-@rule("_slow_conv2d_forward slow_conv3d thnn_conv2d conv1d conv2d conv3d _conv_depthwise2d")
-@rule("conv_depthwise3d _mkldnn_convolution_pointwise miopen_convolution")
+class Window(NamedTuple):
+    """What an operator looks at along one axis."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def reach(self) -> int:
+        """From its first cell to its last one."""
+        return self.dilation * (self.kernel - 1)
+
+    @property
+    def shift(self) -> Fraction:
+        """The middle of the first window."""
+        return Fraction(self.reach, 2) - self.padding
+
+    def count(self, side: int) -> int:
+        """How many of them a side has."""
+        room = side + 2 * self.padding - self.reach
+        return (room - 1) // self.stride + 1
+
+
+def windows(call: Call, kernel: list[int]) -> list[Window]:
+    """The window of an operator along each of its axes."""
+    dims = len(kernel)
+    # An empty stride is the kernel's size.
+    stride = call.numbers("stride", dims) or kernel
+    padding = call.numbers("padding", dims)
+    dilation = call.numbers("dilation", dims) or [1] * dims
+    return [Window(*each) for each in zip(kernel, stride, padding, dilation, strict=True)]
+
+
+@rule("convolution _convolution mkldnn_convolution cudnn_convolution convolution_overrideable conv1d conv2d conv3d")
+@rule("_slow_conv2d_forward slow_conv3d thnn_conv2d _conv_depthwise2d conv_depthwise3d miopen_convolution")
 def convolved(call: Call) -> Arrangement:
     """Channels are mixed, cells lie in the middle of what the kernel covers."""
     if call.place("weight") is not None:
         raise LostError("weights made of the image")
     result = call.source().with_plain(1, call.shape[1])
-    dims = len(call.shape) - 2
-    settings = zip(*(call.numbers(name, dims) for name in ("stride", "padding", "dilation")), strict=True)
-    kernel = call.argument("weight").shape[2:]
-    for axis, (stride, padding, dilation) in enumerate(settings):
-        scale = Fraction(stride)
-        shift = Fraction(dilation * (kernel[axis] - 1), 2) - padding
-        if call.argument("transposed"):
-            scale, shift = 1 / scale, -shift / scale
-        result = result.resampled(2 + axis, call.shape[2 + axis], scale=scale, shift=shift)
+    kernel = list(call.argument("weight").shape[2:])
+    transposed = call.argument("transposed")
+    for index, window in enumerate(windows(call, kernel), start=2):
+        count = call.shape[index]
+        if transposed:
+            result = _transposed(result, index, count, window)
+        else:
+            result = result.resampled(index, count, scale=window.stride, shift=window.shift)
     return result
 
 
-@rule("max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices")
-@rule("avg_pool1d avg_pool2d avg_pool3d mkldnn_max_pool2d quantized_max_pool2d")
+def _transposed(result: Arrangement, index: int, count: int, window: Window) -> Arrangement:
+    """Windows laid over one another: a fine cell lies in the middle of the coarse ones that reach it."""
+    fine = Fraction(1, window.stride)
+    return result.resampled(index, count, scale=fine, shift=-window.shift * fine)
+
+
+@rule("max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices mkldnn_max_pool2d")
+@rule("avg_pool1d avg_pool2d avg_pool3d quantized_max_pool2d")
 def pooled(call: Call) -> Arrangement:
     """Cells lie in the middle of those that are taken together."""
     result = call.source()
-    dims = _pooled_dims(call)
-    sizes = _windows(call, dims)
-    for axis, (kernel, stride, padding, dilation) in enumerate(sizes):
-        index = len(call.shape) - dims + axis
-        shift = Fraction(dilation * (kernel - 1), 2) - padding
-        result = result.resampled(index, call.shape[index], scale=stride, shift=shift)
+    dims = _dims(call.name)
+    kernel = call.numbers("kernel_size", dims)
+    first = len(call.shape) - dims
+    for index, window in enumerate(windows(call, kernel), start=first):
+        result = result.resampled(index, call.shape[index], scale=window.stride, shift=window.shift)
     return result
 
 
-@rule("_adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d mkldnn_adaptive_avg_pool2d")
-@rule("adaptive_avg_pool1d adaptive_max_pool1d")
-@rule("_adaptive_avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d")
+@rule("adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d")
+@rule("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d mkldnn_adaptive_avg_pool2d")
 def pooled_to_size(call: Call) -> Arrangement:
     """Cells lie in the middle of an equal share; off it where shares are no whole cells."""
     result = call.source()
-    dims = int(call.name[-2])
-    for index in range(len(call.shape) - dims, len(call.shape)):
-        count = call.shape[index]
-        ratio = Fraction(result.shape[index], count)
+    first = len(call.shape) - _dims(call.name)
+    for index, count in enumerate(call.shape[first:], start=first):
         if count == 1:
             result = result.averaged(index)
             continue
-        blur = Fraction(int(ratio.denominator != 1), 2)
-        result = result.resampled(index, count, scale=ratio, shift=(ratio - 1) / 2, blur=blur)
+        ratio = Fraction(result.shape[index], count)
+        blur = Fraction(0 if ratio.denominator == 1 else 1, 2)
+        result = result.resampled(index, count, scale=ratio, shift=_centred(ratio), blur=blur)
     return result
 
 
@@ -85,13 +122,13 @@ def pooled_to_size(call: Call) -> Arrangement:
 def interpolated(call: Call) -> Arrangement:
     """Cells lie evenly, at the corners' centres or within the corners."""
     result = call.source()
-    for axis, ratio in enumerate(_ratios(call)):
-        index = 2 + axis
+    for index, ratio in enumerate(_ratios(call), start=2):
         before, after = result.shape[index], call.shape[index]
-        scale, shift = ratio, (ratio - 1) / 2
         if call.argument("align_corners"):
-            scale, shift = Fraction(before - 1, max(after - 1, 1)), Fraction(0)
-        result = result.resampled(index, after, scale=scale, shift=shift)
+            gaps = max(after - 1, 1)
+            result = result.resampled(index, after, scale=Fraction(before - 1, gaps))
+        else:
+            result = result.resampled(index, after, scale=ratio, shift=_centred(ratio))
     return result
 
 
@@ -100,16 +137,21 @@ def _nearest(into: Fraction) -> Rule:
 
     def nearest(call: Call) -> Arrangement:
         result = call.source()
-        for axis, ratio in enumerate(_ratios(call)):
-            index = 2 + axis
-            last = result.shape[index] - 1
-            taken = [min(floor((cell + into) * ratio), last) for cell in range(call.shape[index])]
-            off = [place - cell * ratio for cell, place in enumerate(taken)]
-            shift, blur = (min(off) + max(off)) / 2, (max(off) - min(off)) / 2
-            result = result.resampled(index, call.shape[index], scale=ratio, shift=shift, blur=blur)
+        for index, ratio in enumerate(_ratios(call), start=2):
+            count = call.shape[index]
+            off = list(_gaps(ratio, into, count, result.shape[index]))
+            low, high = min(off), max(off)
+            result = result.resampled(index, count, scale=ratio, shift=(low + high) / 2, blur=(high - low) / 2)
         return result
 
     return nearest
+
+
+def _gaps(ratio: Fraction, into: Fraction, count: int, before: int) -> Iterator[Fraction]:
+    """How far the cells that nearest resizing takes lie off an even grid."""
+    for cell in range(count):
+        taken = floor((cell + into) * ratio)
+        yield min(taken, before - 1) - cell * ratio
 
 
 rule("upsample_nearest1d upsample_nearest2d upsample_nearest3d")(_nearest(Fraction(0)))
@@ -121,10 +163,12 @@ rule("_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exac
 def padded(call: Call) -> Arrangement:
     """The first cell moves outwards; folded cells get a frame."""
     result = call.source()
-    pads = call.argument("pad", "padding")
-    for axis in range(len(pads) // 2):
-        left, right = pads[2 * axis : 2 * axis + 2]
-        index = len(call.shape) - 1 - axis
+    # Left and right of the last axis come first.
+    pads = list(call.argument("pad", "padding"))
+    index = len(call.shape)
+    while pads:
+        left, right, *pads = pads
+        index -= 1
         if left or right:
             result = _padded(result, index, left, right)
     return result
@@ -135,9 +179,9 @@ def _padded(result: Arrangement, index: int, left: int, right: int) -> Arrangeme
     count = left + result.shape[index] + right
     if is_bare(axis):
         return result.with_axis(index, result.plain(count))
-    if len(axis) == 1 and isinstance(axis[0], Run):
-        return result.resampled(index, count, shift=-left)
     runs = tuple(atom for atom in axis if isinstance(atom, Run))
+    if len(axis) == len(runs) == 1:
+        return result.resampled(index, count, shift=-left)
     if len(runs) < len(axis) or min(left, right) < 0:
         raise LostError("padding beside tokens")
     return result.with_axis(index, (Framed(count, left, runs),))
@@ -145,29 +189,29 @@ def _padded(result: Arrangement, index: int, left: int, right: int) -> Arrangeme
 
 @rule("im2col")
 def unrolled(call: Call) -> Arrangement:
-    """Patches (B, C K K, L): each lies at its middle, its pixels are channels."""
+    """Patches (B, C K K, L): the pixels of a patch are runs behind the channels, the patches runs on the last axis."""
     result = call.source()
-    for axis, (kernel, stride, padding, dilation) in enumerate(_windows(call, 2)):
-        span = dilation * (kernel - 1)
-        count = (result.shape[2 + axis] + 2 * padding - span - 1) // stride + 1
-        result = result.resampled(2 + axis, count, scale=stride, shift=Fraction(span, 2) - padding)
-    flat = (*result.axes[2], *result.axes[3])
-    return replace(result, axes=(result.axes[0], result.plain(call.shape[1]), flat))
+    inside = [*result.axes[1]]
+    kernel = call.numbers("kernel_size", 2)
+    for index, window in enumerate(windows(call, kernel), start=2):
+        result, run = result.line(index)
+        inside.append(Run(window.kernel, scaled(run.step, window.dilation)))
+        count = window.count(result.shape[index])
+        result = result.resampled(index, count, scale=window.stride, shift=-window.padding)
+    images, _, rows, columns = result.axes
+    return replace(result, axes=(images, joined(inside), (*rows, *columns)))
 
 
 @rule("col2im")
 def rolled_up(call: Call) -> Arrangement:
     """Patches laid over one another again."""
-    windows = _windows(call, 2)
-    counts: list[int] = []
-    for side, (kernel, stride, padding, dilation) in zip(call.shape[2:], windows, strict=True):
-        span = dilation * (kernel - 1)
-        counts.append((side + 2 * padding - span - 1) // stride + 1)
-    patches = call.argument("self").shape[1]
-    result = call.source().viewed((call.shape[0], patches, *counts)).with_plain(1, call.shape[1])
-    for axis, (kernel, stride, padding, dilation) in enumerate(windows):
-        shift = padding - Fraction(dilation * (kernel - 1), 2)
-        result = result.resampled(2 + axis, call.shape[2 + axis], scale=Fraction(1, stride), shift=shift / stride)
+    source = call.source()
+    images, channels, *sides = call.shape
+    patches = windows(call, call.numbers("kernel_size", 2))
+    counts = [window.count(side) for window, side in zip(patches, sides, strict=True)]
+    result = source.viewed((images, source.shape[1], *counts)).with_plain(1, channels)
+    for index, window in enumerate(patches, start=2):
+        result = _transposed(result, index, call.shape[index], window)
     return result
 
 
@@ -175,42 +219,36 @@ def rolled_up(call: Call) -> Arrangement:
 def windowed(call: Call) -> Arrangement:
     """Windows along an axis; what is in a window becomes a last axis."""
     source = call.source()
-    index = call.argument("dimension") % len(source.axes)
+    index = call.axis("dimension")
     even, run = source.line(index)
-    step, size = call.argument("step"), call.argument("size")
-    result = even.resampled(index, call.shape[index], scale=step)
-    inside = plain(size, source.dims) if run.is_bare else (Run(size, run.step),)
-    return replace(result, axes=(*result.axes, inside if size > 1 else ()))
+    size = call.argument("size")
+    result = even.resampled(index, call.shape[index], scale=call.argument("step"))
+    inside = source.plain(size)
+    if size > 1 and not run.is_bare:
+        inside = (Run(size, run.step),)
+    return replace(result, axes=(*result.axes, inside))
 
 
 @rule("pixel_shuffle pixel_unshuffle native_channel_shuffle channel_shuffle")
 def shuffled(call: Call) -> Arrangement:
     """Channels become finer cells, or cells channels."""
     result = call.source()
-    ratio = Fraction(1)
-    if call.name == "pixel_shuffle":
-        ratio = Fraction(1, call.argument("upscale_factor"))
-    elif call.name == "pixel_unshuffle":
-        ratio = Fraction(call.argument("downscale_factor"))
-    for index in (-2, -1):
-        place = len(call.shape) + index
-        result = result.resampled(place, call.shape[index], scale=ratio, shift=(ratio - 1) / 2)
-    return result.with_plain(len(call.shape) - 3, call.shape[-3])
+    finer, coarser = call.argument("upscale_factor"), call.argument("downscale_factor")
+    ratio = Fraction(coarser or 1, finer or 1)
+    *_, channels, _, width = range(len(call.shape))
+    for index in range(channels + 1, width + 1):
+        result = result.resampled(index, call.shape[index], scale=ratio, shift=_centred(ratio))
+    return result.with_plain(channels, call.shape[channels])
 
 
-def _pooled_dims(call: Call) -> int:
-    digits = [letter for letter in call.name if letter.isdigit()]
-    return int(digits[0])
+def _centred(ratio: Fraction) -> Fraction:
+    """Where the first of cells that tile old ones lies among these, `ratio` old ones a cell."""
+    return (ratio - 1) / 2
 
 
-def _windows(call: Call, dims: int) -> list[tuple[int, int, int, int]]:
-    """Kernel, stride, padding and dilation along each axis."""
-    kernel = call.numbers("kernel_size", dims)
-    # An empty stride is the kernel's size.
-    stride = call.numbers("stride", dims) if call.argument("stride") else kernel
-    padding = call.numbers("padding", dims)
-    dilation = call.numbers("dilation", dims) if "dilation" in call.arguments else [1] * dims
-    return list(zip(kernel, stride, padding, dilation, strict=True))
+def _dims(name: str) -> int:
+    """The number of axes in an operator's name, as in max_pool2d_with_indices."""
+    return next(int(letter) for letter in name if letter.isdigit())
 
 
 def _ratios(call: Call) -> list[Fraction]:
@@ -232,5 +270,5 @@ def _factors(call: Call, dims: int) -> list[float | None]:
         return list(several)
     if dims == 1:
         return [call.argument("scales")]
-    names = ("scales_d", "scales_h", "scales_w")[-dims:]
-    return [call.argument(name) for name in names]
+    names = ["scales_d", "scales_h", "scales_w"]
+    return [call.argument(name) for name in names[-dims:]]

@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_lightning_probe.model.tracing.arrangement import Arrangement
 from kornia_lightning_probe.model.tracing.merging import concatenated
 from kornia_lightning_probe.model.tracing.operators.rules import Call, Found, rule
-from kornia_lightning_probe.model.tracing.runs import LostError, joined, plain, size_of
+from kornia_lightning_probe.model.tracing.runs import LostError, joined, size_of
 
 
 @rule("view reshape _unsafe_view _reshape_alias reshape_as view_as flatten unflatten")
@@ -44,54 +44,34 @@ def transposed(call: Call) -> Arrangement:
 def expanded(call: Call) -> Arrangement:
     """Copies of an element lie where it lies; copies of an axis are a run in front of it."""
     source = call.source().broadcast(call.shape)
-    axes = []
-    for axis, count in zip(source.axes, call.shape, strict=True):
-        copies = plain(count // size_of(axis), source.dims)
-        axes.append(joined([*copies, *axis]))
-    return replace(source, axes=tuple(axes))
-
-
-@rule("repeat_interleave")
-def interleaved(call: Call) -> Arrangement:
-    """Copies of each element behind it."""
-    source, index = call.source(), call.argument("dim")
-    if index is None or not isinstance(call.argument("repeats"), int):
-        raise LostError("a different number of copies of each")
-    axis = source.axes[index]
-    copies = plain(call.shape[index] // size_of(axis), source.dims)
-    return source.with_axis(index, joined([*axis, *copies]))
+    result = source
+    for index, axis in enumerate(source.axes):
+        copies = source.plain(call.shape[index] // size_of(axis))
+        result = result.with_axis(index, joined([*copies, *axis]))
+    return result
 
 
 @rule("slice slice_copy")
 def sliced(call: Call) -> Arrangement:
     """Every so many elements of an axis."""
-    source, index = call.source(), call.argument("dim")
-    length = size_of(source.axes[index])
-    bounds = slice(call.argument("start"), call.argument("end"), call.argument("step"))
-    start, _, step = bounds.indices(length)
-    return source.cut(index, start, call.shape[index], step)
-
-
-@rule("narrow narrow_copy")
-def narrowed(call: Call) -> Arrangement:
-    """Some elements of an axis."""
-    return call.source().cut(call.argument("dim"), call.argument("start"), call.argument("length"))
+    source, index = call.source(), call.axis("dim")
+    start, end, step = (call.argument(name) for name in ("start", "end", "step"))
+    first, _, step = slice(start, end, step).indices(source.shape[index])
+    return source.cut(index, first, call.shape[index], step)
 
 
 @rule("select select_copy")
 def selected(call: Call) -> Arrangement:
     """One element of an axis."""
-    source = call.source()
-    index = call.argument("dim") % len(source.axes)
-    start = call.argument("index") % size_of(source.axes[index])
+    source, index = call.source(), call.axis("dim")
+    start = call.argument("index") % source.shape[index]
     return source.cut(index, start, 1).without_axis(index)
 
 
 @rule("split split_with_sizes chunk split_copy split_with_sizes_copy")
 def parts(call: Call) -> list[Found]:
     """Several parts of an axis."""
-    source = call.source()
-    index = call.argument("dim") % len(source.axes)
+    source, index = call.source(), call.axis("dim")
     found: list[Found] = []
     start = 0
     for shape in call.shapes:
@@ -103,9 +83,9 @@ def parts(call: Call) -> list[Found]:
 @rule("unbind unbind_copy")
 def unbound(call: Call) -> list[Found]:
     """Each element of an axis by itself."""
-    source = call.source()
-    index = call.argument("dim") % len(source.axes)
-    return [source.cut(index, start, 1).without_axis(index) for start in range(len(call.shapes))]
+    source, index = call.source(), call.axis("dim")
+    cells = [source.cut(index, start, 1) for start in range(len(call.shapes))]
+    return [cell.without_axis(index) for cell in cells]
 
 
 @rule("cat stack _cat")
@@ -118,10 +98,14 @@ def put_together(call: Call) -> Arrangement:
     if tensors[0].ndim < len(call.shape):
         raised = [place and place.with_new_axis(index) for place in places]
         return concatenated(raised, [1] * len(raised), index, call.shape)
-    # torch ignores empty tensors of one axis, whatever the others' shape.
-    filled = [(place, tensor) for place, tensor in zip(places, tensors, strict=True) if tensor.numel()]
-    sizes = [tensor.shape[index] for _, tensor in filled]
-    return concatenated([place for place, _ in filled], sizes, index, call.shape)
+    filled: list[Found] = []
+    sizes: list[int] = []
+    for place, tensor in zip(places, tensors, strict=True):
+        # torch ignores empty tensors of one axis, whatever the others' shape.
+        if tensor.numel():
+            filled.append(place)
+            sizes.append(tensor.shape[index])
+    return concatenated(filled, sizes, index, call.shape)
 
 
 @rule("flip")
@@ -129,10 +113,10 @@ def flipped(call: Call) -> Arrangement:
     """An axis backwards."""
     source = call.source()
     for index in call.argument("dims"):
-        last = call.shape[index] - 1
+        count = call.shape[index]
         if len(source.axes[index]) > 1:
             raise LostError("folded cells backwards")
-        source = source.resampled(index, call.shape[index], scale=-1, shift=last)
+        source = source.resampled(index % len(call.shape), count, scale=-1, shift=count - 1)
     return source
 
 
@@ -160,19 +144,17 @@ def indexed(call: Call) -> Arrangement:
     """Elements by their numbers along one axis or several; cells only where the numbers are evenly spaced."""
     source, numbers = call.source(), call.argument("indices")
     dims = [index for index, picks in enumerate(numbers) if picks is not None]
-    flat = all(numbers[index].ndim == 1 for index in dims)
-    if not flat or dims != list(range(dims[0], dims[-1] + 1)):
+    first, last = dims[0], dims[-1]
+    if len(dims) <= last - first or any(numbers[index].ndim != 1 for index in dims):
         raise LostError("elements picked by index")
-    first = dims[0]
-    leading = [index for index in dims if index not in _bare_axes(source)]
-    if len(leading) > 1:
+    with_cells = set(dims) - _bare_axes(source)
+    if len(with_cells) > 1:
         raise LostError("cells picked by index")
-    kept = leading[0] if leading else first
-    count = call.shape[first]
-    source = _picked(source, kept, numbers[kept], count)
+    kept = with_cells.pop() if with_cells else first
+    source = _picked(source, kept, numbers[kept], call.shape[first])
     for index in reversed(dims):
         if index != kept:
-            source = source.with_plain(index, 1).without_axis(index)
+            source = source.averaged(index).without_axis(index)
     return source
 
 
@@ -180,17 +162,13 @@ def indexed(call: Call) -> Arrangement:
 def gathered(call: Call) -> Arrangement:
     """Elements chosen or ordered along one axis: known where that axis holds no cells."""
     source = call.source()
-    index = call.argument("dim")
-    if index is None:
+    if call.argument("dim") is None:
         raise LostError("elements chosen from everywhere")
-    index %= len(source.axes)
+    index = call.axis("dim")
     if index not in _bare_axes(source):
         raise LostError("cells chosen by their values")
     if len(call.shape) < len(source.axes):
         return source.with_axis(index, ()).without_axis(index)
-    others = [size for place, size in enumerate(source.shape) if place != index]
-    if [size for place, size in enumerate(call.shape) if place != index] != others:
-        raise LostError("elements picked by index")
     return source.with_axis(index, source.plain(call.shape[index]))
 
 
@@ -198,7 +176,7 @@ def gathered(call: Call) -> Arrangement:
 def diagonal(call: Call) -> Arrangement:
     """The diagonal of two axes without cells."""
     source = call.source()
-    dims = {call.argument("dim1") % len(source.axes), call.argument("dim2") % len(source.axes)}
+    dims = {call.axis("dim1"), call.axis("dim2")}
     if not dims <= _bare_axes(source):
         raise LostError("a diagonal of cells")
     axes = [axis for index, axis in enumerate(source.axes) if index not in dims]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About, Distances, Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
-from kornia_lightning_probe.engine.preparing import Reader, Wish
+from kornia_lightning_probe.engine.under_views.preparing import Reader, Wish
 from kornia_lightning_probe.functional.distances import sum_of_squares
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
 

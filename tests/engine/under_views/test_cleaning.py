@@ -6,7 +6,7 @@ from support.probing import images_of
 from support.readings import MOVING, STILL, prepared_for, site_of
 from support.scouting import scouting
 
-from kornia_lightning_probe.engine.cleaning import Cleaning
+from kornia_lightning_probe.engine.under_views.cleaning import Cleaning
 from kornia_lightning_probe.functional.memory import Temporaries
 
 pytestmark = pytest.mark.usefixtures("seeded")

@@ -13,17 +13,17 @@ from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.engine.calibrating import Calibration
-from kornia_lightning_probe.engine.cleaning import Clean, Cleaning
-from kornia_lightning_probe.engine.feeding import Feed, Slots
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
-from kornia_lightning_probe.engine.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.processes import World
-from kornia_lightning_probe.engine.readings import Reading, Rows
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
+from kornia_lightning_probe.engine.under_views.calibrating import Calibration
+from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
+from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
+from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
+from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.functional.distances import all_finite
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries

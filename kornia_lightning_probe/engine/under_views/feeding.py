@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.engine.passes import Sink
-from kornia_lightning_probe.engine.readings import Reading, Rows, Writer, runs
 from kornia_lightning_probe.engine.segments import Segment
+from kornia_lightning_probe.engine.under_views.readings import Reading, Rows, Writer, runs
 from kornia_lightning_probe.functional.memory import Scratch
 
 #: At most so much is kept of a block's views, beside the views of one forward pass.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.clean import Centre, CleanBlock, MeanOfBlocks, mask_non_finite
 from kornia_lightning_probe.activations.site import Site
-from kornia_lightning_probe.engine.preparing import Reader
+from kornia_lightning_probe.engine.under_views.preparing import Reader
 from kornia_lightning_probe.functional.memory import Temporaries
 
 #: By layer, the clean block of each reader.

@@ -6,7 +6,7 @@ from support.activations import normal
 from support.readings import MOVING, STILL, Sees, SeesBlocks, prepared_for, readings_of, site_of
 
 from kornia_lightning_probe.activations.about import Shown
-from kornia_lightning_probe.engine.readings import Rows, runs
+from kornia_lightning_probe.engine.under_views.readings import Rows, runs
 
 CLEAN = normal(4, 3, 2, 2, dtype=torch.float32)
 SITE = site_of("conv", (3, 2, 2))

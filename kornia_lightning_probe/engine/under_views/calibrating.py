@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.readouts import Readout
 from kornia_lightning_probe.engine.passes import Passes
-from kornia_lightning_probe.engine.preparing import Prepared
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import slices
+from kornia_lightning_probe.engine.under_views.preparing import Prepared
 from kornia_lightning_probe.functional.calibration import FEWEST_STRIPES, with_stripes
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.images.blocks import Block

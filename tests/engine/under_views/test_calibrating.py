@@ -6,7 +6,7 @@ from support.readings import prepared_for
 from support.scouting import scouting
 from torch import nn
 
-from kornia_lightning_probe.engine.calibrating import CALIBRATED, STRIPED, Calibration
+from kornia_lightning_probe.engine.under_views.calibrating import CALIBRATED, STRIPED, Calibration
 from kornia_lightning_probe.metrics import InterpolationFloor, LayerSensitivity
 
 pytestmark = pytest.mark.usefixtures("seeded")

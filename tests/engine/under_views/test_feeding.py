@@ -3,10 +3,10 @@ import torch
 from support.readings import Sees, SeesBlocks, prepared_for, readings_of, site_of
 
 from kornia_lightning_probe.activations.about import Shown
-from kornia_lightning_probe.engine import feeding
-from kornia_lightning_probe.engine.feeding import Feed, Slots
-from kornia_lightning_probe.engine.readings import Rows
 from kornia_lightning_probe.engine.segments import Segment
+from kornia_lightning_probe.engine.under_views import feeding
+from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
+from kornia_lightning_probe.engine.under_views.readings import Rows
 
 # Image i of 4 under view v is 10 v + i, at a layer of one feature.
 CLEAN = torch.arange(4.0).unsqueeze(1)

@@ -1,0 +1,105 @@
+"""Whether images look like what a bank was told of them: how much of the range they fill, and whose constants they had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.image_layout import ImageLayout
+
+# A block that fills less of the range than this was scaled in another way than the bank was told. A dark set still
+# has a bright pixel somewhere.
+_LEAST_SPAN = 0.08
+# What rounding, a resize and a JPEG may add beyond white.
+_MARGIN = 0.02
+
+
+class Constants(NamedTuple):
+    """The mean and standard deviation of a normalisation that many loaders apply."""
+
+    whose: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_KNOWN = (
+    Constants("mean 0.5 and std 0.5", (0.5,), (0.5,)),
+    Constants("ImageNet's mean and std", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+)
+
+
+def known_constants(images: Tensor, layout: ImageLayout) -> Constants | None:
+    """The usual constants that images in [0, 1] may have been normalised by, or None.
+
+    Args:
+        images: floats that lie outside of [0, 1].
+        layout: their axes.
+
+    Example:
+        >>> from kornia_lightning_probe.image_layout import IMAGE
+        >>> known_constants(torch.tensor([-2.1, 0.0, 2.6]).view(1, 3, 1, 1), IMAGE).whose
+        "ImageNet's mean and std"
+    """
+    lowest, highest = extremes(images, layout)
+    if float(lowest.min()) >= 0:
+        return None
+    for constants in _KNOWN:
+        if len(constants.mean) in (1, len(lowest)):
+            mean, std = (torch.tensor(values, dtype=lowest.dtype) for values in constants[1:])
+            darkest, brightest = lowest * std + mean, highest * std + mean
+            if float(darkest.min()) >= -_MARGIN and float(brightest.max()) <= 1 + _MARGIN:
+                return constants
+    return None
+
+
+def why_implausible(
+    images: Tensor,
+    layout: ImageLayout,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    value_range: tuple[float, float],
+    normalised: bool,
+) -> str:
+    """Say what is implausible about images that lie in the range; an empty text where nothing is.
+
+    Args:
+        images: as the loader gives them.
+        layout: their axes.
+        mean: of the loader's normalisation, for each channel or all.
+        std: likewise.
+        value_range: of raw images.
+        normalised: whether the bank was given a mean or a standard deviation.
+    """
+    low, high = value_range
+    lowest, highest = extremes(images, layout)
+    means, stds = (torch.tensor(values, dtype=lowest.dtype) for values in (mean, std))
+    darkest, brightest = lowest * stds + means, highest * stds + means
+    least, most = float(lowest.min()), float(highest.max())
+    found = f"from {float(darkest.min()):.4g} to {float(brightest.max()):.4g}"
+    # What is really normalised has a pixel below the mean somewhere in a block.
+    if normalised and max(low, 0.0) <= least and most <= high and float(means.min()) > low:
+        return (
+            f"images: no pixel lies below the mean, and as they are given they lie in value_range, from {least:.4g} to "
+            f"{most:.4g}; undoing mean and std makes that {found}: if the loader doesn't normalise, leave mean and std "
+            "out"
+        )
+    share = float((brightest - darkest).max()) / (high - low)
+    if share < _LEAST_SPAN:
+        undone = " after undoing mean and std" if normalised else ""
+        return (
+            f"images: values {found}{undone} fill {share:.2%} of value_range=({low:g}, {high:g}), so augmentations are "
+            "much too strong for them; are they divided by 255 twice, or is it the range of another source? Pass the "
+            "mean=, std= and value_range= that they really have"
+        )
+    return ""
+
+
+def extremes(images: Tensor, layout: ImageLayout) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value of each channel, (C,) float64 each, on the CPU."""
+    others = [axis for axis in range(images.ndim) if axis != layout.channel_axis]
+    values = images.detach()
+    return values.amin(others).to("cpu", torch.float64), values.amax(others).to("cpu", torch.float64)

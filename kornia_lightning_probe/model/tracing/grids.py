@@ -1,0 +1,185 @@
+"""Where the cells of an activation lie in the image, and how to bring them into a map's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.model.tracing.arrangement import Arrangement
+from kornia_lightning_probe.model.tracing.rows import (
+    ENTRY,
+    IMAGE,
+    Frame,
+    Order,
+    Part,
+    along_rows,
+    count_of,
+    pairs_of,
+    parts_of,
+)
+from kornia_lightning_probe.model.tracing.runs import Atom, Framed, LostError, Vector, size_of
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of an activation lie: cell i at `offset + stride * i` pixels, give or take `spread`.
+
+    Two grids are equal if their cells lie alike, however they are arranged in their activations.
+
+    Args:
+        size: cells along each coordinate, (rows, columns) of a map.
+        stride: pixels from one cell to the next.
+        offset: the pixel of the first cell's centre, at integer centres.
+        spread: how far branches that were added up lie off that; at most a quarter of the stride.
+        axes: the tensor's axes that hold cells: (2, 3) of a map, (1,) of tokens.
+        is_raster: whether cells come row by row; else :meth:`maps` brings them into order.
+
+    Example:
+        >>> grid = grid_of(Arrangement.of_image((2, 3, 5, 7), (2, 3)), None, 2)
+        >>> grid.size, [float(stride) for stride in grid.stride], grid.axes
+        ((5, 7), [1.0, 1.0], (2, 3))
+    """
+
+    size: tuple[int, ...]
+    stride: Vector
+    offset: Vector
+    spread: Vector
+    axes: tuple[int, ...] = field(compare=False)
+    is_raster: bool = field(compare=False)
+    entries: int = field(repr=False, compare=False)
+    order: Order = field(repr=False, compare=False)
+
+    def maps(self, activation: Tensor) -> tuple[Tensor, ...]:
+        """The activation's cells as (N, C, *size), without class tokens, one for each entry as in `Rows.unfold`."""
+        ordered = self.order(activation)
+        if self.entries < 2:
+            return (ordered,)
+        return ordered.unbind(0)
+
+    def matrix(self) -> Tensor:
+        """The matrix (3, 3) float64 that takes a cell (x, y, 1) of a map to its pixel (x, y, 1)."""
+        # Coordinates are (down, right), points (x, y).
+        strides = [float(stride) for stride in reversed(self.stride)]
+        offsets = [float(offset) for offset in reversed(self.offset)]
+        matrix = torch.diag(torch.tensor([*strides, 1.0], dtype=torch.float64))
+        matrix[:-1, -1] = torch.tensor(offsets, dtype=torch.float64)
+        return matrix
+
+
+def grid_of(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid:
+    """Reads where the cells are.
+
+    Args:
+        grid: where the activation's elements lie, in pixels.
+        rows: where they lie in (entry, image); None takes the first axis for the images.
+        images: how many images there are.
+
+    Raises:
+        LostError: There are no cells, or they lie on no grid; the text says why.
+    """
+    if not grid.has_cells:
+        raise LostError("no cells: a vector")
+    if any(grid.roll):
+        raise LostError("its cells are rolled")
+    rows = rows or Arrangement.of_image(grid.shape, (-1, 0))
+    parts = parts_of(rows, grid, images)
+    lines = [_line(parts, coordinate) for coordinate in range(grid.dims)]
+    _refuse_misaligned(lines, grid.spread)
+    at_cells = [index for line in lines for index in line.parts]
+    at_entries, at_images = along_rows(parts, ENTRY), along_rows(parts, IMAGE)
+    if not at_images:
+        raise LostError("no axis of images")
+    leading = {*at_cells, *at_entries, *at_images}
+    channels = [index for index in range(len(parts)) if index not in leading]
+    size = tuple(line.cells for line in lines)
+    shape = (-1, count_of(parts, channels), *size)
+    entries = count_of(parts, at_entries)
+    if at_entries:
+        shape = (entries, *shape)
+    order = _order(grid, rows, (*at_entries, *at_images, *channels, *at_cells), shape)
+    return Grid(
+        size=size,
+        stride=tuple(line.stride for line in lines),
+        offset=_offset(parts, channels, grid),
+        spread=grid.spread,
+        axes=tuple(sorted({parts[index].axis for index in at_cells})),
+        is_raster=at_cells == sorted(at_cells),
+        entries=entries,
+        order=order,
+    )
+
+
+class _Line(NamedTuple):
+    """The parts that walk along one coordinate, coarsest first, how many cells these are, and how far apart."""
+
+    parts: list[int]
+    cells: int
+    stride: Fraction
+
+
+def _line(parts: Sequence[Part], coordinate: int) -> _Line:
+    found = _walking(parts, coordinate)
+    if not found:
+        raise LostError("its cells lie along one coordinate only")
+    cells = 1
+    stride = parts[found[-1]].way[coordinate]
+    for index in reversed(found):
+        way = parts[index].way
+        if way.count(Fraction(0)) < len(way) - 1:
+            raise LostError("its cells lie askew")
+        if way[coordinate] != stride * cells:
+            raise LostError("its cells lie on no even grid")
+        cells *= parts[index].count
+    return _Line(found, cells, stride)
+
+
+def _walking(parts: Sequence[Part], coordinate: int) -> list[int]:
+    """The parts that walk along a coordinate, coarsest first; pixels that became channels of a cell are none."""
+    with_channels = {part.axis for part in parts if part.is_channel}
+    found = [index for index, part in enumerate(parts) if part.way[coordinate]]
+    apart = [index for index in found if parts[index].axis not in with_channels]
+    return sorted(apart or found, key=lambda index: -abs(parts[index].way[coordinate]))
+
+
+def _offset(parts: Sequence[Part], channels: Sequence[int], grid: Arrangement) -> Vector:
+    """The place of the first cell: the middle of the pixels that became its channels."""
+    offset = list(grid.at)
+    for index in channels:
+        half = Fraction(parts[index].count - 1, 2)
+        for coordinate, step in enumerate(parts[index].way):
+            offset[coordinate] += step * half
+    return tuple(offset)
+
+
+def _refuse_misaligned(lines: Sequence[_Line], spread: Vector) -> None:
+    for line, width in zip(lines, spread, strict=True):
+        if 4 * width > abs(line.stride):
+            raise LostError(f"branches disagree by up to {float(2 * width):.4g} px")
+
+
+def _order(grid: Arrangement, rows: Arrangement, permutation: tuple[int, ...], shape: tuple[int, ...]) -> Order:
+    view: list[int] = []
+    frames: list[Frame] = []
+    images_left = True
+    if not rows.walks_along(IMAGE):
+        view.append(-1)
+        images_left = False
+    for row_atoms, cell_atoms in zip(rows.axes, grid.axes, strict=True):
+        for row, cell in pairs_of(row_atoms, cell_atoms):
+            if isinstance(cell, Framed):
+                counts = tuple(run.count for run in cell.runs)
+                frames.append(Frame(len(view), cell.lead, size_of(cell.runs), counts))
+            count = row.count
+            if images_left and _is_images(row):
+                count, images_left = -1, False
+            view.append(count)
+    return Order(tuple(view), tuple(reversed(frames)), permutation, shape)
+
+
+def _is_images(row: Atom) -> bool:
+    return not isinstance(row, Framed) and row.step[IMAGE] != 0
