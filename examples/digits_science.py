@@ -16,8 +16,8 @@
 A rotation moves pixels, so that sensitivity compares feature maps by their spatial mean under it. Of features and
 logits, and of every layer under noise, it compares whole activations.
 
-Three trainings for each seed (plain, with rotation, with noise), about ten seconds on one core. A plain training loop
-and probe_model: nothing here needs a Trainer. Prints the table and draws digits_science.png.
+Three trainings for each seed (plain, with rotation, with noise), ten to twenty seconds on one core. A plain training
+loop and probe_model: nothing here needs a Trainer. Prints the table and draws digits_science.png.
 """
 
 from __future__ import annotations
