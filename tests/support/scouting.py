@@ -10,6 +10,7 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes
 from kornia_lightning_probe.engine.scout import Scout, Scouted
 from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.scores import Choice, Scores
 from kornia_lightning_probe.model.subject import choose_subject
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from support.probing import CPU
@@ -28,6 +29,8 @@ def scouting(
     """What the scout has found, and passes over the same layers."""
     subject, findings = subject_of(model, **options), findings or Findings()
     with undisturbed(model, device=CPU, graph=graph), Forward(subject, seed=0, graph=graph) as forward:
-        scouted = Scout(forward, findings, batch_size, wants_scores).run(ProbeImages(inputs).scout)
+        block = ProbeImages(inputs).scout
+        choice = Choice(Scores(), is_known=True) if wants_scores else None
+        scouted = Scout(forward, findings, batch_size, choice).run(block)
         shapes = {site.name: site.shape for site in scouted.sites}
-        yield scouted, Passes(forward, shapes, findings, batch_size=batch_size)
+        yield scouted, Passes(forward, shapes, findings, batch_size=batch_size, scores=scouted.scores)
