@@ -19,7 +19,7 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
-from kornia_lightning_probe.engine.sighting import sight
+from kornia_lightning_probe.engine.sighting import agreed_targets, look_at
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
@@ -85,6 +85,7 @@ class Route:
         world: the other processes.
         graph: whether the activations of a visitor's own passes keep their graph; clean ones never do.
         check_parameters: whether to look if the first pass changes the model's parameters.
+        asks_for_scores: whether measures of class scores were asked for by name.
     """
 
     images: ProbeImages
@@ -94,6 +95,7 @@ class Route:
     world: World = field(default_factory=World)
     graph: bool = False
     check_parameters: bool = False
+    asks_for_scores: bool = False
 
 
 def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> None:
@@ -147,16 +149,28 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     images, world = route.images, route.world
     visitor.check()
     first = images.scout.to(subject.device)
+    targets = agreed_targets(images, world)
     with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
-        sighting = sight(subject, first, seed=route.seed)
-    subject = sighting.choose(subject)
+        look = look_at(subject, first, seed=route.seed, targets=targets, is_asked_for=route.asks_for_scores)
+    subject = look.sighting.choose(subject)
+    choice = look.choice if visitor.wants_scores else None
+    if choice is not None and choice.scores is None and choice.remark and not images.labels_given:
+        # Where labels= is given, it is said of these.
+        findings.warn(choice.remark)
     total = scout_passes(len(first), route.batch_size) if route.progress else None
     with Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward:
-        scout = Scout(forward, findings, route.batch_size, visitor.wants_scores, images.other_targets)
+        scout = Scout(forward, findings, route.batch_size, choice)
         scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
         shapes = {site.name: site.shape for site in scouted.sites}
-        passes = Passes(forward, shapes, findings, batch_size=route.batch_size, whole_blocks=scouted.whole_blocks)
+        passes = Passes(
+            forward,
+            shapes,
+            findings,
+            batch_size=route.batch_size,
+            whole_blocks=scouted.whole_blocks,
+            scores=scouted.scores,
+        )
         counts = [count_passes(images.deal, visitor, passes.size, rank, world.size) for rank in range(world.size)]
         forward.expect_more(counts[world.rank])
         visitor.open(scouted, passes)

@@ -18,8 +18,8 @@ from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.functional.distances import upcast
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import image_entries, map_tensors
-from kornia_lightning_probe.model.outputs import find_scores
 from kornia_lightning_probe.model.recorder import ActivationRecorder, belongs
+from kornia_lightning_probe.model.scores import Scores
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.undisturbed import default_dtype
 from kornia_lightning_probe.randomness import reseed, stable_seed
@@ -140,6 +140,7 @@ class Passes:
         findings: where that is noted.
         batch_size: at most so many images in a pass.
         whole_blocks: whether every pass is of one whole block, as for a model whose images touch each other.
+        scores: what of the output is class scores; None where nothing is.
 
     Attributes:
         spoilt: layers whose activations have come in other sizes, and how; what came of them is to be left out.
@@ -153,6 +154,7 @@ class Passes:
         *,
         batch_size: int,
         whole_blocks: bool = False,
+        scores: Scores | None = None,
     ) -> None:
         self.forward = forward
         self.spoilt: dict[str, str] = {}
@@ -160,6 +162,7 @@ class Passes:
         self._findings = findings
         self._batch_size = batch_size
         self._whole_blocks = whole_blocks
+        self._scores = scores
 
     def size(self, num_images: int) -> int:
         """How many images go into one pass, of a block of so many."""
@@ -187,8 +190,8 @@ class Passes:
                 sink(name, activation)
 
         output = self.forward.run(block, inputs, receive, draw=draw)
-        if OUTPUT in self._shapes:
-            scores = find_scores(output)
+        if self._scores is not None and OUTPUT in self._shapes:
+            scores = self._scores.of(output)
             if scores is not None:
                 receive(OUTPUT, scores if self.forward.graph else scores.detach())
         return output

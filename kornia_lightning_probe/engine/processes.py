@@ -43,15 +43,24 @@ class World:
         Raises:
             OtherRankError: on every process, where one has failed or the texts differ.
         """
+        texts = self.exchange(text)
+        if len(set(texts)) > 1:
+            raise OtherRankError(f"the processes differ in {what}; by rank: {' | '.join(texts)}")
+
+    def exchange(self, text: str) -> Sequence[str]:
+        """Wait for all processes, and hear what each of them says, in order of rank.
+
+        Raises:
+            OtherRankError: on every process, where one has failed.
+        """
         texts = self.gather(text)
         for rank, other in enumerate(texts):
             if other.startswith(_FAILED):
                 raise OtherRankError(f"the probe failed on rank {rank}: {other.removeprefix(_FAILED)}")
-        if len(set(texts)) > 1:
-            raise OtherRankError(f"the processes differ in {what}; by rank: {' | '.join(texts)}")
+        return texts
 
     def fail(self, error: Exception) -> None:
-        """Tell the processes that wait in :meth:`meet` why this one won't come."""
+        """Tell the processes that wait in :meth:`meet` or :meth:`exchange` why this one won't come."""
         if not isinstance(error, OtherRankError):
             self.gather(f"{_FAILED}{type(error).__name__}: {error}")
 

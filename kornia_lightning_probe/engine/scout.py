@@ -15,8 +15,8 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, other_rows, other_shape, room_for, rows_of
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.images.blocks import Block
-from kornia_lightning_probe.model.outputs import find_scores, why_no_scores
 from kornia_lightning_probe.model.recorder import named_entries
+from kornia_lightning_probe.model.scores import Choice, Scores, are_of_pairs
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Scouted:
         activations: its clean activations by layer, in order of execution; half precision as float32.
         sites: the pixels, the layers, and the output where it is class scores.
         whole_blocks: whether images of a batch touch each other, so that every pass must be of one whole block.
+        scores: what of the output is class scores; None where nothing is, or nobody wants them.
     """
 
     block: Block
     activations: dict[str, Tensor]
     sites: Sequence[Site]
     whole_blocks: bool = False
+    scores: Scores | None = None
 
 
 @dataclass
@@ -44,15 +46,13 @@ class Scout:
         forward: the model, its hooks open.
         findings: where it is noted what is no activation of images.
         batch_size: at most so many images in a pass.
-        wants_scores: whether class scores are of use.
-        other_targets: what the dataset gives in the place of labels, as a text.
+        choice: what of the output is class scores; None where nobody wants them.
     """
 
     forward: Forward
     findings: Findings
     batch_size: int
-    wants_scores: bool = False
-    other_targets: str = ""
+    choice: Choice | None = None
 
     @torch.no_grad()
     def run(self, block: Block) -> Scouted:
@@ -63,6 +63,8 @@ class Scout:
         """
         ends_in_output = self._see_all(block, self.batch_size)
         company = see_in_company(self.forward, block, self._kept)
+        for name, reason in company.strangers.items():
+            self.findings.leave_out(name, reason)
         whole_blocks = bool(company.touching)
         self.findings.noise(company.noise)
         if whole_blocks:
@@ -75,11 +77,12 @@ class Scout:
         subject = self.forward.subject
         self.findings.layers_fired(layers, chosen=subject.layers, exact=subject.exact)
         embedding = self._embedding(layers, ends_in_output)
+        scores = self._settled(kept)
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
         self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
         folded = {name for name, rows in subject.rows.items() if rows.is_folded}
-        return Scouted(block, kept, _sites(kept, block, embedding, folded=folded), whole_blocks)
+        return Scouted(block, kept, _sites(kept, block, embedding, folded=folded), whole_blocks, scores)
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
         """The activation that was asked for, else the last one in front of the head, else that before the output."""
@@ -121,8 +124,8 @@ class Scout:
                 self._keep(name, activation, rows, len(block))
 
         output = self.forward.run(block, rows_of(block, rows), receive, draw="clean")
-        if self.wants_scores:
-            self._see_scores(output, block, receive)
+        if self.choice is not None and OUTPUT not in self.findings.left_out:
+            self._see_scores(self.choice, output, receive)
         return output
 
     def _keep(self, name: str, activation: Tensor, rows: slice, num_images: int) -> None:
@@ -138,15 +141,29 @@ class Scout:
             return
         self._kept[name][rows].copy_(activation)
 
-    def _see_scores(self, output: Any, block: Block, receive: Any) -> None:
-        scores = find_scores(output)
-        shape = tuple(block.images[0].shape[1:])
-        reason = why_no_scores(scores, image_shape=shape, labels=block.labels, other_targets=self.other_targets)
+    def _see_scores(self, choice: Choice, output: Any, receive: Any) -> None:
+        scores = choice.scores.of(output) if choice.scores else None
+        reason = choice.reason
+        if scores is None:
+            reason = reason or "the model gave none after its first forward"
+        elif are_of_pairs(tuple(scores.shape), choice.shape):
+            reason = "it has one number for each pair of images in a batch (B, B), so it is no class scores"
         if reason or scores is None:
             self.findings.leave_out(OUTPUT, reason)
-            self.wants_scores = False
         else:
             receive(OUTPUT, scores.detach())
+
+    def _settled(self, kept: dict[str, Tensor]) -> Scores | None:
+        """What of the output is class scores, once all images of a block have told of what kind; and what they are."""
+        if self.choice is None or self.choice.scores is None or OUTPUT not in kept:
+            return None
+        scores = self.choice.scores.settled(kept[OUTPUT])
+        kept[OUTPUT] = scores.as_classes(kept[OUTPUT])
+        self.findings.facts["output"] = scores.name
+        self.findings.facts["output_kind"] = scores.kind
+        if self.choice.remark:
+            self.findings.warn(self.choice.remark)
+        return scores
 
 
 def scout_passes(num_images: int, batch_size: int) -> int:

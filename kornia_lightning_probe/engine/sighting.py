@@ -2,27 +2,85 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.images.batches import describe
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.labels import Targets
 from kornia_lightning_probe.images.nested import image_entries, join_rows, map_tensors
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.scores import Choice, choose_scores
 from kornia_lightning_probe.model.sighting import Sighting
 from kornia_lightning_probe.model.stages import module_tree
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.tracing import trace
 from kornia_lightning_probe.randomness import reseed, stable_seed
+from kornia_lightning_probe.wording import listed
+
+# What torch says of two dtypes that do not go together.
+_OF_DTYPES = re.compile("dtype|scalar type|double|float|half", re.IGNORECASE)
+_OTHER_CALLS = (
+    "If it takes something else, forward= says how it is called: forward=lambda model, images: "
+    "model(pixel_values=images), or model(images.permute(0, 2, 3, 1)) where channels come last"
+)
+_OTHER_CALLS_OF_DICT = (
+    "If it takes something else, forward= says how it is called, as forward=lambda model, inputs: model(**inputs); "
+    "to_inputs= picks the inputs out of a batch, and image_keys= says which of them are images"
+)
+_OTHER_CALLS_OF_TUPLE = (
+    "If it takes the images alone, pass these alone: labels go into labels= or a dataset, and to_inputs= picks the "
+    "inputs out of a batch; image_keys= says which entries are images, and forward= how the model is called, as "
+    "forward=lambda model, inputs: model(inputs[0])"
+)
 
 
-def sight(subject: Subject, block: Block, *, seed: int) -> Sighting:
-    """Run a model on two images of a block, and follow what its operators do.
+@dataclass(frozen=True)
+class FirstLook:
+    """What a first look has shown.
+
+    Args:
+        sighting: which layers and which embedding there are.
+        choice: what of the output is class scores.
+    """
+
+    sighting: Sighting
+    choice: Choice
+
+
+def agreed_targets(images: ProbeImages, world: World) -> Targets:
+    """What all probe images are labelled with, the same on every process.
+
+    Args:
+        images: those of this process.
+        world: all processes; they meet here.
+    """
+    if world.size == 1:
+        return images.targets
+    texts = world.exchange(images.targets.to_text())
+    return Targets.joined(Targets.from_text(text) for text in texts)
+
+
+def look_at(
+    subject: Subject, block: Block, *, seed: int, targets: Targets | None = None, is_asked_for: bool = False
+) -> FirstLook:
+    """Run a model on two images of a block, follow what its operators do, and choose what of its output is used.
 
     Args:
         subject: the model.
         block: the first block, on the model's device; of one image, the second is its mirror image.
         seed: of the random stream that the pass finds.
+        targets: what all probe images are labelled with.
+        is_asked_for: whether measures of class scores were asked for by name.
+
+    Raises:
+        Exception: whatever the model raises, with a note that says what it was called with, and the ways out.
     """
     inputs = map_tensors(_two_images(block), torch.clone)
     modules = {node.name: node.module for node in module_tree(subject.model).walk() if node.runs}
@@ -34,9 +92,74 @@ def sight(subject: Subject, block: Block, *, seed: int) -> Sighting:
 
     reseed(stable_seed(seed, "forward", block.index, "sight"), device=subject.device)
     entries = image_entries(inputs, block.image_keys)
-    with trace(modules, entries, model=subject.model, grid_axes=block.layout.grid_axes, receive=receive) as tracing:
-        output = subject.forward(inputs)
-    return Sighting(tracing.result(output), differs)
+    grid_axes = block.layout.grid_axes
+    with trace(modules, entries, model=subject.model, grid_axes=grid_axes, receive=receive) as tracing:
+        output = _first_output(subject, inputs)
+    choice = choose_scores(
+        output,
+        num_images=2,
+        image_shape=tuple(entries[0].shape[1:]),
+        targets=targets or Targets(),
+        is_asked_for=is_asked_for,
+    )
+    is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
+    sighting = Sighting(tracing.result(choice.of(output)), differs, knows_head=not is_sharded)
+    return FirstLook(sighting, choice)
+
+
+def first_forward_note(error: Exception, inputs: Any, model: nn.Module) -> str:
+    """What the model was called with in the first forward, and what to do where that is not what it takes.
+
+    Args:
+        error: what it raised.
+        inputs: what it was called with.
+        model: the model.
+
+    Example:
+        >>> note = first_forward_note(ValueError("no pixels"), {"pixels": torch.zeros(2, 3, 8, 8)}, nn.Flatten())
+        >>> note.split(". ")[0]
+        "the probe's first forward called Flatten(inputs) with a dict of 'pixels': float32 (2, 3, 8, 8)"
+    """
+    name = type(model).__name__
+    call, way_out = f"{name}(images)", _OTHER_CALLS
+    if isinstance(inputs, Mapping):
+        call, way_out = f"{name}(inputs)", _OTHER_CALLS_OF_DICT
+    elif isinstance(inputs, tuple):
+        call, way_out = f"{name}(*inputs)", _OTHER_CALLS_OF_TUPLE
+    sentences = [f"the probe's first forward called {call} with {describe(inputs)}"]
+    if _OF_DTYPES.search(str(error)):
+        sentences += _other_dtypes(inputs, model)
+    return ". ".join([*sentences, way_out])
+
+
+def _other_dtypes(inputs: Any, model: nn.Module) -> list[str]:
+    """What to do about images of another dtype than the parameters."""
+    floats: set[torch.dtype] = set()
+
+    def look(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            floats.add(tensor.dtype)
+        return tensor
+
+    map_tensors(inputs, look)
+    weights = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if not weights or not floats - weights:
+        return []
+    came, wanted = _names(floats), _names(weights)
+    return [f"The images are {came} and the parameters {wanted}: convert the images, in the dataset or by to_inputs="]
+
+
+def _names(dtypes: Iterable[torch.dtype]) -> str:
+    return listed(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+
+
+def _first_output(subject: Subject, inputs: Any) -> Any:
+    try:
+        return subject.forward(inputs)
+    except Exception as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError):
+            error.add_note(first_forward_note(error, inputs, subject.model))
+        raise
 
 
 def _two_images(block: Block) -> Any:

@@ -94,6 +94,28 @@ def find_labels(batch: object, num_rows: int) -> Tensor | None:
     return next((labels for labels in columns if _are_labels(labels, num_rows)), None)
 
 
+def find_binary_labels(batch: object, num_rows: int) -> Tensor | None:
+    """Find labels or masks that are 0 and 1 as floats or booleans, as losses of one logit take them.
+
+    Args:
+        batch: what a collate_fn has returned, searched as by :func:`find_labels`.
+        num_rows: B.
+
+    Returns:
+        Integers of shape (B,) or (B, H, W), or None where there are none.
+
+    Example:
+        >>> find_binary_labels((torch.zeros(2, 3, 8, 8), torch.tensor([[1.0], [0.0]])), 2)
+        tensor([1, 0])
+    """
+    for targets in _targets(batch):
+        if isinstance(targets, Tensor) and not targets.is_complex() and ((targets == 0) | (targets == 1)).all():
+            labels = _without_column(targets.long())
+            if _are_labels(labels, num_rows):
+                return labels  # type: ignore[no-any-return]  # found in anything
+    return None
+
+
 def describe_targets(batch: object) -> str:
     """Say what a batch holds in the place of labels, whether labels or not; an empty text where it holds nothing there.
 

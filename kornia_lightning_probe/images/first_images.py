@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate
 
 from kornia_lightning_probe.image_layout import IMAGE, ImageLayout
-from kornia_lightning_probe.images.batches import ImageKeys, ToInputs, find_image_keys, find_inputs, find_labels
+from kornia_lightning_probe.images.batches import (
+    ImageKeys,
+    ToInputs,
+    find_binary_labels,
+    find_image_keys,
+    find_inputs,
+    find_labels,
+)
 from kornia_lightning_probe.images.nested import image_entries, join_rows, take_rows
 from kornia_lightning_probe.images.reading import Batches, BatchesFromFront, Collate, ItemsFromFront
 from kornia_lightning_probe.images.workers import has_workers, opened
@@ -148,7 +155,10 @@ def _as_it_is(batch: Any) -> Any:
 def _part(inputs: Any, batch: object, image_keys: ImageKeys | None, layout: ImageLayout) -> _Part:
     images = image_entries(inputs, find_image_keys(inputs, image_keys, layout=layout))
     rows = len(images[0])
-    return _Part(inputs, find_labels(batch, rows), rows)
+    labels = find_labels(batch, rows)
+    if labels is None:
+        labels = find_binary_labels(batch, rows)
+    return _Part(inputs, labels, rows)
 
 
 def _notes(source: Any) -> list[str]:

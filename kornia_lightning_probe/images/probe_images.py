@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from kornia_lightning_probe.images.batches import ImageKeys, ToInputs, describe,
 from kornia_lightning_probe.images.blocks import Block, deal_blocks
 from kornia_lightning_probe.images.fingerprints import content_hash, fingerprints_of
 from kornia_lightning_probe.images.first_images import FirstImages, has_no_indices, read_first
+from kornia_lightning_probe.images.labels import Targets
 from kornia_lightning_probe.images.nested import map_tensors
 from kornia_lightning_probe.images.reading import Collate, Numbered
 from kornia_lightning_probe.images.sources import Reader, Rows, open_source
@@ -140,6 +142,11 @@ class ProbeImages:
         """Whether the images came with labels."""
         return self.scout.labels is not None
 
+    @property
+    def targets(self) -> Targets:
+        """What the images of this rank's blocks, and of block 0, are labelled with."""
+        return Targets.of([block.labels for block in (self.scout, *self.blocks)], self.other_targets)
+
     @staticmethod
     def content_hash(fingerprints: Tensor) -> str:
         """Turn the fingerprints of all images into one hash.
@@ -181,9 +188,11 @@ class ProbeImages:
         blocks = []
         with torch.inference_mode(False), reader.open(numbered) as read:
             for number, rows in zip(numbered, read, strict=True):
-                blocks.append(
-                    _made(rows, number.block, ids=self.deal[number.block], image_keys=image_keys, layout=self.layout)
-                )
+                ids = self.deal[number.block]
+                blocks.append(_made(rows, number.block, ids=ids, image_keys=image_keys, layout=self.layout))
+        if reader.targets:
+            # Targets of any numbers may look like labels in some blocks.
+            blocks = [replace(block, labels=None) for block in blocks]
         return blocks[0], blocks[1:]
 
     def _indices(self, block: int) -> list[int]:

@@ -17,6 +17,7 @@ from kornia_lightning_probe.images.batches import (
     ToInputs,
     describe,
     describe_targets,
+    find_binary_labels,
     find_image_keys,
     find_inputs,
     find_labels,
@@ -102,8 +103,12 @@ class _DatasetReader:
             inputs = find_inputs(batch, self.to_inputs)
         if self.labelled:
             return Rows(inputs, _taken(self.labels, block))
-        labels = find_labels(batch, len(block.indices))
-        self.targets = describe_targets(batch) if labels is None else ""
+        count = len(block.indices)
+        labels = find_labels(batch, count)
+        if labels is None:
+            labels = find_binary_labels(batch, count)
+        if labels is None and not self.targets:
+            self.targets = describe_targets(batch)
         return Rows(inputs, labels)
 
 

@@ -1,67 +1,59 @@
-"""Whether a model's output is class scores, and where in the output they are."""
+"""Whether a part of what a model puts out is class scores, by its shape and the labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch import Tensor
 
-_SCORES = ("logits", "out", "scores", "output")
-_IGNORED = 255
+from kornia_lightning_probe.images.labels import Targets
 
-
-def find_scores(output: Any) -> Tensor | None:
-    """The tensor of an output that would be class scores: the output itself, its "logits", or a tuple's first entry.
-
-    Example:
-        >>> find_scores({"logits": torch.zeros(2, 5), "loss": torch.tensor(0.0)}).shape
-        torch.Size([2, 5])
-    """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return _first_tensor(output.get(key) for key in _SCORES)
-    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return _first_tensor(getattr(output, key, None) for key in _SCORES)
+_NO_TENSOR = "no tensor of class scores was found in it (a detection, or a structure of its own?)"
+# So many times as many outputs as classes are features, and no class scores.
+_MOST_UNUSED = 2
 
 
 def why_no_scores(
-    scores: Tensor | None, *, image_shape: tuple[int, ...], labels: Tensor | None, other_targets: str = ""
+    scores: Tensor | None,
+    *,
+    image_shape: tuple[int, ...],
+    targets: Targets,
+    is_asked_for: bool = False,
+    is_called_logits: bool = False,
 ) -> str:
     """Say why an output is not class scores; an empty text says that it is.
 
-    Class scores are (B, classes), or (B, classes, H, W) of a segmentation, with at least two classes.
+    Class scores are (B, classes), or (B, classes, H, W) of a segmentation, with at least two classes. One number stands
+    for two classes: for each image where all labels are 0 and 1, for each pixel where masks or nothing at all speak
+    against it.
 
     Args:
-        scores: what :func:`find_scores` has found.
+        scores: a part of an output, B in front.
         image_shape: (C, H, W) of the model's images.
-        labels: integer labels (B,) or masks (B, H, W) of the images, or None.
-        other_targets: what is given in place of such labels, as a text.
+        targets: what all images are labelled with.
+        is_asked_for: whether measures of class scores were asked for by name, so that more outputs than the labels have
+            use for are class scores all the same.
+        is_called_logits: whether the part's own name says that it is class scores.
 
     Example:
-        >>> why_no_scores(torch.zeros(2, 1), image_shape=(3, 8, 8), labels=None)
-        'it has one number for each image, so it is a regression or a single logit'
+        >>> why_no_scores(torch.zeros(2, 3), image_shape=(3, 8, 8), targets=Targets((), 0, 3))
+        'labels go up to 3 and it has 3 entries'
     """
     if scores is None:
-        return "no tensor of class scores was found in it (a detection, or a structure of its own?)"
-    if scores.ndim == 1 or tuple(scores.shape[1:]) == (1,):
-        return "it has one number for each image, so it is a regression or a single logit"
-    are_classes = scores.ndim in (2, 4) and scores.shape[1] > 1
-    if not (are_classes and scores.is_floating_point()):
-        dtype = str(scores.dtype).removeprefix("torch.")
-        return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
-    if other_targets:
-        return f"the targets are {other_targets} where class labels are integers, one for each image"
-    flat_shape = (math.prod(image_shape),)
-    if tuple(scores.shape[1:]) in (image_shape, flat_shape):
-        return "it has as many numbers as the image, so it is an image"
-    highest = -1 if labels is None else _highest(labels)
-    if highest >= scores.shape[1]:
-        return f"labels go up to {highest} and it has {scores.shape[1]} entries"
-    return ""
+        return _NO_TENSOR
+    reason = _why_no_shape(scores, targets)
+    if not reason and targets.others:
+        reason = f"the targets are {targets.others} where class labels are integers, one for each image"
+    if not reason and not is_called_logits:
+        reason = _why_an_image(scores, image_shape, targets)
+    if not reason:
+        reason = _why_labels_speak_against(scores, targets, is_named=is_asked_for or is_called_logits)
+    return reason
+
+
+def have_one_number(scores: Tensor) -> bool:
+    """Whether scores are one number for each image, (B,) or (B, 1), or each pixel, (B, H, W) or (B, 1, H, W)."""
+    return scores.ndim in (1, 3) or (scores.ndim in (2, 4) and scores.shape[1] == 1)
 
 
 def why_labels_do_not_fit(
@@ -107,15 +99,45 @@ def of_images(shape: tuple[int, ...]) -> str:
     return f"(N, {numbers})"
 
 
-def _first_tensor(entries: Iterable[Any]) -> Tensor | None:
-    return next((entry for entry in entries if isinstance(entry, Tensor)), None)
+def _why_no_shape(scores: Tensor, targets: Targets) -> str:
+    """Why an output can't be class scores by its shape and dtype."""
+    is_float = scores.is_floating_point()
+    if scores.ndim == 1 or tuple(scores.shape[1:]) == (1,):
+        if is_float and targets.shape == () and targets.are_binary:
+            return ""
+        return "it has one number for each image, so it is a regression or a single logit, which labels of 0 and 1 tell"
+    are_classes = scores.ndim in (2, 4)
+    if scores.ndim == 3:
+        # Without an axis of classes, only masks tell pixels from tokens.
+        are_classes = targets.are_binary and tuple(scores.shape[1:]) == targets.shape
+    if are_classes and is_float:
+        return ""
+    dtype = str(scores.dtype).removeprefix("torch.")
+    return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
 
 
-def _highest(labels: Tensor) -> int:
-    """The highest class; in masks 255 is none, by a convention older than these libraries."""
-    classes = labels
-    if labels.ndim > 1:
-        classes = labels[labels != _IGNORED]
-    if classes.numel() == 0:
-        return -1
-    return int(classes.max())
+def _why_an_image(scores: Tensor, image_shape: tuple[int, ...], targets: Targets) -> str:
+    """Why an output is an image, which masks of its size speak against."""
+    one_image = tuple(scores.shape[1:])
+    flat = (math.prod(image_shape),)
+    if one_image not in (image_shape, flat):
+        return ""
+    size = (image_shape[-2], image_shape[-1])
+    if targets.shape and not why_labels_do_not_fit(targets.shape, scores_shape=one_image, image_size=size):
+        return ""
+    return "it has as many numbers as the image, so it is an image"
+
+
+def _why_labels_speak_against(scores: Tensor, targets: Targets, *, is_named: bool) -> str:
+    """Why an output is no scores of the classes that labels name."""
+    num_classes = 2 if have_one_number(scores) else scores.shape[1]
+    if targets.highest >= num_classes:
+        return f"labels go up to {targets.highest} and it has {num_classes} entries"
+    if is_named or scores.ndim > 2 or targets.shape != ():
+        return ""
+    if num_classes <= _MOST_UNUSED * (targets.highest + 1):
+        return ""
+    return (
+        f"it has {num_classes} entries and labels go up to {targets.highest} only, so it is taken for features, unless "
+        "metrics= names measures of class scores"
+    )

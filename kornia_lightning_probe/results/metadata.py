@@ -27,6 +27,8 @@ class ProbeMetadata(Mapping[str, Any]):
         world_size: how many processes took part.
         seconds: what the probe took.
         embedding: the layer called the embedding.
+        output: which part of the model's output is measured as class scores: "output", "output[2]", "output[logits]".
+        output_kind: "classes", or of one number for two classes "logit" or "probability".
         shapes: each layer's activation, of one image.
         activation_dtypes: the dtypes of activations that were seen.
         noise_floor: how far two equal passes lie apart, as a sensitivity.
@@ -73,6 +75,8 @@ class ProbeMetadata(Mapping[str, Any]):
     world_size: int | None = None
     seconds: float | None = None
     embedding: str | None = None
+    output: str | None = None
+    output_kind: str | None = None
     shapes: Mapping[str, list[int]] | None = None
     activation_dtypes: list[str] | None = None
     noise_floor: float | None = None

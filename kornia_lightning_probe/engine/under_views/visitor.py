@@ -92,6 +92,7 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
         progress=plan.progress,
         world=plan.world,
         check_parameters=plan.check_parameters,
+        asks_for_scores=visitor.wants_scores and not plan.default_set,
     )
     run_loop(subject, route, visitor, findings)
     return visitor.numbers(epoch=epoch, step=step)

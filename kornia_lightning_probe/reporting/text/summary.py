@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from kornia_lightning_probe.activations.site import OUTPUT
 from kornia_lightning_probe.reporting.text.clean import clean_text, is_of_clean_images
 from kornia_lightning_probe.reporting.text.equivariance import COLUMNS, equivariance_text
 from kornia_lightning_probe.reporting.text.moving import moving_text
@@ -15,6 +16,10 @@ from kornia_lightning_probe.results.tables import pick_layers
 
 MOST_LISTED = 10
 _FEW = 3
+_KINDS = {
+    "logit": ", a logit of the second of two classes",
+    "probability": ", a probability of the second of two classes",
+}
 
 
 def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40) -> str:
@@ -27,7 +32,7 @@ def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40) -> str:
     Returns:
         The text, no line longer than 100 characters, without a line break at its end.
     """
-    parts = [_head(numbers)]
+    parts = ["\n".join([_head(numbers), *_output(numbers)])]
     if is_of_clean_images(numbers):
         parts += clean_text(numbers, max_layers=max_layers)
     elif numbers.metrics:
@@ -73,6 +78,15 @@ def _head(numbers: ProbeNumbers) -> str:
     if numbers.metadata.device:
         parts.append(numbers.metadata.device)
     return ", ".join(parts)
+
+
+def _output(numbers: ProbeNumbers) -> list[str]:
+    """What of the output is measured as class scores, where that is a choice."""
+    metadata = numbers.metadata
+    kind = _KINDS.get(metadata.output_kind or "", "")
+    if metadata.output is None or (metadata.output == OUTPUT and not kind):
+        return []
+    return [wrapped(f"class scores: {metadata.output}{kind}")]
 
 
 def _num_images(numbers: ProbeNumbers) -> int:
