@@ -25,14 +25,13 @@ class Range(NamedTuple):
     def is_named_by(self, number: float) -> bool:
         """Whether a number is an edge of this range, or its half width."""
         edges = (abs(self.low), abs(self.high), (self.high - self.low) / 2)
-        return any(math.isclose(number, edge, rel_tol=1e-5) for edge in edges)
+        return any(_are_close(number, edge) for edge in edges)
 
 
 def range_behind(view: View) -> Range | None:
-    """The range that a view draws its magnitude from, where its severity is no more than the edge of that range.
+    """The range that a view draws its magnitude from, where the user has written the one number that its severity is.
 
-    Only a severity that the user wrote says what the magnitude should be: `{15: K.RandomRotation(15.0)}` turns by
-    anything from -15 to 15 degrees.
+    `{15: K.RandomRotation(15.0)}` turns by anything from -15 to 15 degrees. Who writes `(-15.0, 15.0)` knows that.
 
     Args:
         view: one of a bank's.
@@ -44,27 +43,40 @@ def range_behind(view: View) -> Range | None:
         >>> range_behind(wide), range_behind(pinned)
         (Range(kind='RandomRotation', name='degrees', low=-15.0, high=15.0), None)
     """
-    if not view.severity_given or view.severity == 0:
+    if not view.severity_given or view.severity == 0 or not isinstance(view.transform, nn.Module):
         return None
-    found = [each for each in _ranges(view.transform) if each.is_named_by(abs(view.severity))]
-    if any(each.low == each.high for each in found):
-        return None
-    return found[0] if found else None
-
-
-def _ranges(transform: Any) -> Iterator[Range]:
-    modules = transform.modules() if isinstance(transform, nn.Module) else ()
-    for module in modules:
+    number = abs(view.severity)
+    found: list[Range] = []
+    for module in view.transform.modules():
         generator = getattr(module, "_param_generator", None)
-        for name, sampler in _samplers(generator):
-            if not name.startswith(_NO_MAGNITUDE):
-                yield Range(type(module).__name__, name, float(sampler.low), float(sampler.high))
+        if any(_are_close(number, written) for written in _written(generator)):
+            found += _ranges(module, generator)
+    named = [each for each in found if each.is_named_by(number)]
+    if any(each.low == each.high for each in named):
+        return None
+    return named[0] if named else None
 
 
-def _samplers(generator: Any) -> Iterator[tuple[str, Any]]:
+def _ranges(module: nn.Module, generator: Any) -> Iterator[Range]:
     """Kornia's uniform distributions, under the names of what they draw."""
-    held = dict(getattr(generator, "__dict__", {}))
+    held = dict(vars(generator))
     held |= held.pop("sampler_dict", None) or {}
     for name, sampler in held.items():
-        if hasattr(sampler, "low") and hasattr(sampler, "high"):
-            yield name.removesuffix("_sampler"), sampler
+        is_magnitude = not name.startswith(_NO_MAGNITUDE)
+        if is_magnitude and hasattr(sampler, "low") and hasattr(sampler, "high"):
+            yield Range(type(module).__name__, name.removesuffix("_sampler"), float(sampler.low), float(sampler.high))
+
+
+def _written(generator: Any) -> Iterator[float]:
+    """The single numbers that one of Kornia's classes was made with; a translation is one for each axis."""
+    held = dict(getattr(generator, "__dict__", {}))
+    values = [sampler[0] for sampler in held.pop("samplers", ())]
+    translation = held.get("translate")
+    values += [*held.values(), *(translation or ())]
+    for value in values:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield float(value)
+
+
+def _are_close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-5)

@@ -81,7 +81,7 @@ class Scout:
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
         self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
-        folded = {name for name, rows in subject.rows.items() if rows.axis is None}
+        folded = {name for name, rows in subject.rows.items() if rows.is_folded}
         return Scouted(block, kept, _sites(kept, block, embedding, folded=folded), whole_blocks, scores)
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
