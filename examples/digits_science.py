@@ -1,9 +1,9 @@
 """Four findings about a small CNN on scikit-learn's digits, as the probe sees them, true of each of five seeds.
 
 1. Training steadies every layer: under a rotation by 15 degrees sensitivity falls to a third to seven tenths of what it
-   was before, furthest at the logits; under one by 45 degrees to about a half to nine tenths. What training does not
-   bring is the fall with depth: sensitivity falls from conv2 to the features before training as after it. Whole
-   activations (`sensitivity_flat`) move more in deep layers than in early ones before training, and less after it.
+   was before, furthest at features and logits; under one by 45 degrees to about a half to nine tenths. What training
+   does not bring is the fall with depth: sensitivity falls from conv2 to the features before training as after it.
+   Whole activations (`sensitivity_flat`) move more in deep layers than in early ones before training, less after it.
 2. Training with rotation acts on the late layers: under a rotation by 45 degrees features and logits fall to less than
    half of what they are after plain training. The convolutions don't: conv1 and conv2 even rise, by 3 to 35 %, and
    conv3 changes by less than a tenth. Their whole activations hardly change.
@@ -16,8 +16,8 @@
 A rotation moves pixels, so that sensitivity compares feature maps by their spatial mean under it. Of features and
 logits, and of every layer under noise, it compares whole activations.
 
-Three trainings for each seed (plain, with rotation, with noise), about ten seconds on one core. A plain training loop
-and probe_model: nothing here needs a Trainer. Prints the table and draws digits_science.png.
+Three trainings for each seed (plain, with rotation, with noise), ten to twenty seconds on one core. A plain training
+loop and probe_model: nothing here needs a Trainer. Prints the table and draws digits_science.png.
 """
 
 from __future__ import annotations

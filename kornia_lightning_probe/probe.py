@@ -52,8 +52,9 @@ def probe_model(
 
     Args:
         model: any nn.Module; called as ``model(tensor)``, ``model(dict)`` or ``model(*tuple)``.
-        inputs: images (N, C, H, W), or as the bank's ``layout`` says; one image (C, H, W); a dict or tuple of tensors with N in front, a Dataset or a
-            DataLoader (whose sampler is never used). The model gets floats in the dtype of its parameters.
+        inputs: images (N, C, H, W), or as the bank's ``layout`` says; one image (C, H, W); a dict or tuple of tensors
+            with N in front; a Dataset or a DataLoader (whose sampler is never used). The model gets floats in the dtype
+            of its parameters.
         bank: the augmentations, each with its levels, or a preset's name; "default" has 19 views.
         layers: what :func:`select_layers` takes: "auto", a name, glob, regex, type, predicate, or a list of these. As
             ``input`` is the pixels and ``output`` the prediction, modules of these names go by ``model.input`` and

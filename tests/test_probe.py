@@ -168,7 +168,7 @@ def test_a_reference_that_says_nothing_about_the_inputs_is_refused(reference, te
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
-        ("auto", ("block1", "block2", "head")),
+        ("auto", ("block1", "block2", "drop", "head")),
         ("block?", ("block1", "block2")),
         (r"re:block\d\.0", ("block1.0", "block2.0")),
         (nn.Linear, ("head",)),
@@ -191,10 +191,13 @@ def test_a_layer_that_was_named_and_never_runs_is_an_error_and_one_that_was_matc
 
     with pytest.raises(ValueError, match=r"no activation came from 'head' \(it did not run"):
         probe_model(SmallCNN(), IMAGES, plain_bank(), layers=["block1", "head"], forward=skips)
+    options = {"metrics": "sensitivity", "forward": skips}
     with pytest.warns(UserWarning, match="left out layers that gave no activation: block2, head;") as caught:
-        result = probe_model(SmallCNN(), IMAGES, plain_bank(), metrics="sensitivity", forward=skips)
+        result = probe_model(SmallCNN(), IMAGES, plain_bank(), layers="re:block.|head", **options)
     assert len(caught) == 1
     assert {"block2", "head"} <= set(result.metadata["left_out"])
+    # "auto" chooses among those that run, and has nothing to say.
+    assert probe_model(SmallCNN(), IMAGES, plain_bank(), **options).metadata["left_out"] == {}
 
 
 def test_the_embedding_may_be_named_and_is_chosen_with_the_layers():
@@ -324,9 +327,9 @@ def test_progress_shows_a_bar_on_stderr_and_silence_is_the_default(capfd):
     assert capfd.readouterr() == ("", "")
     probe_model(SmallCNN(), IMAGES, plain_bank(), progress=True)
     out, err = capfd.readouterr()
-    # Two blocks of 20 images under two views: scout, two images, mirrored, scout again, 2 views; clean, 2 views.
+    # Two blocks of 20 images under two views: scout, eight in company, mirrored, 2 views; clean, 2 views.
     assert "probe" in err
-    assert "/9" in err
+    assert "/8 [" in err
     assert out == ""
 
 

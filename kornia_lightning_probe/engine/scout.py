@@ -63,6 +63,8 @@ class Scout:
         """
         ends_in_output = self._see_all(block, self.batch_size)
         company = see_in_company(self.forward, block, self._kept)
+        for name, reason in company.strangers.items():
+            self.findings.leave_out(name, reason)
         whole_blocks = bool(company.touching)
         self.findings.noise(company.noise)
         if whole_blocks:

@@ -102,7 +102,9 @@ def look_at(
         targets=targets or Targets(),
         is_asked_for=is_asked_for,
     )
-    return FirstLook(Sighting(tracing.result(choice.of(output)), differs), choice)
+    is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
+    sighting = Sighting(tracing.result(choice.of(output)), differs, knows_head=not is_sharded)
+    return FirstLook(sighting, choice)
 
 
 def first_forward_note(error: Exception, inputs: Any, model: nn.Module) -> str:

@@ -18,10 +18,13 @@ class Sighting:
     Args:
         trace: what its operators did.
         differs: whether the two images' rows of an activation differ; they are its first axis.
+        knows_head: whether the trace can know the head: of a sharded model, whose weights are others in the forward
+            than those that the model holds, it can't.
     """
 
     trace: Trace
     differs: Mapping[str, bool]
+    knows_head: bool = True
 
     @cached_property
     def usable(self) -> dict[str, Activation]:
@@ -64,7 +67,7 @@ class Sighting:
         if ran is None or not ran.parts:
             return []
         chosen = self._each_once([node.name for node in main_stages(ran)])
-        front = self.trace.embedding(self.usable)
+        front = self.trace.embedding(self.usable) if self.knows_head else None
         if front is not None and not self._holds(chosen, front):
             chosen.append(self.trace.activations[front].layer)
         return sorted(set(chosen), key=order.__getitem__)
@@ -74,6 +77,8 @@ class Sighting:
 
         Of nested modules that return one tensor it is the outermost.
         """
+        if not self.knows_head:
+            return None
         wanted = set(layers)
         among = [name for name, found in self.usable.items() if found.layer in wanted]
         nearest = self.trace.embedding(among)

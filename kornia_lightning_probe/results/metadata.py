@@ -36,6 +36,12 @@ class ProbeMetadata(Mapping[str, Any]):
         clean_block_bytes: what one block's clean activations take.
         unchanged_views: views that changed no pixel.
         views_without_matrix: views that did not tell a matrix.
+        implausible_images: what is implausible about the images, as a sentence.
+        views_with_ranges: views that draw their magnitude from a range where the bank names a number, and that range.
+        views_outside_range: views that put out values far outside of [0, 1], with the lowest and the highest.
+        partly_changed_views: views that leave some images as they are by chance, with the share that they change.
+        unrepeatable_views: views that differ from draw to draw under one seed.
+        self_seeded_views: views that draw, and give the same under every seed.
         dead_layers: layers that give every clean image the same activation.
         non_finite: by layer the numbers of the images whose activation was not finite.
         non_finite_cells: in how many cells that was.
@@ -78,6 +84,12 @@ class ProbeMetadata(Mapping[str, Any]):
     clean_block_bytes: int | None = None
     unchanged_views: list[str] | None = None
     views_without_matrix: list[str] | None = None
+    implausible_images: str | None = None
+    views_with_ranges: Mapping[str, str] | None = None
+    views_outside_range: Mapping[str, list[float]] | None = None
+    partly_changed_views: Mapping[str, float] | None = None
+    unrepeatable_views: list[str] | None = None
+    self_seeded_views: list[str] | None = None
     dead_layers: list[str] | None = None
     non_finite: Mapping[str, list[int]] | None = None
     non_finite_cells: int | None = None

@@ -132,8 +132,8 @@ def test_a_layer_named_exactly_must_fire_and_another_is_left_out():
     assert "unused" in found.findings.left_out
 
 
-def test_an_activation_without_images_in_front_is_left_out_and_named():
-    class TimeFirst(nn.Module):
+def test_an_activation_with_its_images_elsewhere_is_read_with_them_in_front():
+    class ChannelsFirst(nn.Module):
         def __init__(self):
             super().__init__()
             self.turned, self.flat = nn.Identity(), nn.Flatten()
@@ -141,7 +141,24 @@ def test_an_activation_without_images_in_front_is_left_out_and_named():
         def forward(self, x):
             return self.flat(self.turned(x.transpose(0, 1)).transpose(0, 1))
 
-    found = collect(TimeFirst(), images_of(8), layers="*")
+    inputs = images_of(8)
+    found = collect(ChannelsFirst(), inputs, layers="*")
+    assert found.clean.layers == ("turned", "flat")
+    # As a map (C, H, W) of each image.
+    torch.testing.assert_close(found.clean.tables["turned"], in_order(inputs).double().mean((2, 3)))
+
+
+def test_an_activation_in_which_nobody_knows_the_images_is_left_out_and_named():
+    class Untold(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turned, self.flat = nn.Identity(), nn.Flatten()
+
+        def forward(self, x):
+            self.turned(torch.from_numpy(x.transpose(0, 1).numpy().copy()))
+            return self.flat(x)
+
+    found = collect(Untold(), images_of(8), layers="*")
     assert found.clean.layers == ("flat",)
     assert "its first axis has 3 entries where 8 images went in" in found.findings.left_out["turned"]
 
@@ -175,7 +192,7 @@ def test_activations_of_several_sizes_are_an_error():
             return self.layer(x.flatten(1)[:, : len(x)])
 
     with pytest.raises(
-        ValueError, match=r"layer 'layer' gave \(16,\) for each image and \(17,\) for others before; .* leave it out"
+        ValueError, match=r"'layer': it gave \(16,\) for each image and \(17,\) for others before.*; leave it"
     ):
         collect(Cropping(), images_of(33), layers="layer")
 

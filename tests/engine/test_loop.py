@@ -76,11 +76,14 @@ class Visits:
         self.table = torch.zeros(count, dtype=torch.float64)
         self.clean = {}
 
-    def opening_passes(self, num_images):
+    def opening_passes(self, num_images, size):
         return self.opening
 
-    def block_passes(self, num_images):
+    def block_passes(self, num_images, size):
         return self.each
+
+    def drop(self, layers):
+        self.calls += layers
 
     def check(self):
         self.calls.append("check")
@@ -138,14 +141,18 @@ def test_a_check_that_fails_costs_no_pass():
 # How many passes.
 
 
-def test_the_count_is_made_of_the_scouts_the_visitors_and_those_over_blocks():
-    # Blocks of 17 and 16 in passes of 10: 2 and 1 for the axis, 5 to open; 4 in each block, and 2 clean ones in the
-    # second, since the scout has seen the first.
+def test_the_count_is_made_of_the_visitors_passes_and_those_over_blocks():
+    # Blocks of 17 and 16 in passes of 10: 5 to open; 4 in each block, and 2 clean ones in the second, since the scout
+    # has seen the first.
     visitor = Visits(opening=5, each=4)
-    assert count_passes(deal_blocks(33), visitor, 10) == 2 + 1 + 5 + 4 + (2 + 4)
-    assert count_passes(deal_blocks(33), visitor, 10, rank=0, world_size=2) == 2 + 1 + 5 + 4
-    assert count_passes(deal_blocks(33), visitor, 10, rank=1, world_size=2) == 2 + 1 + 5 + (2 + 4)
-    assert count_passes(deal_blocks(33), visitor, 10, rank=2, world_size=3) == 2 + 1 + 5
+
+    def tens(_num_images):
+        return 10
+
+    assert count_passes(deal_blocks(33), visitor, tens) == 5 + 4 + (2 + 4)
+    assert count_passes(deal_blocks(33), visitor, tens, rank=0, world_size=2) == 5 + 4
+    assert count_passes(deal_blocks(33), visitor, tens, rank=1, world_size=2) == 5 + (2 + 4)
+    assert count_passes(deal_blocks(33), visitor, tens, rank=2, world_size=3) == 5
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
@@ -160,7 +167,10 @@ def test_the_bar_of_a_probe_is_as_long_as_its_passes(num_images, batch_size, cap
 
     options = {"batch_size": batch_size, "forward": forward, "progress": True, "metrics": None}
     run(model, images_of(num_images), random_bank(), **options)
-    assert f"0/{len(calls)} [" in capfd.readouterr().err
+    # But for the first look, which is none of the passes that are watched.
+    said = capfd.readouterr().err
+    assert f"/{len(calls) - 1} [" in said
+    assert f"/{len(calls)} [" not in said
 
 
 @pytest.mark.parametrize("num_images", [4, 80])

@@ -45,12 +45,21 @@ def test_a_model_that_writes_into_its_input_does_not_write_into_the_probe_images
         same(result, expected, rtol=1e-5, atol=0)
 
 
+def untold(tokens):
+    """The same numbers, in which nobody can follow where the images are."""
+    return torch.from_numpy(tokens.numpy().copy())
+
+
 def test_a_sequence_as_long_as_the_first_block_is_left_out_as_soon_as_it_gives_itself_away():
-    # 4 x 4 cells are 16 tokens in front of 16 images; merged with a second view there are 32 images.
-    with_merging = run(SequenceFirst(), images_of(16, size=6), plain_bank(), layers=nn.Linear, batch_size=64)
+    class Untold(SequenceFirst):
+        def forward(self, x):
+            return self.head(self.tokens(untold(self.conv(x).flatten(2).permute(2, 0, 1))).mean(0))
+
+    # 4 x 4 cells are 16 tokens in front of 16 images; in company, or merged with a second view, these are others.
+    with_merging = run(Untold(), images_of(16, size=6), plain_bank(), layers=nn.Linear, batch_size=64)
     assert with_merging.layers == ("head",)
     # 17 images and then 16: the tokens fit the second block only.
-    with_blocks = run(SequenceFirst(), images_of(33, size=6), plain_bank(), layers=nn.Linear)
+    with_blocks = run(Untold(), images_of(33, size=6), plain_bank(), layers=nn.Linear)
     assert with_blocks.layers == ("head",)
 
 
@@ -75,17 +84,22 @@ def test_a_layer_that_runs_on_later_images_only_is_left_out_with_the_reason():
 
 
 @pytest.mark.parametrize("metrics", [["sensitivity"], ["spread"]])
-def test_a_layer_whose_size_depends_on_the_view_is_an_error(metrics):
+def test_a_layer_whose_size_depends_on_the_view_is_an_error_where_it_was_named_and_left_out_otherwise(metrics):
     class Cropping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.crop = nn.Identity()
+            self.crop, self.flat = nn.Identity(), nn.Flatten()
 
         def forward(self, x):
-            return self.crop(x if x.mean() > 0.4 else x[..., ::2, ::2]).mean((1, 2, 3))
+            return self.flat(self.crop(x if x.mean() > 0.4 else x[..., ::2, ::2]).mean((2, 3)))
 
-    with pytest.raises(ValueError, match=r"'crop' gave \(3, 6, 6\) for each image and \(3, 12, 12\) for others before"):
+    text = r"it gave \(3, 6, 6\) for each image and \(3, 12, 12\) for others before"
+    with pytest.raises(ValueError, match=f"layer 'crop': {text}.*leave it out"):
         run(Cropping(), IMAGES, plain_bank(), layers=["crop"], metrics=metrics)
+    result = run(Cropping(), IMAGES, plain_bank(), layers="*", metrics=metrics)
+    assert result.layers == ("flat",)
+    assert result.metadata["left_out"]["crop"].startswith("it gave (3, 6, 6) for each image and (3, 12, 12)")
+    assert "crop" not in result.table(metrics[0]).layers
 
 
 # The model with its hooks open.

@@ -82,14 +82,32 @@ def test_a_pattern_may_match_layers_that_never_run_and_one_sentence_names_them()
     assert len(result.metadata["warnings"]) == 1
 
 
-def test_a_layer_whose_first_axis_is_the_sequence_is_left_out_with_the_reason():
+def test_a_layer_with_its_sequence_in_front_is_read_with_its_images_in_front():
+    class ImagesFirst(SequenceFirst):
+        def forward(self, x):
+            return self.head(self.tokens(self.conv(x).flatten(2).permute(0, 2, 1)).mean(1))
+
+    net, other = SequenceFirst(), ImagesFirst()
+    other.load_state_dict(net.state_dict())
+    result, expected = (run(model, IMAGES, plain_bank(), layers=nn.Linear) for model in (net, other))
+    assert result.layers == ("tokens", "head")
+    assert result.metadata["shapes"]["tokens"] == [100, 4]
+    torch.testing.assert_close(result.tensor("sensitivity"), expected.tensor("sensitivity"), rtol=1e-5, atol=0)
+
+
+def test_a_layer_in_which_nobody_knows_the_images_is_left_out_with_the_reason():
+    class Untold(SequenceFirst):
+        def forward(self, x):
+            tokens = self.conv(x).flatten(2).permute(2, 0, 1)
+            return self.head(self.tokens(torch.from_numpy(tokens.numpy().copy())).mean(0))
+
     # 10 x 10 cells are 100 tokens in front of 20 images.
     reason = "its first axis has 100 entries where 20 images went in"
-    result = run(SequenceFirst(), IMAGES, plain_bank(), layers=nn.Linear)
+    result = run(Untold(), IMAGES, plain_bank(), layers=nn.Linear)
     assert result.layers == ("head",)
     assert result.metadata["left_out"] == {"tokens": reason}
     with pytest.raises(ValueError, match=rf"no activation came from 'tokens' \({reason}\)"):
-        run(SequenceFirst(), IMAGES, plain_bank(), layers=["tokens", "head"])
+        run(Untold(), IMAGES, plain_bank(), layers=["tokens", "head"])
 
 
 @pytest.mark.parametrize(
@@ -105,9 +123,12 @@ def test_the_output_may_be_an_entry_of_a_dictionary():
         def forward(self, x):
             return {"logits": super().forward(x)}
 
-    assert run(Wrapped(), IMAGES, plain_bank()).metadata["embedding"] == "block2"
+    # Its pooled features, as dropout hands them on to the head.
+    assert run(Wrapped(), IMAGES, plain_bank()).metadata["embedding"] == "drop"
 
 
 def test_an_embedding_that_gave_no_activation_is_an_error_that_shows_what_did():
-    with pytest.raises(ValueError, match=r"embedding='head.call2' is none of the layers .*'block1', 'block2', 'head'"):
+    with pytest.raises(
+        ValueError, match=r"embedding='head.call2' is none of the layers .*'block1', 'block2', 'drop', 'head'"
+    ):
         run(SmallCNN(), IMAGES, plain_bank(), embedding="head.call2")

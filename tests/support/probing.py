@@ -11,8 +11,7 @@ from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import ProbeMetric, resolve_metrics
-from kornia_lightning_probe.model.layers import exact_names, select_layers
-from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.model.subject import choose_subject
 from kornia_lightning_probe.result import ProbeResult
 
 CPU = torch.device("cpu")
@@ -102,9 +101,7 @@ def same(left, right, **tolerances):
 def run(model, inputs, bank, *, layers="auto", metrics=BOTH, forward=None, world=None, embedding=None, **options):
     """The engine on a model, without the sentences that probe_model says aloud."""
     world = world or World()
-    subject = Subject(
-        model, forward or model, select_layers(model, layers), CPU, exact_names(model, layers), embedding=embedding
-    )
+    subject = choose_subject(model, forward or model, layers=layers, embedding=embedding, device=CPU)
     images = ProbeImages(inputs, rank=world.rank, world_size=world.size)
     return ProbeResult.of(run_probe(subject, Plan(images, bank, resolve_metrics(metrics), world=world, **options)))
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes
 from kornia_lightning_probe.engine.scout import Scout, Scouted
 from kornia_lightning_probe.images.probe_images import ProbeImages
-from kornia_lightning_probe.model.layers import select_layers
 from kornia_lightning_probe.model.scores import Choice, Scores
-from kornia_lightning_probe.model.subject import Subject
+from kornia_lightning_probe.model.subject import choose_subject
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from support.probing import CPU
 
 
 def subject_of(model, *, forward=None, layers="auto", **options):
-    """The model as the engine has it."""
-    return Subject(model, forward or model, select_layers(model, layers), CPU, **options)
+    """The model as the engine has it, its layers chosen without a look at what runs."""
+    subject = choose_subject(model, forward or model, layers=layers, embedding=None, device=CPU)
+    return replace(subject, **options)
 
 
 @contextmanager

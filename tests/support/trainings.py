@@ -162,8 +162,8 @@ def assert_same_weights(left, right):
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
-def assert_same_numbers(left, right, *, rtol=0.0):
-    """Two results, or lists of them, agree in values and standard errors; without `rtol` bit for bit."""
+def assert_same_numbers(left, right, *, rtol=0.0, atol=0.0):
+    """Two results, or lists of them, agree in values and standard errors; without tolerances bit for bit."""
     left, right = ([each] if hasattr(each, "rows") else list(each) for each in (left, right))
     assert [(result.epoch, result.step, result.layers) for result in left] == [
         (result.epoch, result.step, result.layers) for result in right
@@ -172,4 +172,4 @@ def assert_same_numbers(left, right, *, rtol=0.0):
         for metric in one.metrics:
             for numbers in ("value", "std_error"):
                 pair = (getattr(result.table(metric), numbers) for result in (one, other))
-                torch.testing.assert_close(*pair, rtol=rtol, atol=0, equal_nan=True)
+                torch.testing.assert_close(*pair, rtol=rtol, atol=atol, equal_nan=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
 from kornia_lightning_probe.engine.under_views.calibrating import Calibration
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
+from kornia_lightning_probe.engine.under_views.drawing import Views
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
@@ -28,7 +28,6 @@ from kornia_lightning_probe.functional.distances import all_finite
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
-from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
@@ -119,7 +118,7 @@ class UnderViews:
         self._calibration = Calibration(plan.metrics)
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
-        self._seen = torch.zeros(0, 2, dtype=torch.int64)
+        self._views = Views(plan.bank, plan.images)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -147,12 +146,11 @@ class UnderViews:
                 for block in (images.scout, *images.blocks):
                     for entry in block.images:
                         self._plan.bank.check(entry)
+        self._views.doubt(self._plan.images.scout, self._findings)
 
     def open(self, scouted: Scouted, passes: Passes) -> None:
         """Prepare the metrics, and read the first block."""
         plan, block = self._plan, scouted.block
-        # In how many blocks each view changed a pixel, and had no matrix.
-        self._seen = torch.zeros(len(plan.bank), 2, dtype=torch.int64)
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
@@ -192,7 +190,7 @@ class UnderViews:
         feed = Feed(readings, shown, slots=slots, rows=self._rows)
         units = [plan.bank.to_unit(entry) for entry in block.images]
         for group in groups:
-            views, inputs = self._augmented(block, shown, group, units)
+            views, inputs = self._views.draw(block, shown, group, units)
             draw = plan.bank.views[group.start].label
             for rows in slices(len(block), size):
                 segment = Segment(group, rows)
@@ -209,7 +207,7 @@ class UnderViews:
     def tables(self) -> list[Tensor]:
         """The metrics' tables, and what was seen of the views."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._seen]
+        return [*tables, self._views.seen]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -226,10 +224,7 @@ class UnderViews:
         dead = [ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()]
         findings.dead([layer for layer in dead if layer not in self._nothing])
         findings.missing(self._missing())
-        changed, without_matrix = self._seen.T.tolist()
-        findings.unchanged([view.label for view, count in zip(plan.bank, changed, strict=True) if not count])
-        labels = [view.label for view, count in zip(plan.bank, without_matrix, strict=True) if count]
-        findings.facts["views_without_matrix"] = labels
+        self._views.note(findings)
         tables = self._metric_tables()
         without = [name for name, table in tables.items() if table.influence is None]
         if without:
@@ -282,34 +277,6 @@ class UnderViews:
             templates = {reading.number: reading.templates() for reading in kept}
             self._slots = kind, Slots(templates, len(self._plan.bank), at_once)
         return self._slots[1]
-
-    def _augmented(self, block: Block, shown: Shown, group: range, units: Sequence[Tensor]) -> tuple[list[Shown], Any]:
-        """A block under some views: what is known of each, and the inputs, behind each other."""
-        views: list[Shown] = []
-        inputs = []
-        for index in group:
-            view = self._plan.bank.views[index]
-            augmented = self._plan.bank.draw(
-                view, block.images, units, block=block.index, changes=bool(self._seen[index, 0])
-            )
-            for before, after in zip(block.images, augmented.images, strict=True):
-                if before.shape != after.shape:
-                    raise ValueError(
-                        f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
-                        "activations can only be compared at one size: put a Resize back behind it"
-                    )
-            self._seen[index] += torch.tensor([augmented.changed, augmented.matrix is None])
-            views.append(
-                replace(
-                    shown,
-                    views=range(index, index + 1),
-                    view=view,
-                    matrix=augmented.matrix,
-                    through=augmented.through,
-                )
-            )
-            inputs.append(block.with_images(augmented.images))
-        return views, join_rows(inputs)
 
     def _metric_tables(self) -> dict[str, MetricTable]:
         """The estimates of all metrics but the engine's own."""

@@ -35,7 +35,7 @@ def run(net, images, metrics, *, batch_size=32):
     with scouting(net, images, forward=forward, layers=layers, batch_size=batch_size) as (scouted, passes):
         prepared = prepared_for(metrics, *scouted.sites, num_images=len(images))
         before = len(passes_seen)
-        Calibration(metrics, batch_size).run(prepared, scouted, passes)
+        Calibration(metrics).run(prepared, scouted, passes)
     asked = {name: metric.asked for name, metric in prepared.metrics.items() if isinstance(metric, Asked)}
     return asked, passes_seen[before:], scouted
 
@@ -45,7 +45,7 @@ def test_metrics_that_do_not_ask_cost_no_pass():
     asked, seen, _ = run(SmallCNN().eval(), images_of(20), metrics)
     assert not asked
     assert not seen
-    assert Calibration(metrics, 32).num_passes(20) == 0
+    assert Calibration(metrics).num_passes(20, 32) == 0
 
 
 @pytest.mark.parametrize(("batch_size", "passes"), [(32, 1), (7, 3)])
@@ -55,7 +55,7 @@ def test_the_first_images_are_mirrored_and_shown_beside_their_clean_activations(
     asked, seen, scouted = run(net, images, metrics, batch_size=batch_size)
     shown = torch.cat(seen)
     assert torch.equal(shown, scouted.block.images[0][:CALIBRATED].flip(-1))
-    assert len(seen) == Calibration(metrics, batch_size).num_passes(20) == passes
+    assert len(seen) == Calibration(metrics).num_passes(20, batch_size) == passes
     first = asked["interpolation_floor"][0]
     assert first[0] == "input"
     for name, clean, flipped, striped in asked["interpolation_floor"]:
@@ -80,4 +80,4 @@ def test_where_a_grid_may_be_one_without_padding_stripes_are_shown_too_to_whom_a
 def test_few_images_are_all_that_there_is():
     _, seen, _ = run(SmallCNN().eval(), images_of(3), [Asked()])
     assert [len(images) for images in seen] == [3]
-    assert Calibration([Asked()], 32).num_passes(3) == 1
+    assert Calibration([Asked()]).num_passes(3, 32) == 1

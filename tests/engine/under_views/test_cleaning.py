@@ -1,10 +1,7 @@
 import pytest
 import torch
 from support.activations import normal
-from support.nets import AlwaysDropout, SmallCNN
-from support.probing import images_of
 from support.readings import MOVING, STILL, prepared_for, site_of
-from support.scouting import scouting
 
 from kornia_lightning_probe.engine.under_views.cleaning import Cleaning
 from kornia_lightning_probe.functional.memory import Temporaries
@@ -54,24 +51,3 @@ def test_centres_are_those_of_all_reference_blocks_and_hold_for_all_that_follows
     # Each block's images lie apart about their own mean: a mean of traces, weighted by images.
     trace = (4 * first.flatten(1).var(0).sum() + 6 * second.flatten(1).var(0).sum()) / 10
     torch.testing.assert_close(flat.deviation, trace.expand(2))
-
-
-# The noise floor.
-
-
-def floor_of(model):
-    with scouting(model, images_of(8), wants_scores=True) as (scouted, passes):
-        prepared = prepared_for(["sensitivity_flat"], *scouted.sites, num_images=8)
-        cleaning = cleaning_of(prepared)
-        clean = cleaning.read({name: activation.clone() for name, activation in scouted.activations.items()})
-        return cleaning.noise_floor(scouted.block, clean, passes)
-
-
-def test_a_forward_that_repeats_itself_has_a_floor_of_zero_at_every_layer():
-    assert floor_of(SmallCNN().eval()) == {"input": 0.0, "block1": 0.0, "block2": 0.0, "head": 0.0}
-
-
-def test_a_forward_that_draws_has_a_floor_behind_the_draw():
-    floors = floor_of(AlwaysDropout())
-    assert floors["input"] == floors["conv"] == 0.0
-    assert floors["head"] > 0.1

@@ -273,6 +273,14 @@ def test_a_transposed_convolution_lies_in_the_middle_of_its_phases():
     assert (grid.stride[0], grid.offset[0]) == (1, 0)
 
 
+def test_the_matrix_of_a_grid_takes_cells_to_pixels():
+    net = ones(Chain(conv(3, 2, (4, 3), (2, 1))))
+    grid = traced(net, torch.rand(2, 3, 12, 12, dtype=torch.float64)).activations["a"].grid
+    # Rows begin at pixel 1.5 and are 2 apart, columns at 1 and 1 apart; points are (x, y).
+    cell = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    assert (grid.matrix() @ cell).tolist() == [4.0, 5.5, 1.0]
+
+
 def test_a_volume_has_three_coordinates():
     net = nn.Sequential(
         nn.Conv3d(1, 2, 3, (1, 2, 2), 1), nn.AvgPool3d(2), nn.Upsample(scale_factor=2, mode="trilinear")

@@ -110,6 +110,14 @@ def test_windows_of_two_images_in_one_batch_are_unfolded_and_told_apart():
     assert torch.equal(right, -left)
 
 
+def test_maps_of_two_images_in_one_batch_are_told_apart():
+    found = traced(Watched(lambda net, left, right: net.seen(torch.cat([left, right]))), IMAGES, IMAGES.flip(0))
+    grid = found.activations["seen"].grid
+    left, right = grid.maps(torch.cat([IMAGES, -IMAGES]))
+    assert torch.equal(left, IMAGES)
+    assert torch.equal(right, -IMAGES)
+
+
 def test_images_that_are_computed_one_by_one_and_stacked_are_in_order():
     found = rows(lambda net, x: net.seen(torch.stack([image.mean((1, 2)) for image in x])))
     assert (found.axis, found.images) == (0, 4)

@@ -1,0 +1,174 @@
+"""The views of a block as they are drawn for the model, and what is noted of them on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.activations.about import Shown
+from kornia_lightning_probe.bank.bank import AugmentationBank, Augmented
+from kornia_lightning_probe.bank.looking import Look
+from kornia_lightning_probe.bank.ranges import range_behind
+from kornia_lightning_probe.bank.views import View
+from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import join_rows
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.wording import listed
+
+# Columns of what is seen of each view: first what is counted in blocks, then what the owner of block 0 has looked at.
+_CHANGED, _WITHOUT_MATRIX, _LOOK = 0, 1, 2
+_COLUMNS = _LOOK + len(Look._fields)
+
+# A bank does the same to the same images in every epoch, so that one look is enough.
+_LOOKS: WeakKeyDictionary[AugmentationBank, WeakKeyDictionary[ProbeImages, dict[int, Look]]] = WeakKeyDictionary()
+
+
+class Views:
+    """Draws the views of blocks, and notes what it sees of them.
+
+    Args:
+        bank: the views.
+        images: the images that the blocks are of.
+
+    Attributes:
+        seen: float64 (views, notes): of each process what it has seen; the sum over all processes is the whole.
+    """
+
+    def __init__(self, bank: AugmentationBank, images: ProbeImages) -> None:
+        self._bank = bank
+        self._looks = _LOOKS.setdefault(bank, WeakKeyDictionary()).setdefault(images, {})
+        self.seen = torch.zeros(len(bank), _COLUMNS, dtype=torch.float64)
+
+    def draw(self, block: Block, shown: Shown, group: range, units: Sequence[Tensor]) -> tuple[list[Shown], Any]:
+        """A block under some views: what is known of each, and the inputs, behind each other.
+
+        Args:
+            block: the block, on the model's device.
+            shown: what is known of it without any view.
+            group: the views.
+            units: the block's images as augmentations see them, entry by entry.
+
+        Raises:
+            ValueError: for a view that changes the size of images.
+        """
+        views: list[Shown] = []
+        inputs = []
+        for index in group:
+            view = self._bank.views[index]
+            changes = bool(self.seen[index, _CHANGED])
+            augmented = self._bank.draw(view, block.images, units, block=block.index, changes=changes)
+            _require_size(view, block, augmented)
+            self._see(index, block, units, augmented)
+            views.append(
+                replace(
+                    shown,
+                    views=range(index, index + 1),
+                    view=view,
+                    matrix=augmented.matrix,
+                    through=augmented.through,
+                )
+            )
+            inputs.append(block.with_images(augmented.images))
+        return views, join_rows(inputs)
+
+    def doubt(self, block: Block, findings: Findings) -> None:
+        """Note images and magnitudes that are implausible, before anything is drawn; the same on every process."""
+        doubts = [self._bank.why_implausible(entry) for entry in block.images]
+        for sentence in filter(None, doubts):
+            findings.facts["implausible_images"] = sentence
+            findings.warn(sentence)
+            break
+        _note_magnitudes(self._bank, findings)
+
+    def note(self, findings: Findings) -> None:
+        """Note what all processes together have seen."""
+        seen = dict(zip([view.label for view in self._bank], self.seen.tolist(), strict=True))
+        findings.unchanged([label for label, row in seen.items() if not row[_CHANGED]])
+        findings.facts["views_without_matrix"] = [label for label, row in seen.items() if row[_WITHOUT_MATRIX]]
+        looks = {label: Look(*row[_LOOK:]) for label, row in seen.items()}
+        _note_range(looks, findings)
+        _note_parts(looks, findings)
+        _note_randomness(looks, findings)
+
+    def _see(self, index: int, block: Block, units: Sequence[Tensor], augmented: Augmented) -> None:
+        self.seen[index, _CHANGED] += augmented.changed
+        self.seen[index, _WITHOUT_MATRIX] += augmented.matrix is None
+        if block.index > 0:
+            return
+        if index not in self._looks:
+            self._looks[index] = self._bank.look_at(self._bank.views[index], units, augmented)
+        self.seen[index, _LOOK:] = torch.tensor(self._looks[index], dtype=torch.float64)
+
+
+def _require_size(view: View, block: Block, augmented: Augmented) -> None:
+    for before, after in zip(block.images, augmented.images, strict=True):
+        if before.shape != after.shape:
+            raise ValueError(
+                f"view {view.label!r} changes images of {tuple(before.shape)} to {tuple(after.shape)}; "
+                "activations can only be compared at one size: put a Resize back behind it"
+            )
+
+
+def _note_magnitudes(bank: AugmentationBank, findings: Findings) -> None:
+    ranges: dict[str, str] = {}
+    for view in bank:
+        found = range_behind(view)
+        if found is not None:
+            ranges[view.label] = f"{found.name} from {found.low:g} to {found.high:g}"
+    if not ranges:
+        return
+    findings.facts["views_with_ranges"] = ranges
+    told = [f"{label} ({what})" for label, what in ranges.items()]
+    findings.warn(
+        f"these views draw their magnitude from a range, where the bank names a number: {listed(told)}; Kornia takes "
+        "a pair of equal numbers as the magnitude itself, for example K.RandomRotation((15.0, 15.0))"
+    )
+
+
+def _note_range(looks: dict[str, Look], findings: Findings) -> None:
+    outside = {label: [look.lowest, look.highest] for label, look in looks.items() if look.leaves_range}
+    if not outside:
+        return
+    findings.facts["views_outside_range"] = outside
+    told = [f"{label} (from {lowest:.4g} to {highest:.4g})" for label, (lowest, highest) in outside.items()]
+    findings.warn(
+        f"these views put out values far outside of [0, 1], where images lie: {listed(told)}; take Normalize or a "
+        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)"
+    )
+
+
+def _note_parts(looks: dict[str, Look], findings: Findings) -> None:
+    parts = {label: look.moved for label, look in looks.items() if look.by_chance}
+    if not parts:
+        return
+    findings.facts["partly_changed_views"] = parts
+    told = [f"{label} ({share:.0%})" for label, share in parts.items()]
+    findings.warn(
+        f"these views change only part of the images, by chance: {listed(told)} of the first block; Kornia's default "
+        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images"
+    )
+
+
+def _note_randomness(looks: dict[str, Look], findings: Findings) -> None:
+    straying = [label for label, look in looks.items() if look.strays]
+    if straying:
+        findings.facts["unrepeatable_views"] = straying
+        findings.warn(
+            f"these views do not repeat themselves under one seed: {listed(straying)}; values differ from epoch to "
+            "epoch by chance. Draw from torch's, NumPy's or Python's global stream, which is seeded, and not from a "
+            "generator outside of the augmentation"
+        )
+    blind = [label for label, look in looks.items() if look.is_blind]
+    if blind:
+        findings.facts["self_seeded_views"] = blind
+        findings.warn(
+            f"these views draw the same whatever the seed: {listed(blind)}; every block of images gets the same draw, "
+            "and another seed of the bank changes nothing. Draw from torch's, NumPy's or Python's global stream, "
+            "without a seed of one's own"
+        )
