@@ -36,6 +36,7 @@ def why_no_scores(
         is_called_logits: whether the part's own name says that it is class scores.
 
     Example:
+        >>> import torch
         >>> why_no_scores(torch.zeros(2, 3), image_shape=(3, 8, 8), targets=Targets((), 0, 3))
         'labels go up to 3 and it has 3 entries'
     """
@@ -113,7 +114,8 @@ def _why_no_shape(scores: Tensor, targets: Targets) -> str:
     if are_classes and is_float:
         return ""
     dtype = str(scores.dtype).removeprefix("torch.")
-    return f"it is {dtype} {tuple(scores.shape)}, expected floats (B, classes) or (B, classes, H, W)"
+    shape = of_images(tuple(scores.shape[1:])) if scores.ndim else "()"
+    return f"it is {dtype} {shape}, expected floats (N, classes) or (N, classes, H, W)"
 
 
 def _why_an_image(scores: Tensor, image_shape: tuple[int, ...], targets: Targets) -> str:
@@ -133,7 +135,7 @@ def _why_labels_speak_against(scores: Tensor, targets: Targets, *, is_named: boo
     num_classes = 2 if have_one_number(scores) else scores.shape[1]
     if targets.highest >= num_classes:
         return f"labels go up to {targets.highest} and it has {num_classes} entries"
-    if is_named or scores.ndim > 2 or targets.shape != ():
+    if is_named or scores.ndim > 2 or targets.shape != () or targets.highest < 0:
         return ""
     if num_classes <= _MOST_UNUSED * (targets.highest + 1):
         return ""

@@ -1,59 +1,25 @@
 import warnings
-from dataclasses import dataclass
 
 import pytest
 import torch
-from support.nets import ModelOutput, Pair, Returns, SmallCNN
+from support.nets import Returns, SmallCNN
 from support.probing import images_of, plain_bank
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kornia_lightning_probe import probe_model
-from kornia_lightning_probe.model.outputs import (
-    find_scores,
-    why_labels_do_not_fit,
-    why_no_scores,
-)
+from kornia_lightning_probe.images.labels import Targets
+from kornia_lightning_probe.model.outputs import why_labels_do_not_fit, why_no_scores
 
 IMAGE = (3, 12, 12)
+NOTHING = Targets()
 PREDICTIONS = {"flip_rate", "js_divergence"}
 WITH_LABELS = PREDICTIONS | {"accuracy", "accuracy_drop"}
 
 
-@dataclass
-class Output:
-    logits: torch.Tensor
-
-
-SCORES = torch.zeros(2, 5)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        SCORES,
-        {"logits": SCORES, "loss": torch.tensor(0.0)},
-        {"aux": torch.zeros(2, 7), "out": SCORES},
-        ModelOutput(logits=SCORES),
-        Output(SCORES),
-        (SCORES, torch.zeros(2, 8)),
-        Pair(SCORES, torch.zeros(2, 8)),
-    ],
-    ids=["tensor", "logits", "out", "ModelOutput", "dataclass", "tuple", "NamedTuple"],
-)
-def test_class_scores_are_found_in_the_outputs_of_common_libraries(output):
-    assert find_scores(output) is SCORES
-
-
-@pytest.mark.parametrize("output", [None, "text", {}, [], (), ({"boxes": SCORES},), {"embedding": SCORES}], ids=repr)
-def test_what_holds_none_gives_none(output):
-    assert find_scores(output) is None
-    assert "no tensor of class scores was found" in why_no_scores(None, image_shape=IMAGE, labels=None)
-
-
 @pytest.mark.parametrize("shape", [(4, 2), (4, 1000), (4, 2, 6, 6), (4, 21, 12, 12)], ids=str)
 def test_class_scores_are_vectors_or_maps_of_at_least_two_classes(shape):
-    assert why_no_scores(torch.zeros(shape), image_shape=IMAGE, labels=None) == ""
+    assert why_no_scores(torch.zeros(shape), image_shape=IMAGE, targets=NOTHING) == ""
 
 
 @pytest.mark.parametrize(
@@ -62,9 +28,8 @@ def test_class_scores_are_vectors_or_maps_of_at_least_two_classes(shape):
         (torch.zeros(4, 1), "one number for each image, so it is a regression or a single logit"),
         (torch.zeros(4), "one number for each image"),
         (torch.zeros(4, dtype=torch.long), "one number for each image"),
-        (torch.zeros(4, 5, 7), r"it is float32 \(4, 5, 7\), expected floats \(B, classes\) or \(B, classes, H, W\)"),
-        (torch.zeros(4, 5, dtype=torch.long), r"it is int64 \(4, 5\), expected floats"),
-        (torch.zeros(4, 1, 12, 12), r"it is float32 \(4, 1, 12, 12\), expected floats"),
+        (torch.zeros(4, 5, 7), r"it is float32 \(N, 5, 7\), expected floats \(N, classes\) or \(N, classes, H, W\)"),
+        (torch.zeros(4, 5, dtype=torch.long), r"it is int64 \(N, 5\), expected floats"),
         (torch.zeros(()), r"it is float32 \(\), expected floats"),
         (torch.zeros(4, 3, 12, 12), "as many numbers as the image, so it is an image"),
         (torch.zeros(4, 432), "as many numbers as the image, so it is an image"),
@@ -73,7 +38,7 @@ def test_class_scores_are_vectors_or_maps_of_at_least_two_classes(shape):
 )
 def test_what_is_no_class_scores_is_said(scores, reason):
     with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(why_no_scores(scores, image_shape=IMAGE, labels=None))
+        raise AssertionError(why_no_scores(scores, image_shape=IMAGE, targets=NOTHING))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +56,9 @@ def test_what_is_no_class_scores_is_said(scores, reason):
     ids=str,
 )
 def test_labels_beyond_the_classes_tell_that_these_are_none(labels, reason):
-    assert why_no_scores(torch.zeros(2, 5), image_shape=IMAGE, labels=torch.tensor(labels)) == reason
+    targets = Targets.of([torch.tensor(labels)])
+    scores = torch.zeros(2, 5, 1, 2) if targets.shape else torch.zeros(2, 5)
+    assert why_no_scores(scores, image_shape=IMAGE, targets=targets) == reason
 
 
 # In a probe.
@@ -200,10 +167,11 @@ OTHERS = {
     "multi-hot integers": (of_shape(5), Items((torch.rand(10, 5) > 0.5).long()), "targets are int64 (10, 5)"),
     "multi-hot booleans": (of_shape(5), Items(torch.rand(10, 5) > 0.5), "targets are bool (10, 5)"),
     "regression": (of_shape(2), Items(torch.rand(10)), "targets are float32 (10,)"),
-    "one logit": (of_shape(1), Items([0, 1] * 5), "one number for each image"),
-    "one number": (of_shape(), Items([0, 1] * 5), "one number for each image"),
+    "one number, three labels": (of_shape(1), Items([0, 1, 2, 0, 1] * 2), "one number for each image"),
+    "one number, no labels": (of_shape(), images_of(10), "one number for each image"),
+    "one number, float targets": (of_shape(), Items(torch.rand(10)), "one number for each image"),
     "detection": (detections, images_of(10), "no tensor of class scores"),
-    "queries": (lambda x: {"logits": of_shape(20, 5)(x)}, images_of(10), "it is float32 (10, 20, 5)"),
+    "queries": (lambda x: {"logits": of_shape(20, 5)(x)}, images_of(10), "it is float32 (N, 20, 5)"),
     "autoencoder": (lambda x: x[:, :3], images_of(10), "it is an image"),
     "flat autoencoder": (lambda x: x[:, :3].flatten(1), images_of(10), "it is an image"),
     "too few classes": (of_shape(4), Items([0, 4] * 5), "labels go up to 4 and it has 4 entries"),
@@ -279,7 +247,7 @@ def test_labels_that_fit_no_class_scores_are_said(end, labels, came, scores, exp
 @pytest.mark.parametrize(
     ("end", "labels", "reason"),
     [
-        (of_shape(1), [0, 1] * 5, "it has one number for each image, so it is a regression or a single logit"),
+        (of_shape(1), [0, 1, 2, 0, 1] * 2, "it has one number for each image, so it is a regression or a single logit"),
         (lambda _: None, [0, 1] * 5, "no tensor of class scores was found in it"),
         (of_shape(4), [0, 4] * 5, "labels go up to 4 and it has 4 entries"),
     ],
