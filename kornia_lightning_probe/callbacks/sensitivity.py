@@ -269,8 +269,8 @@ def _bank_of(bank: AugmentationBank | str) -> AugmentationBank:
         return AugmentationBank.preset(bank)
     if not isinstance(bank, AugmentationBank):
         raise MisconfigurationException(
-            f"bank must be an AugmentationBank or the name of a preset, got a {type(bank).__name__}; "
-            "AugmentationBank(views) makes one"
+            f"bank must be an AugmentationBank or the name of a preset, got a {type(bank).__name__}; write "
+            "AugmentationBank({'flip': K.RandomHorizontalFlip(p=1.0)}), where the name is what results will call it"
         )
     return bank
 
