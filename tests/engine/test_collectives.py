@@ -42,9 +42,9 @@ PRIMITIVES = (
 )
 
 
-# A text from every process, once for the layers that run and once where all are done, takes two gathers each; then
-# there is one sum. The broadcasts are Lightning's, when it is asked for the folder of the logs.
-HANDFUL = {"all_gather": 4, "all_reduce": 1, "broadcast": 2}
+# A text from every process, once for the labels, once for the layers that run and once where all are done, takes two
+# gathers each; then there is one sum. The broadcasts are Lightning's, when it is asked for the folder of the logs.
+HANDFUL = {"all_gather": 6, "all_reduce": 1, "broadcast": 2}
 
 
 @contextmanager
