@@ -61,7 +61,7 @@ def agreed_targets(images: ProbeImages, world: World) -> Targets:
         images: those of this process.
         world: all processes; they meet here, where there are labels.
     """
-    if world.size == 1 or not images.has_labels:
+    if world.size == 1 or images.scout.labels is None:
         return images.targets
     texts = world.exchange(images.targets.to_text())
     return Targets.joined(Targets.from_text(text) for text in texts)
