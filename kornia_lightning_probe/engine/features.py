@@ -66,7 +66,7 @@ def collect_features(
         flatten: take whole activations instead of the spatial or token mean, where a layer's table takes at most
             32 MiB (16384 features at N = 256); other layers are pooled and named in the findings.
         progress: whether to show a bar.
-        world: the other processes; four collectives in all.
+        world: the other processes; three collectives in all, and one more where images have labels.
         check_parameters: whether to look if the first pass changes the model's parameters.
 
     Returns:

@@ -59,9 +59,9 @@ def agreed_targets(images: ProbeImages, world: World) -> Targets:
 
     Args:
         images: those of this process.
-        world: all processes; they meet here.
+        world: all processes; they meet here, where there are labels.
     """
-    if world.size == 1:
+    if world.size == 1 or not images.has_labels:
         return images.targets
     texts = world.exchange(images.targets.to_text())
     return Targets.joined(Targets.from_text(text) for text in texts)
@@ -104,7 +104,7 @@ def look_at(
     )
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
     sighting = Sighting(tracing.result(choice.of(output)), differs, knows_head=not is_sharded)
-    return FirstLook(sighting, choice)
+    return FirstLook(sighting, choice.knowing(has_head=sighting.trace.head.exists))
 
 
 def first_forward_note(error: Exception, inputs: Any, model: nn.Module) -> str:

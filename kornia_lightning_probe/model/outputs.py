@@ -11,6 +11,8 @@ from kornia_lightning_probe.images.labels import Targets
 _NO_TENSOR = "no tensor of class scores was found in it (a detection, or a structure of its own?)"
 # So many times as many outputs as classes are features, and no class scores.
 _MOST_UNUSED = 2
+# So few outputs are classes, of which the images may show some only.
+_MOST_CERTAIN = 8
 
 
 def why_no_scores(
@@ -137,7 +139,7 @@ def _why_labels_speak_against(scores: Tensor, targets: Targets, *, is_named: boo
         return f"labels go up to {targets.highest} and it has {num_classes} entries"
     if is_named or scores.ndim > 2 or targets.shape != () or targets.highest < 0:
         return ""
-    if num_classes <= _MOST_UNUSED * (targets.highest + 1):
+    if num_classes <= max(_MOST_CERTAIN, _MOST_UNUSED * (targets.highest + 1)):
         return ""
     return (
         f"it has {num_classes} entries and labels go up to {targets.highest} only, so it is taken for features, unless "

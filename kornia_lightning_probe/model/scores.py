@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -84,6 +85,7 @@ class Choice:
         shape: of one image's, as it was on the images of the choice.
         reason: why there are none.
         remark: a sentence to be said of it; empty where there is nothing to be said.
+        is_image: whether it was left out since it looks as the images do.
         is_known: whether a name or labels tell that these are what the model is used for.
     """
 
@@ -91,7 +93,12 @@ class Choice:
     shape: tuple[int, ...] = ()
     reason: str = ""
     remark: str = ""
+    is_image: bool = False
     is_known: bool = False
+
+    def knowing(self, *, has_head: bool) -> Choice:
+        """The same, once it is known whether the model ends in a head: an image that comes of none is no scores."""
+        return replace(self, remark="") if self.is_image and not has_head else self
 
     def of(self, output: Any) -> Any:
         """The part of an output that is used; all of it where nobody knows."""
@@ -157,7 +164,10 @@ def choose_scores(
         return replace(chosen, remark=_first_of_several(first, entries[first], others)) if others else chosen
     # What only its looks speak against may be class scores all the same.
     is_doubtful = not is_asked_for and not judge(entries[first], is_called_logits=True)
-    return _refused(reasons[first], others, is_doubtful=is_doubtful)
+    remark = f"the output is left out, as {reasons[first]}; {_ALL_THE_SAME}" if is_doubtful else ""
+    reason = f"{reasons[first]}; it is the first of several outputs, {others}" if others else reasons[first]
+    is_image = math.prod(entries[first].shape[1:]) == math.prod(image_shape)
+    return Choice(None, reason=reason, remark=remark, is_image=is_image)
 
 
 def are_of_pairs(shape: tuple[int, ...], of_two: tuple[int, ...]) -> bool:
@@ -180,13 +190,6 @@ def _first(output: Any, names: Iterable[str]) -> str | None:
     if usual:
         return usual[0]
     return None if isinstance(output, Mapping) else next(iter(names), None)
-
-
-def _refused(reason: str, others: str, *, is_doubtful: bool) -> Choice:
-    remark = f"the output is left out, as {reason}; {_ALL_THE_SAME}" if is_doubtful else ""
-    if others:
-        reason = f"{reason}; it is the first of several outputs, {others}"
-    return Choice(None, reason=reason, remark=remark)
 
 
 def _holds_images(entry: Tensor, num_images: int) -> bool:

@@ -31,8 +31,9 @@ def test_a_batch_has_at_least_one_image(batch_size):
 
 
 def test_an_error_in_the_model_comes_out_as_it_is():
-    with pytest.raises(RuntimeError, match=r"^this layer fails$"):
+    with pytest.raises(RuntimeError, match=r"^this layer fails\nthe probe's first forward called") as caught:
         run(nn.Sequential(Failing()), IMAGES, plain_bank(), layers="0")
+    assert str(caught.value) == "this layer fails"
 
 
 # Metrics and other processes.

@@ -281,9 +281,18 @@ def test_masks_of_two_classes_and_of_as_many_as_an_image_has_channels_are_measur
 
 
 def test_three_classes_of_rgb_without_masks_are_one_warning():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
     with pytest.warns(UserWarning, match=r"so it is an image; if it is class scores all the same, labels= that fit"):
-        result = probed(lambda given: given[0].clone())
+        result = probe_model(net, IMAGES, plain_bank())
     assert len(result.metadata["warnings"]) == 1
+    assert "pixel_flip_rate" not in result.metrics
+
+
+def test_an_image_that_comes_of_no_head_is_no_news():
+    result = probed(lambda given: given[0] / 2)
+    assert "an image" in result.metadata["left_out"]["output"]
+    assert result.metadata["warnings"] == []
 
 
 @pytest.mark.parametrize("given_apart", [True, False])
