@@ -24,6 +24,8 @@ from kornia_lightning_probe.model.tracing import trace
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.wording import listed
 
+# What Hugging Face calls the output that others hang on.
+_MAIN_ENTRIES = ("logits", "last_hidden_state")
 # What torch says of two dtypes that do not go together.
 _OF_DTYPES = re.compile("dtype|scalar type|double|float|half", re.IGNORECASE)
 _OTHER_CALLS = (
@@ -103,7 +105,7 @@ def look_at(
         is_asked_for=is_asked_for,
     )
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
-    sighting = Sighting(tracing.result(choice.of(output)), differs, knows_head=not is_sharded)
+    sighting = Sighting(tracing.result(_main_entry(choice.of(output))), differs, knows_head=not is_sharded)
     return FirstLook(sighting, choice.knowing(has_head=sighting.trace.head.exists))
 
 
@@ -160,6 +162,14 @@ def _first_output(subject: Subject, inputs: Any) -> Any:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError):
             error.add_note(first_forward_note(error, inputs, subject.model))
         raise
+
+
+def _main_entry(output: Any) -> Any:
+    """The entry of an output whose name says that it is the main one; else all of it."""
+    if not isinstance(output, Mapping):
+        return output
+    named = [output[name] for name in _MAIN_ENTRIES if isinstance(output.get(name), Tensor)]
+    return named[0] if named else output
 
 
 def _two_images(block: Block) -> Any:
