@@ -42,8 +42,12 @@ class Scores:
 
     def of(self, output: Any) -> Tensor | None:
         """The scores in an output: (B, K) or (B, K, H, W), with K = 2 for a logit or a probability."""
-        found = entries_of(output).get(self.name)
+        found = self.part_of(output)
         return None if found is None else self.as_classes(found)
+
+    def part_of(self, output: Any) -> Tensor | None:
+        """The part of an output that the scores are, as it is."""
+        return entries_of(output).get(self.name)
 
     def as_classes(self, found: Tensor) -> Tensor:
         """Two classes for a logit or a probability; all else as it is.
@@ -99,6 +103,22 @@ class Choice:
     def knowing(self, *, has_head: bool) -> Choice:
         """The same, once it is known whether the model ends in a head: an image that comes of none is no scores."""
         return replace(self, remark="") if self.is_image and not has_head else self
+
+    def knowing_numbers(self, output: Any, numbers: Iterable[Tensor]) -> Choice:
+        """The same, where one number is a logit since a layer puts it out that can't give a probability.
+
+        Their values don't tell: those of a network that has not been trained may all lie in [0, 1].
+
+        Args:
+            output: what the model has put out.
+            numbers: what its products (linear layers, convolutions) have put out, one number for each image or pixel.
+        """
+        if self.scores is None or self.scores.kind != "number":
+            return self
+        found = entries_of(output)[self.scores.name].flatten()
+        if any(torch.equal(number.flatten(), found) for number in numbers):
+            return replace(self, scores=replace(self.scores, kind="logit"))
+        return self
 
     def of(self, output: Any) -> Any:
         """The part of an output that is used; all of it where nobody knows."""
