@@ -65,7 +65,7 @@ def probe_model(
         reference: images of the same size, in any form that ``inputs`` may have, that supply the mean and the
             between-image distance where the inputs are too few.
         image_keys: which entries of dict or tuple inputs are images; default: the only float entry with 4 dimensions.
-        embedding: the layer called the embedding; default: the last chosen layer that isn't the output itself.
+        embedding: the layer called the embedding; default: the last chosen layer in front of the head.
         to_inputs: how to get the model's inputs out of a loader's batch: a callable, a key or an index.
         forward: a callable ``(model, inputs)``, or the dotted name of a method or submodule to call.
         device: where to run; the model is moved there and back. Default: where the model is.

@@ -39,8 +39,8 @@ class Quantity:
         ValueError: for a range or a scale that does not ascend.
 
     Example:
-        >>> Quantity(meaning="0: never found, 1: always found", range=(0.0, 1.0), at_identity=1.0).distance(0.75)
-        0.25
+        >>> Quantity(meaning="0: never found, 1: always found", range=(0.0, 1.0), at_identity=1.0).at_identity
+        1.0
     """
 
     meaning: str = ""
@@ -58,10 +58,6 @@ class Quantity:
             ends = getattr(self, name)
             if ends is not None and not ends[0] < ends[1]:
                 raise ValueError(f"{name} must be (low, high) with low < high, got {ends}")
-
-    def distance(self, value: float) -> float:
-        """How far a value is from that at the identity; the value itself where that is not known."""
-        return value if self.at_identity is None else abs(value - self.at_identity)
 
     def state(self) -> dict[str, Any]:
         """Plain data, which a checkpoint and a JSON file can hold."""

@@ -48,12 +48,6 @@ def test_ends_that_do_not_ascend_are_refused(name, ends):
         Quantity(**{name: ends})
 
 
-def test_distance_is_that_from_the_value_at_the_identity_where_it_is_known():
-    # |0.2 - 0.5| = 0.3.
-    assert FULL.distance(0.2) == pytest.approx(0.3)
-    assert Quantity().distance(-0.2) == -0.2
-
-
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_every_measure_of_the_package_says_something_that_makes_sense(metric):
     quantity = metric.quantity

@@ -14,6 +14,9 @@ from kornia_lightning_probe.activations.layout import Layout
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 
+# By so many roundings of their cells do means differ that should be the same.
+_OF_SUMS, _OF_CELLS = 8, 2
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -64,18 +67,23 @@ class Readout:
             return rows.zero_()
         return rows.div_(self.cells) if self.over else rows
 
-    def rounding(self, activation: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rounding(self, activation: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
         """What rounding is beside that by which the means of images differ; None where nothing is averaged.
 
         A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large,
         and loses it in float32. Where a normalisation over space makes the means of all images the same, what they
-        still differ by is the rounding of the cells themselves.
+        still differ by is the rounding of the cells themselves: of their sum, which is all cells' alike, or each cell's
+        own, which the mean makes smaller.
+
+        Args:
+            activation: the clean activations of a block, (n, ...), half precision as float32.
+            dtype: in which the model has computed them.
 
         Returns:
             Two scalars: the rounding of the means relative to their distance from the mean image, and that of the
             cells. Images that are not finite are left out; of one image, infinite and 0.
         """
-        if not self.over or activation.dtype == accumulation_dtype(activation.device):
+        if not self.over:
             return None
         pooled = replace(self, is_wide=True).take(activation)
         known = pooled.isfinite().all(1)
@@ -84,8 +92,9 @@ class Readout:
         pooled = pooled[known]
         apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
         cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype)
-        eps = torch.finfo(torch.float32).eps
-        return eps / 2 * torch.linalg.vector_norm(pooled) / apart, eps * cells / self.cells**0.5 / apart
+        summed = torch.finfo(activation.dtype).eps
+        rounded = max(_OF_SUMS * summed, _OF_CELLS * torch.finfo(dtype).eps / self.cells**0.5)
+        return summed / 2 * torch.linalg.vector_norm(pooled) / apart, rounded * cells / self.cells**0.5 / apart
 
 
 def readouts_of(site: Site) -> Iterator[Readout]:

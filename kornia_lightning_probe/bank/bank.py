@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from kornia_lightning_probe.bank import presets
+from kornia_lightning_probe.bank.doubts.looking import Look, look_at
 from kornia_lightning_probe.bank.drawing import draw_unit, draw_view, plain_float32
-from kornia_lightning_probe.bank.looking import Look, look_at
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View, describe_transform, read_views
 from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout
@@ -95,7 +96,7 @@ class AugmentationBank:
         moves_pixels: str | Sequence[str] = (),
         layout: str = "image",
     ) -> None:
-        self.seed = int(seed)
+        self.seed = _integer(seed)
         self.pixels = PixelScale(mean=mean, std=std, value_range=value_range, layout=image_layout(layout))
         self.views = read_views(views, moving=moves_pixels)
         # Set by preset(): what fit_channels may leave out.
@@ -108,7 +109,7 @@ class AugmentationBank:
         name: str = "default",
         *,
         channels: int | None = None,
-        exclude: Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         small: bool = False,
         seed: int = 0,
         mean: float | Sequence[float] | None = None,
@@ -146,10 +147,11 @@ class AugmentationBank:
                 "K.RandomHorizontalFlip3D(p=1.0)}, layout='volume'), with Kornia's 3-D classes or callables"
             )
         ladders = presets.preset_ladders(name, small=small)
-        for excluded in exclude:
+        excluded_names = [exclude] if isinstance(exclude, str) else list(exclude)
+        for excluded in excluded_names:
             if excluded not in ladders:
                 raise ValueError(f"exclude: {unknown('augmentation', excluded, list(ladders), place=f'{name} preset')}")
-        kept: dict[str, Any] = {key: ladder for key, ladder in ladders.items() if key not in exclude}
+        kept: dict[str, Any] = {key: ladder for key, ladder in ladders.items() if key not in excluded_names}
         bank = cls(kept, seed=seed, mean=mean, std=std, value_range=value_range, layout=layout)
         bank._needs_rgb = presets.NEEDS_RGB & set(kept)
         return bank if channels is None else bank.fit_channels(channels)
@@ -323,6 +325,13 @@ class AugmentationBank:
 
         drawn = [self.pixels.undone(images) for images in augmented.images]
         return look_at(view, units, drawn, draw)
+
+
+def _integer(seed: Any) -> int:
+    try:
+        return operator.index(seed)
+    except TypeError as error:
+        raise TypeError(f"seed must be an integer, got {seed!r}") from error
 
 
 def _describe(view: View) -> dict[str, Any]:

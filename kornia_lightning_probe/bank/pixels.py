@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.bank.plausible import known_constants, why_implausible
+from kornia_lightning_probe.bank.doubts.plausible import known_constants, why_implausible
 from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
 from kornia_lightning_probe.wording import listed
 
@@ -29,6 +29,7 @@ class PixelScale:
         layout: the axes of images.
 
     Raises:
+        TypeError: for what is no number.
         ValueError: for a standard deviation that isn't positive or a range that isn't increasing.
 
     Example:
@@ -50,11 +51,7 @@ class PixelScale:
         self.std = _per_channel("std", std, default=1.0)
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {list(self.std)}")
-        low, high = map(float, value_range)
-        is_finite = math.isfinite(low) and math.isfinite(high)
-        if not is_finite or low >= high:
-            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}")
-        self.value_range = (low, high)
+        self.value_range = _two_ends(value_range)
         self._normalised = mean is not None or std is not None
         self._identical = not self._normalised and self.value_range == (0.0, 1.0)
 
@@ -217,7 +214,21 @@ class PixelScale:
 def _per_channel(name: str, values: float | Sequence[float] | None, *, default: float) -> tuple[float, ...]:
     if values is None:
         return (default,)
-    numbers = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be one number, or one for each channel, got {values!r}") from error
     if not numbers or not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"{name} must be one finite number, or one for each channel, got {values!r}")
     return tuple(numbers)
+
+
+def _two_ends(value_range: tuple[float, float]) -> tuple[float, float]:
+    try:
+        ends = [float(end) for end in value_range]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"value_range must be two numbers (low, high), got {value_range!r}") from error
+    is_range = len(ends) == 2 and all(map(math.isfinite, ends)) and ends[0] < ends[1]
+    if not is_range:
+        raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(ends)}")
+    return ends[0], ends[1]

@@ -94,7 +94,7 @@ def _how_to_name(views: Any) -> str:
     """What came instead of a mapping, and how it is written as one."""
     if isinstance(views, str):
         return f"the text {views!r}; for a preset by name write AugmentationBank.preset({views!r})"
-    kind = type(views).__name__
+    kind = views.__name__ if inspect.isclass(views) else type(views).__name__
     if _is_list(views):
         return f"{kind}; as the levels of one augmentation write {{'name': [first, second]}}, else name each"
     if callable(views):

@@ -265,9 +265,12 @@ class EpochProbe(ScheduledCallback):
                 device=module.device,
             )
         except Exception as error:
-            # The others are about to wait for this process in the engine.
+            # The others are about to wait for this process.
             world.fail(error)
             raise
+        if world.lockstep:
+            # In the engine they could not be told any more.
+            world.meet("ready")
         return images, subject
 
     def _read(self, trainer: Trainer, world: World) -> ProbeImages:

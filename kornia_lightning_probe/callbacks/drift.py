@@ -65,7 +65,7 @@ class DriftProbe(EpochProbe):
         num_images: how many images of a dataset are used, None for all; a tensor is used whole. At least 4.
         seed: chooses the images.
         image_keys: which entries of dict or tuple inputs are images.
-        embedding: the layer whose RankMe is measured; default: the last chosen layer that isn't the output itself.
+        embedding: the layer whose RankMe is measured; default: the last chosen layer in front of the head.
         to_inputs: how to get the model's inputs out of a batch: a callable, a key or an index.
         forward: a callable ``(module, inputs)``, or the name of a method or submodule to call.
         dataloader_idx: which of several validation dataloaders.

@@ -74,7 +74,7 @@ class SensitivityProbe(EpochProbe):
         num_images: how many images of a dataset are used, None for all; a tensor is used whole.
         seed: chooses the images.
         image_keys: which entries of dict or tuple inputs are images.
-        embedding: the layer called the embedding; default: the last chosen layer that isn't the output itself.
+        embedding: the layer called the embedding; default: the last chosen layer in front of the head.
         to_inputs: how to get the model's inputs out of a batch: a callable, a key or an index.
         forward: a callable ``(module, inputs)``, or the name of a method or submodule to call.
         dataloader_idx: which of several validation dataloaders.
@@ -269,8 +269,8 @@ def _bank_of(bank: AugmentationBank | str) -> AugmentationBank:
         return AugmentationBank.preset(bank)
     if not isinstance(bank, AugmentationBank):
         raise MisconfigurationException(
-            f"bank must be an AugmentationBank or the name of a preset, got a {type(bank).__name__}; "
-            "AugmentationBank(views) makes one"
+            f"bank must be an AugmentationBank or the name of a preset, got a {type(bank).__name__}; write "
+            "AugmentationBank({'flip': K.RandomHorizontalFlip(p=1.0)}), where the name is what results will call it"
         )
     return bank
 

@@ -42,7 +42,7 @@ class Origin:
             epoch=result.epoch,
             content_hash=str(metadata.get("content_hash")),
             embedding=str(metadata.get("embedding")),
-            bank=stable_seed(repr(metadata.get("bank"))),
+            bank=_bank_of(metadata.bank or {}),
             layers=result.layers,
             spread=_spread(result),
         )
@@ -65,6 +65,12 @@ class Origin:
     def from_state(cls, state: Mapping[str, Any]) -> Origin:
         """What :meth:`state` has written."""
         return cls(**{**state, "layers": tuple(state["layers"])})
+
+
+def _bank_of(bank: Mapping[str, Any]) -> int:
+    """A number for what a bank does, the same for descriptions of any version."""
+    views = [(view["augmentation"], view["severity"], view["transform"]) for view in bank.get("views", ())]
+    return stable_seed(bank.get("seed"), bank.get("mean"), bank.get("std"), bank.get("value_range"), views)
 
 
 def summarise(result: ProbeResult, origin: Origin) -> dict[str, float]:

@@ -110,16 +110,20 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
         raise ValueError(f"batch_size must be at least 1, got {route.batch_size}")
     started = time.perf_counter()
     world, images = route.world, route.images
-    with undisturbed(subject.model, device=subject.device, graph=route.graph):
-        try:
+    have_met = False
+    try:
+        with undisturbed(subject.model, device=subject.device, graph=route.graph):
             spoilt = _work(subject, route, visitor, findings)
-        except Exception as error:
+            world.meet("done")
+            have_met = True
+            counts = torch.tensor([float(bool(why)) for why in spoilt.values()])
+            tables = [*visitor.tables(), counts, images.fingerprints]
+            sums = world.sum_together(tables, device=subject.device, dtype=accumulation_dtype(subject.device))
+    except Exception as error:
+        # Where passes are collective the others are in one, and what is said here would be taken for a part of it.
+        if not have_met and not world.lockstep:
             world.fail(error)
-            raise
-        world.meet("done")
-        counts = torch.tensor([float(bool(why)) for why in spoilt.values()])
-        tables = [*visitor.tables(), counts, images.fingerprints]
-        sums = world.sum_together(tables, device=subject.device, dtype=accumulation_dtype(subject.device))
+        raise
     for table, total in zip(tables[:-2], sums[:-2], strict=True):
         table.copy_(total)
     reasons = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -27,6 +27,7 @@ class Scouted:
         block: the first block, on the model's device.
         activations: its clean activations by layer, in order of execution; half precision as float32.
         sites: the pixels, the layers, and the output where it is class scores.
+        dtypes: in which the model has computed them.
         whole_blocks: whether images of a batch touch each other, so that every pass must be of one whole block.
         scores: what of the output is class scores; None where nothing is, or nobody wants them.
     """
@@ -34,6 +35,7 @@ class Scouted:
     block: Block
     activations: dict[str, Tensor]
     sites: Sequence[Site]
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     whole_blocks: bool = False
     scores: Scores | None = None
 
@@ -80,9 +82,12 @@ class Scout:
         scores = self._settled(kept)
         self.findings.facts["embedding"] = embedding
         self.findings.facts["shapes"] = {name: list(x.shape[1:]) for name, x in kept.items()}
-        self.findings.facts["activation_dtypes"] = sorted(self._dtypes)
-        folded = {name for name, rows in subject.rows.items() if rows.axis is None}
-        return Scouted(block, kept, _sites(kept, block, embedding, folded=folded), whole_blocks, scores)
+        self.findings.facts["activation_dtypes"] = sorted(
+            {str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()}
+        )
+        folded = {name for name, rows in subject.rows.items() if rows.is_folded}
+        sites = _sites(kept, block, embedding, folded=folded)
+        return Scouted(block, kept, sites, self._dtypes, whole_blocks=whole_blocks, scores=scores)
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
         """The activation that was asked for, else the last one in front of the head, else that before the output."""
@@ -105,7 +110,7 @@ class Scout:
     def _see_all(self, block: Block, size: int) -> bool:
         """Pass a whole block, so many images at once; whether the last layer's activation is the output itself."""
         self._kept: dict[str, Tensor] = {}
-        self._dtypes: set[str] = set()
+        self._dtypes: dict[str, torch.dtype] = {}
         self._last: Tensor | None = None
         output: Any = None
         for rows in slices(len(block), size):
@@ -132,7 +137,7 @@ class Scout:
         if name not in (INPUT, OUTPUT):
             # Held until the next, so that its memory can't become the output's.
             self._last = activation
-            self._dtypes.add(str(activation.dtype).removeprefix("torch."))
+            self._dtypes[name] = activation.dtype
         if name not in self._kept:
             self._kept[name] = room_for(activation, num_images)
         shape = tuple(self._kept[name].shape[1:])

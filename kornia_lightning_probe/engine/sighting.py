@@ -27,6 +27,8 @@ from kornia_lightning_probe.wording import listed
 
 # What puts out logits, if any.
 _PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+# What Hugging Face calls the output that others hang on.
+_MAIN_ENTRIES = ("logits", "last_hidden_state")
 # What torch says of two dtypes that do not go together.
 _OF_DTYPES = re.compile("dtype|scalar type|double|float|half", re.IGNORECASE)
 _OTHER_CALLS = (
@@ -64,7 +66,7 @@ def agreed_targets(images: ProbeImages, world: World) -> Targets:
         images: those of this process.
         world: all processes; they meet here, where there are labels.
     """
-    if world.size == 1 or not images.has_labels:
+    if world.size == 1 or images.scout.labels is None:
         return images.targets
     texts = world.exchange(images.targets.to_text())
     return Targets.joined(Targets.from_text(text) for text in texts)
@@ -110,7 +112,7 @@ def look_at(
         is_asked_for=is_asked_for,
     ).knowing_numbers(output, numbers)
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
-    sighting = Sighting(tracing.result(choice.of(output)), differs, knows_head=not is_sharded)
+    sighting = Sighting(tracing.result(_main_entry(choice.of(output))), differs, knows_head=not is_sharded)
     return FirstLook(sighting, choice.knowing(has_head=sighting.trace.head.exists))
 
 
@@ -167,6 +169,14 @@ def _first_output(subject: Subject, inputs: Any) -> Any:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError):
             error.add_note(first_forward_note(error, inputs, subject.model))
         raise
+
+
+def _main_entry(output: Any) -> Any:
+    """The entry of an output whose name says that it is the main one; else all of it."""
+    if not isinstance(output, Mapping):
+        return output
+    named = [output[name] for name in _MAIN_ENTRIES if isinstance(output.get(name), Tensor)]
+    return named[0] if named else output
 
 
 def _two_images(block: Block) -> Any:

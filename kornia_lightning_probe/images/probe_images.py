@@ -138,11 +138,6 @@ class ProbeImages:
         return self.num_images
 
     @property
-    def has_labels(self) -> bool:
-        """Whether the images came with labels."""
-        return self.scout.labels is not None
-
-    @property
     def targets(self) -> Targets:
         """What the images of this rank's blocks, and of block 0, are labelled with."""
         return Targets.of([block.labels for block in (self.scout, *self.blocks)], self.other_targets)

@@ -67,9 +67,11 @@ class Sighting:
         if ran is None or not ran.parts:
             return []
         chosen = self._each_once([node.name for node in main_stages(ran)])
-        front = self.trace.embedding(self.usable) if self.knows_head else None
-        if front is not None and not self._holds(chosen, front):
-            chosen.append(self.trace.activations[front].layer)
+        front = self._nearest_maker(self.usable)
+        if front is not None:
+            chosen = [layer for layer in chosen if not self._only_passes_on(layer)]
+            if not self._holds(chosen, front):
+                chosen.append(self.trace.activations[front].layer)
         return sorted(set(chosen), key=order.__getitem__)
 
     def embedding(self, layers: Iterable[str]) -> str | None:
@@ -81,12 +83,11 @@ class Sighting:
             return None
         wanted = set(layers)
         among = [name for name, found in self.usable.items() if found.layer in wanted]
-        nearest = self.trace.embedding(among)
-        if nearest is None:
-            return None
-        same = [name for name in self.trace.holding_the_same(nearest) if name in among]
-        makers = [name for name in same if not self.usable[name].passes_on]
-        return makers[-1] if makers else nearest
+        maker = self._nearest_maker(among)
+        if maker is None:
+            return self.trace.embedding(among)
+        same = [name for name in self.trace.holding_the_same(maker) if name in among]
+        return [name for name in same if not self.usable[name].passes_on][-1]
 
     def choose(self, subject: Subject) -> Subject:
         """A model with its layers and its embedding chosen by what was seen.
@@ -107,6 +108,16 @@ class Sighting:
         chosen |= subject.named
         layers = {node.name: node.module for node in root.walk() if node.name in chosen}
         return replace(subject, layers=layers)
+
+    def _nearest_maker(self, among: Iterable[str]) -> str | None:
+        """The last of these activations in front of the head that is more than what a layer was given."""
+        if not self.knows_head:
+            return None
+        return self.trace.embedding([name for name in among if not self.usable[name].passes_on])
+
+    def _only_passes_on(self, layer: str) -> bool:
+        """Whether a layer returned what it was given, as Dropout, Flatten and Identity do."""
+        return all(found.passes_on for found in self.usable.values() if found.layer == layer)
 
     def _each_once(self, layers: list[str]) -> list[str]:
         """Of nested modules that return one tensor the outermost."""
@@ -139,6 +150,7 @@ def _that_ran(node: Node, order: Mapping[str, int]) -> Node | None:
         any_leaf=node.any_leaf,
         model_weights=node.model_weights,
         is_silent=bool(node.name) and node.name not in order,
+        is_prefix=node.is_prefix,
     )
 
 

@@ -61,7 +61,8 @@ def main_stages(root: Node) -> list[Node]:
     if not root.parts:
         raise ValueError(f"layers='auto' finds nothing to look at in {_class_of(root)}; name its layers")
     cut = _cut(root)
-    return _thinned([*cut[:-1], *_head(root, cut)])
+    layers = _thinned([*cut[:-1], *_head(root, cut)])
+    return [layer.stand_in for layer in layers]
 
 
 @dataclass(eq=False)
@@ -74,6 +75,7 @@ class Node:
     any_leaf: bool = False
     model_weights: frozenset[nn.Parameter] = frozenset()
     is_silent: bool = False
+    is_prefix: bool = False
 
     @cached_property
     def ignored(self) -> bool:
@@ -109,8 +111,29 @@ class Node:
         weighted = [child for child in self.children if child.size]
         parts: list[Node] = []
         for child in weighted:
-            parts += [child] if child.runs else child.parts
+            parts += [child] if child.runs or child.is_prefix else child.parts
         return parts
+
+    @property
+    def stand_in(self) -> Node:
+        """Itself; of a prefix, which takes no hooks, the last layer of its own way through.
+
+        A lone product at the end, behind layers right below the prefix, is a shortcut's.
+        """
+        if not self.is_prefix:
+            return self
+        inner = [child for child in self.children if child.is_layer]
+        beside_layers = any(child.size and not child.is_prefix for child in inner[:-1])
+        while len(inner) > 1 and beside_layers and inner[-1].is_prefix and inner[-1].size < 2:
+            del inner[-1]
+        return inner[-1].stand_in
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is, or holds, something that runs and is looked at."""
+        if self.is_prefix:
+            return any(child.is_layer for child in self.children)
+        return self.runs and not self.ignored
 
     @property
     def runs(self) -> bool:
@@ -124,7 +147,13 @@ class Node:
     @property
     def is_container(self) -> bool:
         """Whether it is a sequence, list or dictionary of modules."""
-        return isinstance(self.module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        is_sequence = isinstance(self.module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        return is_sequence or (self.is_prefix and self.holds_prefixes)
+
+    @property
+    def holds_prefixes(self) -> bool:
+        """Whether two or more prefixes of several layers are right below it: a graph's stage, not its block."""
+        return len([child for child in self.children if child.is_prefix and child.size > 1]) > 1
 
     @property
     def kind(self) -> str:
@@ -143,6 +172,12 @@ class Node:
         if self.is_container and len(set(blocks)) < len(blocks):
             return True
         return any(child.holds_blocks for child in self.children if child.size)
+
+    @property
+    def is_stage(self) -> bool:
+        """Whether it is a sequence of blocks with little around it, rather than a block that has one inside."""
+        others = [child for child in self.children if child.size and not child.holds_blocks]
+        return self.is_container or len(others) <= 1
 
     def walk(self) -> Iterator[Node]:
         """Yields all modules below it, in the model's order."""
@@ -163,18 +198,21 @@ def module_tree(model: nn.Module, *, any_leaf: bool = False) -> Node:
     # A frozen perceptual loss may be larger than the model; in a frozen model, all weights count.
     weights = frozenset(weight for weight in root.parameters() if weight.requires_grad) or frozenset(root.parameters())
 
-    def grow(name: str, module: nn.Module) -> Node:
-        node = Node(name, module, any_leaf=any_leaf, model_weights=weights)
+    def grow(name: str, module: nn.Module, *, in_graph: bool) -> Node:
+        in_graph = in_graph or isinstance(module, torch.fx.GraphModule)
+        # What a graph module has in place of the modules whose forward it has written out.
+        is_prefix = bool(name) and in_graph and type(module) is nn.Module
+        node = Node(name, module, any_leaf=any_leaf, model_weights=weights, is_prefix=is_prefix)
         prefix = f"{name}." if name else ""
         for key, wrapped in module.named_children():
             child = unwrap(wrapped)
             is_weight = key == "parametrizations" and is_parametrized(module)
             if child not in seen and not is_weight:
                 seen.add(child)
-                node.children.append(grow(f"{prefix}{key}", child))
+                node.children.append(grow(f"{prefix}{key}", child, in_graph=in_graph))
         return node
 
-    return grow("", root)
+    return grow("", root, in_graph=False)
 
 
 def unwrap(module: nn.Module, *, at_root: bool = False) -> nn.Module:
@@ -283,7 +321,10 @@ def _may_open(group: list[Node], cut: list[Node]) -> bool:
     alone, in_container = len(group) == 1, group[0].is_container
     if _must_open(group, cut):
         return True
-    if any(node.holds_blocks for node in group):
+    holders = [node for node in group if node.holds_blocks]
+    if holders:
+        if len(cut) >= FEWEST and not all(node.is_stage for node in holders):
+            return False
         return in_container or len(group) < FEWEST
     if alone and in_container and group[0] is cut[-1]:
         return True

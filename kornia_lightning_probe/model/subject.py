@@ -33,6 +33,11 @@ class InOrder(Protocol):
         """Which image entries follow one another in it; fewer than two where it holds one thing."""
         ...
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether its rows are images times something else: windows, slices, frames."""
+        ...
+
     def unfold(self, activation: Tensor) -> tuple[Tensor, ...]:
         """The activation as (N, ...), one for each of the entries, or one of all."""
         ...

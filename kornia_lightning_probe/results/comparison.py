@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
 from kornia_lightning_probe.results.differences import banks_differ, left_out, what_each_has
-from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.tables import MetricTable
 from kornia_lightning_probe.wording import listed, unknown
@@ -197,7 +198,20 @@ class _Common:
         layers = self.layers(metric)
         first = self._cut(self.first.table(metric), layers, side=0)
         second = self._cut(self.second.table(metric), layers, side=1)
+        if metric == SENSITIVITY and self.moved_in_one:
+            first, second = self._without_moved(first), self._without_moved(second)
         return _Pair(layers, first, second, self.pairing.same and _as_many_images(first, second))
+
+    @cached_property
+    def moved_in_one(self) -> list[int]:
+        """The views that move pixels in one result only, under which one sensitivity is pooled and the other is not."""
+        there = [self.second.views[j].moves_pixels for j in self.places[1]]
+        return [i for i, view in enumerate(self.views) if view.moves_pixels != there[i]]
+
+    def _without_moved(self, cells: _Cells) -> _Cells:
+        value = cells.value.clone()
+        value[self.moved_in_one] = torch.nan
+        return cells._replace(value=value)
 
     def _cut(self, table: MetricTable, layers: list[str], *, side: int) -> _Cells:
         """One result's cells of the common views and layers, its images in the common order."""
@@ -233,6 +247,12 @@ class _Common:
             names = listed(by_standing["no value"])
             yield f"no value in both results under any view that both have, so not compared: {names}"
         yield from banks_differ(self.first, self.second)
+        if self.moved_in_one:
+            names = listed(self.views[i].label for i in self.moved_in_one)
+            yield (
+                f"said to move pixels in one result only, so that sensitivity is not the same number there and not "
+                f"compared: {names}; sensitivity_flat and sensitivity_pooled are"
+            )
 
 
 def _as_many_images(first: _Cells, second: _Cells) -> bool:

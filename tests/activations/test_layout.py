@@ -5,6 +5,8 @@ from torch import nn
 
 from kornia_lightning_probe import AugmentationBank, probe_model
 from kornia_lightning_probe.activations.layout import Layout, layout_of
+from kornia_lightning_probe.activations.readouts import readouts_of
+from kornia_lightning_probe.activations.site import Site
 
 HFLIP = AugmentationBank({"hflip": K.RandomHorizontalFlip(p=1.0)})
 
@@ -130,3 +132,45 @@ def test_what_moves_with_the_image_reads_zero_in_any_layout_of_images_that_are_n
     assert result.value("sensitivity_pooled", pooled) == pytest.approx(0.0, abs=1e-4)
     assert result.value("sensitivity", "1") == pytest.approx(0.0, abs=1e-4)
     assert result.value("sensitivity_flat", "1") > 0.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_folded", "kind", "has_class_token"),
+    [
+        # (C, T, H, W), also with as many channels as frames, or after a stride in time.
+        ((64, 16, 8, 8), False, "other", False),
+        ((16, 16, 8, 8), False, "other", False),
+        ((16, 8, 8, 8), False, "other", False),
+        # Time does not grow.
+        ((16, 64, 8, 8), False, "depth first", False),
+        ((16, 8, 8, 8), True, "depth first", False),
+        # Tokens of each frame; a vector for each frame; a map of the clip as a whole.
+        ((16, 49, 96), True, "channels last", False),
+        ((16, 96), True, "tokens", False),
+        ((64, 8, 8), False, "map", False),
+        # Patches of 2 x 16 x 16: 8 x 14 x 14 of them.
+        ((1568, 96), False, "tokens", False),
+        ((1569, 96), False, "tokens", True),
+        ((512,), False, "vector", False),
+    ],
+)
+def test_the_layout_of_video_is_that_of_torch_unless_frames_say_otherwise(shape, is_folded, kind, has_class_token):
+    layout = layout_of(shape, image_size=(224, 224), depth=16, is_folded=is_folded)
+    assert (layout.kind, layout.has_class_token) == (kind, has_class_token)
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_folded", "features"),
+    [((4, 5, 6, 7), False, (4,)), ((5, 4, 6, 7), True, (4,)), ((5, 9, 4), True, (4,)), ((5, 4), True, (4,))],
+)
+def test_features_of_volumes_and_video_are_means_over_all_axes_but_the_channels(shape, is_folded, features):
+    activation = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    (readout,) = [
+        readout
+        for readout in readouts_of(Site("layer", 1, shape, image_size=(6, 7), depth=5, is_folded=is_folded))
+        if readout.site.representation == "pooled"
+    ]
+    axis = shape.index(4) + 1
+    means = activation.movedim(axis, 1).flatten(2).mean(2)
+    assert readout.site.shape == features
+    torch.testing.assert_close(readout.take(activation), means)

@@ -69,7 +69,7 @@ def test_a_ten_thousandth_of_the_range_is_tolerated_and_cut(off):
     ("options", "images", "text"),
     [
         ({}, torch.full((1, 3, 2, 2), 1.001), r"values from 1.001 to 1.001, outside value_range=\(0, 1\)"),
-        ({}, _normalised(_raw(1, 3, 4, 4)), "if the loader normalises, pass its mean= and std=$"),
+        ({}, _normalised(_raw(1, 3, 4, 4)), "if the loader normalises, pass its mean= and std=; these"),
         ({}, _raw(1, 3, 4, 4) * 255, r"pass value_range=\(0, 255\), or scale the images"),
         ({}, _raw(1, 3, 4, 4) * 4000, r"pass value_range=\(0, 4095\)"),
         ({}, _raw(1, 3, 4, 4) * 60000, r"pass value_range=\(0, 65535\)"),

@@ -42,9 +42,10 @@ PRIMITIVES = (
 )
 
 
-# A text from every process, once for the labels, once for the layers that run and once where all are done, takes two
-# gathers each; then there is one sum. The broadcasts are Lightning's, when it is asked for the folder of the logs.
-HANDFUL = {"all_gather": 6, "all_reduce": 1, "broadcast": 2}
+# A text from every process takes two gathers: once where images are read, once for their labels, once for the layers
+# that run, once where all are done, and once where a probe has a result everywhere or nowhere. Then there is one sum.
+# The broadcasts are Lightning's, when it is asked for the folder of the logs.
+HANDFUL = {"all_gather": 10, "all_reduce": 1, "broadcast": 2}
 
 
 @contextmanager
@@ -74,9 +75,9 @@ class Counts:
         super().__init__(**options)
         self.folder = folder
 
-    def measure(self, trainer, pl_module, *, epoch):
+    def probe(self, trainer, module, *, epoch):
         with counted() as calls:
-            super().measure(trainer, pl_module, epoch=epoch)
+            super().probe(trainer, module, epoch=epoch)
         path = self.folder / f"{self.name} {trainer.global_rank} {len(self.history)}.json"
         path.write_text(json.dumps(calls))
 

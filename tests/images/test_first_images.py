@@ -91,7 +91,7 @@ def test_what_one_rank_has_read_gives_the_blocks_of_any_rank():
     whole = ProbeImages(first, num_images=70)
     shares = [ProbeImages(first, num_images=70, rank=rank, world_size=2) for rank in (0, 1)]
     assert sum(share.fingerprints for share in shares).equal(whole.fingerprints)
-    assert whole.has_labels
+    assert whole.scout.labels is not None
 
 
 def test_an_empty_stream_is_refused():

@@ -118,7 +118,7 @@ def test_table_positions_point_at_the_sources_images():
 
 def test_labels_and_images_of_dict_batches_are_found():
     images = ProbeImages(Noisy(), num_images=6)
-    assert images.has_labels
+    assert images.scout.labels is not None
     assert images.image_keys == ()
     assert images.scout.labels.tolist() == [index % 10 for index in images.image_ids]
 
@@ -145,7 +145,7 @@ def test_named_entries_are_the_images_of_tuple_inputs():
 def test_to_inputs_gives_the_model_what_it_wants_and_labels_are_still_found():
     images = ProbeImages(Noisy(), num_images=4, to_inputs=lambda batch: {"pixels": batch["image"], "text": "a cat"})
     assert images.image_keys == ("pixels",)
-    assert images.has_labels
+    assert images.scout.labels is not None
 
 
 def test_one_image_is_one_block():

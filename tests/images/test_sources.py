@@ -98,11 +98,15 @@ def test_what_is_no_labels_is_refused_with_what_came_and_what_is_possible(labels
 @pytest.mark.parametrize("source", [torch.rand(6, 1, 2, 2), Numbers(6), Stream(6)], ids=["tensor", "dataset", "stream"])
 def test_targets_of_several_labels_take_the_place_of_labels(source):
     images = ProbeImages(source, labels=torch.eye(6)[:, :3])
-    assert (images.other_targets, images.has_labels, images.labels_given) == ("float32 (6, 3)", False, True)
+    assert (images.other_targets, images.scout.labels is not None, images.labels_given) == (
+        "float32 (6, 3)",
+        False,
+        True,
+    )
 
 
 @pytest.mark.parametrize(("labels", "given"), [(None, False), (range(6), True)])
 @pytest.mark.parametrize("source", [Numbers(6), Stream(6)], ids=["dataset", "stream"])
 def test_labels_that_came_along_are_told_from_those_that_were_given(source, labels, given):
     images = ProbeImages(source, labels=labels)
-    assert (images.labels_given, images.has_labels, images.other_targets) == (given, True, "")
+    assert (images.labels_given, images.scout.labels is not None, images.other_targets) == (given, True, "")

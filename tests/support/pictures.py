@@ -11,6 +11,7 @@ class FakeBank(list):
     """Doubles the pixels at level 1 and crops at level 2, on images that a loader has mapped to [-1, 1]."""
 
     pixels = PixelScale(mean=0.5, std=0.5)
+    layout = pixels.layout
 
     def augment(self, view, images, block=0):
         return SimpleNamespace(images=(images[..., 1:, :] if view.level == 2 else images.clamp(max=0.0),))

@@ -66,7 +66,7 @@ def random_bank(seed=0):
         {
             "rotation": {degrees: K.RandomRotation((-degrees, degrees), p=1.0) for degrees in (10.0, 30.0)},
             "noise": K.RandomGaussianNoise(std=0.05, p=1.0),
-            "erasing": K.RandomErasing(p=0.7),
+            "erasing": K.RandomErasing(p=1.0),
         },
         seed=seed,
     )

@@ -22,8 +22,8 @@ from kornia_lightning_probe.wording import quoted
 _MOST_LOST = 1e-5
 # The largest entry of an activation whose squares, and those of differences a millionth of it, float32 holds.
 _SAFE = (1e-12, 1e15)
-# Where rounding is as large a part of what images differ by, they differ by nothing else.
-_NOTHING_LEFT = 0.25
+# Where rounding is larger than what images differ by, they differ by nothing else.
+_NOTHING_LEFT = 1.0
 
 #: "distances": only how far images moved is kept of an activation. "block": all of it is kept, until a block's views
 #: are through. "view": it is measured at once, view by view.
@@ -84,11 +84,17 @@ class Prepared:
         """What keeps which activations were finite, and which layers tell images apart."""
         return next(metric for metric in self.metrics.values() if isinstance(metric, Ledger))
 
-    def choose_precision(self, activations: Mapping[str, Tensor]) -> list[str]:
+    def choose_precision(
+        self, activations: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype] | None = None
+    ) -> list[str]:
         """Look at the size of activations, and at the rounding of pooled features, on the first block.
 
         Those that would lose digits in float32 are summed in float64, which takes more time. Those whose images differ
         by rounding only, as behind a normalisation over space, are taken as 0.
+
+        Args:
+            activations: clean ones by layer, half precision as float32.
+            dtypes: in which the model has computed them; None: as they are.
 
         Returns:
             The names of the latter, without those of dead layers, at which images do not differ at all.
@@ -100,7 +106,8 @@ class Prepared:
         found: list[Tensor] = []
         for name, readers in self.readers.items():
             for number, reader in enumerate(readers):
-                rounding = reader.readout.rounding(activations[name])
+                dtype = (dtypes or {}).get(name, activations[name].dtype)
+                rounding = reader.readout.rounding(activations[name], dtype)
                 if rounding is not None:
                     places.append((name, number))
                     found.append(torch.stack(rounding).cpu())

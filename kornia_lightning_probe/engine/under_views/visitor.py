@@ -160,7 +160,7 @@ class UnderViews:
             findings=self._findings,
             default_set=plan.default_set,
         )
-        self._nothing = self._prepared.choose_precision(scouted.activations)
+        self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
         self._see_labels(scouted.sites, block)
         self._calibration.run(self._prepared, scouted, passes)

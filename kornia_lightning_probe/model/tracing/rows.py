@@ -111,6 +111,11 @@ class Rows:
     entries: tuple[int, ...]
     order: Order = field(repr=False)
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether its rows are images times something else: windows, inner blocks, slices or frames."""
+        return self.axis is None
+
     def unfold(self, activation: Tensor) -> tuple[Tensor, ...]:
         """The activation, of any number of images, as (N, ...): one for each of `entries`, or one of all."""
         ordered = self.order(activation)

@@ -100,7 +100,7 @@ def _title(numbers: ProbeNumbers, metric: str) -> str:
     table = numbers.table(metric)
     meaning = table.quantity.meaning
     lines = [f"{metric} ({meaning})" if meaning else metric]
-    lines.append(moving_text(numbers, metric))
+    lines.append(moving_text(numbers, metric, most=len(numbers.views)))
     errors = table.std_error[~table.std_error.isnan()]
     if errors.numel():
         lines.append(f"standard error: median {errors.median():.3f}, largest {errors.max():.3f}")
