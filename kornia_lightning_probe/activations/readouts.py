@@ -91,10 +91,13 @@ class Readout:
             return pooled.new_tensor(torch.inf), pooled.new_tensor(0.0)
         pooled = pooled[known]
         apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
-        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype)
-        summed = torch.finfo(activation.dtype).eps
-        rounded = max(_OF_SUMS * summed, _OF_CELLS * torch.finfo(dtype).eps / self.cells**0.5)
-        return summed / 2 * torch.linalg.vector_norm(pooled) / apart, rounded * cells / self.cells**0.5 / apart
+        length = torch.linalg.vector_norm(pooled)
+        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype) / self.cells**0.5
+        summed, computed = torch.finfo(activation.dtype).eps, torch.finfo(dtype).eps
+        rounded = max(_OF_SUMS * summed, _OF_CELLS * computed / self.cells**0.5)
+        # A mean of nothing but the rounding of what was subtracted, which half precision shares among all cells.
+        rounded = torch.where(length < 2 * _OF_CELLS * computed * cells, max(rounded, _OF_CELLS * computed), rounded)
+        return summed / 2 * length / apart, rounded * cells / apart
 
 
 def readouts_of(site: Site) -> Iterator[Readout]:
