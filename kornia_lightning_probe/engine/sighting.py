@@ -16,8 +16,9 @@ from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.labels import Targets
 from kornia_lightning_probe.images.nested import image_entries, join_rows, map_tensors
 from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.model.choosing import choose_scores
 from kornia_lightning_probe.model.outputs import have_one_number
-from kornia_lightning_probe.model.scores import Choice, choose_scores
+from kornia_lightning_probe.model.scores import Choice
 from kornia_lightning_probe.model.sighting import Sighting
 from kornia_lightning_probe.model.stages import module_tree
 from kornia_lightning_probe.model.subject import Subject

@@ -11,7 +11,8 @@ from torch.utils.data import TensorDataset
 from kornia_lightning_probe import AugmentationBank, probe_model
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.labels import Targets
-from kornia_lightning_probe.model.scores import Scores, are_of_pairs, choose_scores, entries_of
+from kornia_lightning_probe.model.choosing import choose_scores
+from kornia_lightning_probe.model.scores import Scores, are_of_pairs, entries_of
 
 IMAGE = (3, 12, 12)
 NOTHING = Targets()
