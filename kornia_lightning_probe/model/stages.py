@@ -60,7 +60,8 @@ def main_stages(root: Node) -> list[Node]:
         root = module_tree(root.module, any_leaf=True)
     if not root.parts:
         raise ValueError(f"layers='auto' finds nothing to look at in {_class_of(root)}; name its layers")
-    cut = _cut(root)
+    # By place where that is known, and else as they are.
+    cut = sorted(_cut(root), key=lambda node: node.place)
     layers = _thinned([*cut[:-1], *_head(root, cut)])
     return [layer.stand_in for layer in layers]
 
@@ -76,6 +77,7 @@ class Node:
     model_weights: frozenset[nn.Parameter] = frozenset()
     is_silent: bool = False
     is_prefix: bool = False
+    place: int = 0
 
     @cached_property
     def ignored(self) -> bool:
@@ -368,8 +370,26 @@ def _thinned(layers: list[Node]) -> list[Node]:
     if not neck.size:
         kept = 2
     end = len(layers) - kept
-    body = layers[1:end]
-    step = math.ceil(len(body) / (MOST - 1 - kept))
+    return [layers[0], *_fewer(layers[1:end], MOST - 1 - kept), *layers[end:]]
+
+
+def _fewer(layers: list[Node], most: int) -> list[Node]:
+    """Every second, third, ... of the kinds that have the most members, so that the others keep theirs."""
+    kinds: dict[str, list[Node]] = {}
+    for node in layers:
+        kinds.setdefault(node.kind, []).append(node)
+    largest_first = sorted(kinds.values(), key=len, reverse=True)
+    for step in range(2, len(layers)):
+        fewer = layers
+        for kind in largest_first:
+            if len(fewer) > most:
+                dropped = set(kind).difference(_every(step, kind))
+                fewer = [node for node in fewer if node not in dropped]
+        if len(fewer) <= most:
+            return fewer
+    return _every(math.ceil(len(layers) / most), layers)
+
+
+def _every(step: int, layers: list[Node]) -> list[Node]:
     # Counted back from the last, so that what is nearest to the head is among them.
-    chosen = body[::-1][::step]
-    return [layers[0], *chosen[::-1], *layers[end:]]
+    return layers[::-1][::step][::-1]

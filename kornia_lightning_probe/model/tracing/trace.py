@@ -299,9 +299,9 @@ def _that_is_used(flows: Sequence[Flow]) -> Flow | None:
 
 
 def _is_stage_of(flow: Flow, other: Flow) -> bool:
-    """Whether an output without a head lies on the way to another one."""
+    """Whether an output lies on the way to another one, which is made of more layers."""
     beyond = other.layers & ~flow.layers
-    return not flow.heads and beyond != 0 and not flow.layers & ~other.layers
+    return beyond != 0 and not flow.layers & ~other.layers
 
 
 def _is_activation(entry: Tensor) -> bool:
