@@ -18,9 +18,9 @@ from kornia_lightning_probe.images.nested import image_entries, join_rows, map_t
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.scores import Choice, choose_scores
 from kornia_lightning_probe.model.sighting import Sighting
-from kornia_lightning_probe.model.stages import module_tree
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.tracing import trace
+from kornia_lightning_probe.model.tree import module_tree
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.wording import listed
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kornia_lightning_probe.model.stages import MOST, Node, main_stages, module_tree
+from kornia_lightning_probe.model.stages import MOST, main_stages
 from kornia_lightning_probe.model.subject import Subject, apart_from_ends
 from kornia_lightning_probe.model.tracing import Activation, Rows, Trace
+from kornia_lightning_probe.model.tree import Node, module_tree
 
 
 @dataclass(frozen=True)
