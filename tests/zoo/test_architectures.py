@@ -141,13 +141,6 @@ for _name in (
     "poolformer_s12",
     "edgenext_xx_small",
     "fastvit_t8",
-    "selecsls42b",
-    "mobilenetv4_conv_small",
-    "rexnet_100",
-    "pvt_v2_b0",
-    "resnetv2_50",
-    "starnet_s1",
-    "mobilevit_xxs",
 ):
     LARGE[_name] = (lambda name=_name: timms(name)), 64
 MARKED = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
