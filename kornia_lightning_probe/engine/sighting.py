@@ -20,9 +20,9 @@ from kornia_lightning_probe.model.choosing import choose_scores
 from kornia_lightning_probe.model.outputs import have_one_number
 from kornia_lightning_probe.model.scores import Choice
 from kornia_lightning_probe.model.sighting import Sighting
-from kornia_lightning_probe.model.stages import module_tree
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.tracing import trace
+from kornia_lightning_probe.model.tree import module_tree
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.wording import listed
 
