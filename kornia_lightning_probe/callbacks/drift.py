@@ -194,7 +194,7 @@ class DriftProbe(EpochProbe):
             flatten=self.flatten,
             progress=occasion.progress,
             world=occasion.world,
-            check_parameters=not self.history,
+            check_parameters=self._is_first_probe,
         )
         try:
             self._say_new_layers(features, epoch=occasion.epoch)
