@@ -235,7 +235,7 @@ def test_the_metadata_say_what_was_measured_how():
         "device": "cpu",
         "world_size": 1,
         "activation_dtypes": ["float32"],
-        "embedding": "drop",
+        "embedding": "block2",
         "noise_floor": 0.0,
         "notes": [],
     }
