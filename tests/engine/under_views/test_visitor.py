@@ -243,7 +243,7 @@ def test_the_metadata_say_what_was_measured_how():
     assert sorted(metadata["image_ids"]) == list(range(40))
     assert metadata["bank"]["seed"] == 5
     assert metadata["seconds"] > 0
-    # 20 images of the first block in float32: 3, 4 and 8 channels, 8 pooled features and 5 classes.
+    # 20 images of the first block in float32: 3, 4 and 8 channels, and 5 classes.
     assert metadata["clean_block_bytes"] == 20 * 4 * (3 * 144 + 4 * 144 + 8 * 36 + 5)
     assert metadata["shapes"]["block2"] == [8, 6, 6]
 
