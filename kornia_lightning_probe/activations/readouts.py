@@ -72,7 +72,7 @@ class Readout:
 
         A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large,
         and loses it in float32. Where a normalisation over space makes the means of all images the same, what they
-        still differ by is the rounding of the cells themselves: of their sum, or of what was subtracted from all of them.
+        still differ by is the rounding of the cells themselves: of their sum, or of what was subtracted from them all.
 
         Args:
             activation: the clean activations of a block, (n, ...), half precision as float32.

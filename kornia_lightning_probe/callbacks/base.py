@@ -104,6 +104,9 @@ class EpochProbe(ScheduledCallback):
         self._logbook = Logbook(name, figures=figures, say_once=self.say_once)
         self._images: ProbeImages | None = None
         self._is_fitting = True
+        self._is_first_probe = True
+        self._checkpoint: object = None
+        self._evaluated_run: str | None = None
 
     # What a concrete probe gives.
 
@@ -131,6 +134,9 @@ class EpochProbe(ScheduledCallback):
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`more_state` has given; an earlier version may have written less."""
+
+    def load_for_evaluation(self, state: Mapping[str, Any]) -> None:
+        """Take up what of a checkpoint is needed to evaluate it only, where the history at hand is kept."""
 
     # What users read.
 
@@ -165,6 +171,10 @@ class EpochProbe(ScheduledCallback):
         super().setup(trainer, pl_module, stage)
         self._images = None
         self._is_fitting = stage == "fit"
+        self._checkpoint = None
+        self._evaluated_run = None
+        if self._is_fitting:
+            self._is_first_probe = True
         if self.forward is not None:
             return
         forward_of(pl_module)
@@ -189,25 +199,43 @@ class EpochProbe(ScheduledCallback):
         return {"last_epoch": self._last_epoch, **self._record.state(), **self.more_state()}
 
     @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # The state comes next, and without a word on its file.
+        self._checkpoint = trainer.ckpt_path
+
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
-        if self.history and not self._is_fitting:
-            return
         try:
-            last_epoch = state_dict.get("last_epoch")
-            if last_epoch is not None:
-                arguments.require_integer("'last_epoch'", last_epoch)
-            self._record.load(state_dict)
-            self.load_more(state_dict)
+            self._load(state_dict)
         except Exception as error:
-            place = f"the state of {self.state_key} in this checkpoint can't be read"
-            raise ValueError(f"{place}: {told(error)}") from error
+            file = "this checkpoint"
+            if self._checkpoint is not None:
+                file = f"the checkpoint {str(self._checkpoint)!r}"
+            raise ValueError(f"the state of {self.state_key} in {file} can't be read: {told(error)}") from error
+
+    def _load(self, state: dict[str, Any]) -> None:
+        last_epoch = state.get("last_epoch")
+        if last_epoch is not None:
+            arguments.require_integer("'last_epoch'", last_epoch)
+        loaded = Record()
+        loaded.load(state)
+        # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
+        if self.history and not self._is_fitting and not loaded.goes_on_from(self._record):
+            self._evaluated_run = loaded.run
+            self.load_for_evaluation(state)
+            return
+        self._record.load(state)
+        self.load_more(state)
         self._last_epoch = last_epoch
 
     @override
     def start_over(self) -> None:
         super().start_over()
         self._record = Record()
+
+    @override
+    def has_past(self) -> bool:
+        return bool(self.history)
 
     @override
     def why_not_at_start(self, trainer: Trainer) -> str:
@@ -248,6 +276,7 @@ class EpochProbe(ScheduledCallback):
             with of_trainer.not_training(trainer), torch.inference_mode(False):
                 images, subject = self._prepared(trainer, module, occasion.world)
                 measured = self.measure(subject, images, occasion), images
+                self._is_first_probe = False
         except Exception as error:
             # Whatever it is, the other processes must learn of it.
             measured = error
@@ -298,7 +327,9 @@ class EpochProbe(ScheduledCallback):
         )
 
     def _run_of(self, trainer: Trainer) -> str:
-        """What tells this training from others, the same on every process."""
+        """What tells this training from others, on every process the same; of an evaluated checkpoint its own."""
+        if self._evaluated_run is not None:
+            return self._evaluated_run
         if self._record.run is None:
             # It comes from the system's own source, and moves no random stream.
             self._record.run = str(trainer.strategy.broadcast(uuid.uuid4().hex[:16]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 from typing_extensions import override
 
 from kornia_lightning_probe.callbacks.arguments import require_flag, texts_of
@@ -50,11 +50,12 @@ class DriftProbe(EpochProbe):
     ================================  ================================================================================
 
     The last four are also known to EarlyStopping and ModelCheckpoint in the same epoch. At the first probe there is
-    nothing to compare with: the result has no rows, loggers get NaN so that their columns stay the same, and a monitor
-    is given 0, the least similar. With ``at_start`` that is before the first epoch, and no monitor meets it.
+    nothing to compare with: the result has no rows, loggers get NaN so that their columns stay the same. Wherever a
+    mean is NaN a monitor is given 0, the least similar. With ``at_start`` the first probe is before the first epoch,
+    and no monitor meets it.
 
     Where the images, or what is taken of them (``flatten``), are others than those of an earlier probe, of a checkpoint
-    for instance, the comparison starts anew, with one sentence.
+    for instance, the comparison starts anew, with one sentence; where only layers are others, at those.
 
     Each result is written by rank 0 where :class:`SensitivityProbe` has its own. Checkpoints hold, beside the results,
     one N x N Gram matrix for each layer and reference, 132 kB at 256 images, whatever the layer's width.
@@ -193,16 +194,17 @@ class DriftProbe(EpochProbe):
             flatten=self.flatten,
             progress=occasion.progress,
             world=occasion.world,
-            check_parameters=not self.history,
+            check_parameters=self._is_first_probe,
         )
         try:
+            self._say_new_layers(features, epoch=occasion.epoch)
             result = self._compared(features, occasion)
         except ValueError as error:
             # Of other images than before, or other features of them.
             self.say_once(f"the probe {self.name!r} starts anew in epoch {occasion.epoch}: {error}")
             self._snapshots = DriftRecord(self.reference)
             result = self._compared(features, occasion)
-        self._replace_dead(features, epoch=occasion.epoch)
+        self._complete_first(features, epoch=occasion.epoch)
         return result
 
     def _compared(self, features: Features, occasion: Occasion) -> ProbeResult:
@@ -210,18 +212,20 @@ class DriftProbe(EpochProbe):
         numbers = self._snapshots.compare(features.clean, metadata=metadata, epoch=occasion.epoch, step=occasion.step)
         return ProbeResult.of(numbers)
 
-    def _replace_dead(self, features: Features, *, epoch: int) -> None:
-        """Let later probes compare what was dead in the first one with the first in which it isn't."""
+    def _say_new_layers(self, features: Features, *, epoch: int) -> None:
+        new = self._snapshots.new_layers(features.clean)
+        if new:
+            self.say_once(
+                f"the probe {self.name!r} had other layers before and starts anew at {listed(new)}: there it compares "
+                f"with epoch {epoch}"
+            )
+
+    def _complete_first(self, features: Features, *, epoch: int) -> None:
+        """Let later probes compare what was dead or not there in the first one with the first in which it is alive."""
         first = self._snapshots.held.get("first")
         if first is None or first.epoch == epoch:
             return
-        dead = [name for name, triangle in first.triangles.items() if _is_dead(triangle)]
-        if not dead:
-            return
-        now = Snapshot.of(features.clean, epoch=epoch).triangles
-        alive = [name for name in dead if name in now and not _is_dead(now[name])]
-        for name in alive:
-            first.triangles[name] = now[name]
+        alive = first.take_up(Snapshot.of(features.clean, epoch=epoch))
         if alive:
             self.say_once(
                 f"the probe {self.name!r} had nothing to compare {listed(alive)} with, dead in epoch {first.epoch}; "
@@ -238,8 +242,8 @@ class DriftProbe(EpochProbe):
             metric = f"cka_{reference}"
             for layer in result.table(metric).layers:
                 drawn[curve_tag(name, metric, layer)] = result.value(metric, layer)
-            if result.metadata["references"][reference] is None:
-                # EarlyStopping ends a training at the first NaN, and there is one where nothing is compared yet.
+            if isnan(result.value(metric)):
+                # EarlyStopping ends a training at the first NaN, and there is one where nothing can be compared.
                 summaries[f"{name}/{metric}"] = 0.0
         pictures = [Picture(f"{name}/layers", self.plot)] if len(results) > 1 else []
         return Entry(name, result, drawn, summaries, pictures)
@@ -252,10 +256,6 @@ class DriftProbe(EpochProbe):
     def load_more(self, state: Mapping[str, Any]) -> None:
         self._snapshots = DriftRecord(self.reference)
         self._snapshots.load(state.get("references", {}))
-
-
-def _is_dead(triangle: Tensor) -> bool:
-    return not bool(triangle.nan_to_num().any())
 
 
 def _checked(reference: str | Sequence[str]) -> tuple[str, ...]:

@@ -85,6 +85,10 @@ class Record:
         if results:
             self.latest = results[-1]
 
+    def goes_on_from(self, other: Record) -> bool:
+        """Whether this is a later state of the same training."""
+        return self.run == other.run and len(self.history) > len(other.history)
+
 
 def _result_of(state: Any, number: int) -> ProbeResult:
     try:
@@ -151,7 +155,12 @@ def _named_without_links(partial: Path, path: Path) -> bool:
         path.touch(exist_ok=False)
     except FileExistsError:
         return False
-    partial.replace(path)
+    try:
+        partial.replace(path)
+    except OSError:
+        # A name without a text must not stay.
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -65,6 +65,10 @@ class ScheduledCallback(Callback):
         self._last_epoch = None
         self._has_trained = False
 
+    def has_past(self) -> bool:
+        """Whether there is something to forget, such as what an evaluation has loaded from its checkpoint."""
+        return False
+
     def why_not_at_start(self, trainer: Trainer) -> str:  # noqa: ARG002 - for those who need it
         """Why nothing can be done before the first step yet; empty where it can."""
         return ""
@@ -100,7 +104,8 @@ class ScheduledCallback(Callback):
             of_trainer.require_validation(trainer)
         self._say_raw_weights(trainer)
         self._say_old_values(trainer)
-        if self._has_trained and trainer.global_step == 0:
+        if trainer.global_step == 0 and (self._has_trained or self.has_past()):
+            # Where a training is resumed its checkpoint is loaded after this.
             self.start_over()
 
     @override
@@ -186,7 +191,7 @@ class ScheduledCallback(Callback):
         if self.when == "validation":
             looks_every = trainer.check_val_every_n_epoch or 1
         for watcher in self.watchers(trainer):
-            if self.every_n_epochs > looks_every:
+            if self.every_n_epochs > max(looks_every, watcher.every_n_epochs):
                 self.say_once(self._between_probes(watcher))
             if self.when == "train_epoch_end" and watcher.looks_early and trainer.enable_validation:
                 self.say_once(
@@ -201,9 +206,12 @@ class ScheduledCallback(Callback):
             ways.append(f"Trainer(check_val_every_n_epoch={every})")
         if watcher.patience is not None:
             ways.append(f"patience={watcher.patience * every} instead of {watcher.patience} in {watcher.who}")
+        consequence = "and an old value may be ranked again, for weights that it was not measured of"
+        if watcher.patience is not None:
+            consequence = "as one that has not improved"
         return (
             f"{watcher.who} watches {watcher.tag!r}, which the probe {self.name!r} measures every {every} epochs: in "
-            f"the epochs between it sees the last value again, as one that has not improved; set {' or '.join(ways)}"
+            f"the epochs between it sees the last value again, {consequence}; set {' or '.join(ways)}"
         )
 
 
@@ -215,12 +223,14 @@ class Watcher(NamedTuple):
         tag: the value's.
         patience: after how many looks without an improvement it acts; None where it doesn't count.
         looks_early: whether it is a checkpoint that is written at the end of validation.
+        every_n_epochs: how many epochs from one look to the next, where it has a choice.
     """
 
     who: str
     tag: str
     patience: int | None
     looks_early: bool = False
+    every_n_epochs: int = 1
 
 
 def _all_watchers(trainer: Trainer) -> list[Watcher]:
@@ -230,7 +240,8 @@ def _all_watchers(trainer: Trainer) -> list[Watcher]:
         if isinstance(tag, str):
             patience = getattr(callback, "patience", None)
             looks_early = getattr(callback, "_save_on_train_epoch_end", True) is not True
-            found.append(Watcher(type(callback).__name__, tag, patience, looks_early))
+            every = getattr(callback, "_every_n_epochs", 1)
+            found.append(Watcher(type(callback).__name__, tag, patience, looks_early, every))
     for schedule in getattr(trainer, "lr_scheduler_configs", ()):
         if schedule.reduce_on_plateau:
             patience = getattr(schedule.scheduler, "patience", None)

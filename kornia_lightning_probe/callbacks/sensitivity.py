@@ -162,10 +162,12 @@ class SensitivityProbe(EpochProbe):
         self._default_set = metrics is None
         self._fitted_bank = self.bank
         self._origins: dict[str, Origin] = {}
+        self._evaluated_origin: Origin | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self._evaluated_origin = None
         self._require_tags_apart()
 
     @override
@@ -192,7 +194,7 @@ class SensitivityProbe(EpochProbe):
             seed=self.seed,
             progress=occasion.progress,
             world=occasion.world,
-            check_parameters=not self.history,
+            check_parameters=self._is_first_probe,
         )
         return ProbeResult.of(run_probe(subject, plan, epoch=occasion.epoch, step=occasion.step))
 
@@ -225,13 +227,20 @@ class SensitivityProbe(EpochProbe):
             # A checkpoint of an earlier version: there everything was relative to the first result.
             self._origins["fit"] = Origin.of(self.history[0])
 
+    @override
+    def load_for_evaluation(self, state: Mapping[str, Any]) -> None:
+        if "origin" in state:
+            self._evaluated_origin = Origin.from_state(state["origin"])
+
     def _origin_of(self, result: ProbeResult, *, name: str, stage: str) -> Origin:
         """What a result is relative to: the first one like it that has a spread."""
         now = Origin.of(result)
         held = self._origins.get(stage)
-        if held is None and "fit" in self._origins and not self._origins["fit"].differences(now):
+        trained = self._evaluated_origin or self._origins.get("fit")
+        is_new = held is None or self._evaluated_origin is not None
+        if is_new and trained is not None and not trained.differences(now):
             # The same images in validate as in the training before.
-            held = self._origins["fit"]
+            held = trained
         differing = [] if held is None else held.differences(now)
         if held is not None and differing:
             self.say_once(

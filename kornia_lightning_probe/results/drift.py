@@ -68,7 +68,7 @@ class CleanFeatures:
     @property
     def dead(self) -> list[str]:
         """The names whose features are the same for all images."""
-        return [name for name, triangle in self.triangles.items() if not triangle.nan_to_num().any()]
+        return [name for name, triangle in self.triangles.items() if not _has_spread(triangle)]
 
     @property
     def missing(self) -> Tensor:
@@ -108,6 +108,19 @@ class Snapshot:
             num_images=features.num_images,
             triangles=features.triangles,
         )
+
+    def take_up(self, later: Snapshot) -> list[str]:
+        """Take a later probe's matrices of those layers of which this one has none, or one without a spread.
+
+        Returns:
+            The layers that had no spread and have one now.
+        """
+        for name, triangle in later.triangles.items():
+            self.triangles.setdefault(name, triangle)
+        woken = [name for name, triangle in later.triangles.items() if _wakes(self.triangles[name], triangle)]
+        for name in woken:
+            self.triangles[name] = later.triangles[name]
+        return woken
 
     def gram(self, name: str) -> Tensor:
         """A layer's Gram matrix, (N, N) float64, scaled; a layer that wasn't there is NaN everywhere."""
@@ -212,6 +225,13 @@ class DriftRecord:
         self._hold(now)
         return numbers
 
+    def new_layers(self, features: CleanFeatures) -> list[str]:
+        """Layers that the previous probe did not have, so that nothing can be compared there yet."""
+        if not self.held:
+            return []
+        last = max(self.held.values(), key=lambda snapshot: snapshot.epoch)
+        return [name for name in features.tables if name not in last.triangles]
+
     def _hold(self, now: Snapshot) -> None:
         for name in self.references:
             if name == "first":
@@ -231,6 +251,14 @@ class DriftRecord:
         """
         held = {name: Snapshot.read(part) for name, part in Part(state, "references").items()}
         self.held = {name: held[name] for name in self.references if name in held}
+
+
+def _has_spread(triangle: Tensor) -> bool:
+    return bool(triangle.nan_to_num().any())
+
+
+def _wakes(before: Tensor, now: Tensor) -> bool:
+    return _has_spread(now) and not _has_spread(before)
 
 
 def _packed(gram: Tensor) -> Tensor:

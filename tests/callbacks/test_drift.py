@@ -123,6 +123,28 @@ def test_a_resumed_training_has_the_curve_of_an_uninterrupted_one(tmp_path):
         torch.testing.assert_close(curve(resumed, metric), curve(whole, metric), rtol=0, atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("reference", [("previous", "first"), "previous", "first"], ids=str)
+def test_layers_that_an_earlier_checkpoint_did_not_have_start_anew_with_one_sentence(tmp_path, reference):
+    fit(tmp_path, probe(layers=["stem"], reference=reference), saving(tmp_path), epochs=1)
+    resumed = probe(layers=["stem", "body"], embedding="stem", reference=reference)
+    with pytest.warns(UserWarning, match="starts anew at body: there it compares with epoch 1") as said:
+        fit(tmp_path, resumed, saving(tmp_path), epochs=4, ckpt=tmp_path / "last.ckpt")
+    assert sum("starts anew" in str(warning.message) for warning in said) == 1
+    for metric in resumed.result.metrics[:-1]:
+        stem, body = ([result.value(metric, layer=name) for result in resumed.history[2:]] for name in ("stem", "body"))
+        assert [math.isnan(value) for value in stem] == [False, False, False]
+        assert [math.isnan(value) for value in body] == [True, False, False]
+
+
+def test_a_monitor_is_given_0_where_no_layer_can_be_compared(tmp_path):
+    fit(tmp_path, probe(layers=["stem"]), saving(tmp_path), epochs=1)
+    resumed = probe(layers=["body"])
+    with pytest.warns(UserWarning, match="starts anew at body"):
+        trainer = fit(tmp_path, resumed, saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
+    assert math.isnan(resumed.result.value("cka_first"))
+    assert float(trainer.callback_metrics["drift/cka_first"]) == 0.0
+
+
 def test_a_checkpoint_loads_as_weights_only_and_its_size_does_not_depend_on_the_width(tmp_path):
     sizes = {}
     for width in (4, 400):
@@ -171,17 +193,6 @@ def test_with_other_features_after_a_resume_the_comparison_starts_anew(tmp_path)
     with pytest.warns(UserWarning, match=r"epoch 0 are pooled, those of epoch 1 flattened; set flatten= as it was"):
         fit(tmp_path, found, saving(tmp_path), epochs=2, ckpt=tmp_path / "last.ckpt")
     assert found.result.metadata["references"] == {"previous": None, "first": None}
-
-
-def test_a_layer_that_a_reference_does_not_have_is_nan(tmp_path):
-    fit(tmp_path, probe(layers=["head"]), saving(tmp_path), epochs=1)
-    found = probe(layers=["stem", "head"])
-    fit(tmp_path, found, saving(tmp_path), epochs=3, ckpt=tmp_path / "last.ckpt")
-    resumed = found.history[-2]
-    assert math.isnan(resumed.value("cka_previous", layer="stem"))
-    assert resumed.value("cka_previous", layer="head") <= 1
-    assert found.result.value("cka_previous", layer="stem") <= 1
-    assert math.isnan(found.result.value("cka_first", layer="stem"))
 
 
 def test_flattened_features_tell_more_than_pooled_ones(tmp_path):

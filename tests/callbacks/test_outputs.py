@@ -45,5 +45,6 @@ def test_the_choice_stays_through_a_training(tmp_path):
     trainer = trainer_of(tmp_path, probe, max_epochs=2)
     trainer.fit(Detector(), DataLoader(data, 20), DataLoader(data, 20))
     assert {result.metadata["output"] for result in probe.history} == {"output[1]"}
+    assert {result.metadata["output_kind"] for result in probe.history} == {"logit"}
     assert len(probe.history) == 3
     assert all(result.tensor("accuracy").isfinite().all() for result in probe.history)

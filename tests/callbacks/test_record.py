@@ -149,6 +149,17 @@ def test_where_writing_fails_half_way_nothing_is_left_and_what_was_there_is_whol
     assert (tmp_path / "result.json").read_text() == "one"
 
 
+def test_where_a_file_without_links_cannot_be_moved_no_empty_one_is_left(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_new(tmp_path, "result", "one")
+    assert names(tmp_path) == []
+
+
 def test_a_folder_of_another_machine_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=r"s3://bucket/probe is not a folder of this machine"):

@@ -1,6 +1,7 @@
 """A resumed training has the history of an uninterrupted one, and a checkpoint stays small."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,72 @@ def test_a_test_in_a_new_process_takes_up_the_history_of_its_checkpoint(tmp_path
     trainer_of(tmp_path, new).test(Calm(), loader(seed=2), ckpt_path=last, verbose=False)
     assert_same_numbers(new.history, probe.history)
     assert new.result is new.tests[0]
+
+
+def test_a_training_behind_an_evaluation_does_not_take_its_checkpoint_for_its_own_past(tmp_path):
+    *_, path = saved(tmp_path, probe_of(), epochs=1)
+    probe = probe_of()
+    trainer = trainer_of(tmp_path, probe, max_epochs=1)
+    trainer.validate(Calm(), loader(seed=1), ckpt_path=path, verbose=False)
+    run = probe.result.metadata["run"]
+    trainer.fit(Calm(), loader(), loader(seed=1))
+    assert [result.epoch for result in probe.history] == [-1, 0]
+    assert run not in {result.metadata["run"] for result in probe.history}
+
+
+def test_each_checkpoint_that_is_evaluated_has_the_run_and_the_origin_of_its_own_training(tmp_path):
+    trained, paths = [probe_of(), probe_of(seed=1)], []
+    for number, probe in enumerate(trained):
+        folder = tmp_path / str(number)
+        paths += saved(folder, probe, epochs=1, seed=number)
+    evaluating = probe_of()
+    trainer = trainer_of(tmp_path, evaluating)
+    for path in (paths[0], paths[1], paths[0]):
+        trainer.validate(Calm(), loader(seed=1), ckpt_path=path, verbose=False)
+    left, right = (probe.history[0].metadata["run"] for probe in trained)
+    assert [result.metadata["run"] for result in evaluating.validations] == [left, right, left]
+    assert_same_numbers(evaluating.history, trained[0].history)
+
+
+def test_the_spread_of_an_evaluated_checkpoint_is_relative_to_its_own_training(tmp_path):
+    spreads, paths = [], []
+    for seed in (0, 1):
+        probe = probe_of()
+        folder = tmp_path / str(seed)
+        paths += saved(folder, probe, epochs=1, seed=seed)
+        spreads.append(spread_of(tmp_path, [paths[-1]]))
+    # What was evaluated before by the same probe changes nothing.
+    assert spread_of(tmp_path, paths) == spreads[1]
+    assert spreads[0] != spreads[1]
+
+
+def spread_of(folder, paths):
+    """The summary of the last of some checkpoints, all evaluated by one probe."""
+    trainer = trainer_of(folder, probe_of())
+    for path in paths:
+        trainer.validate(Calm(), loader(seed=1), ckpt_path=path, verbose=False)
+    return float(trainer.callback_metrics["probe_validate/spread"])
+
+
+def test_a_state_that_cannot_be_read_is_named_by_its_file(tmp_path):
+    *_, path = saved(tmp_path, probe_of(), epochs=1)
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["callbacks"]["SensitivityProbe[probe]"]["history"] = 3
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=rf"in the checkpoint '{re.escape(str(path))}' can't be read: .*a list of res"):
+        fit(tmp_path, probe_of(), model=Calm, ckpt_path=path, max_epochs=2)
+
+
+def test_weights_that_a_forward_changes_are_looked_for_after_a_resume_too(tmp_path):
+    class Following(Calm):
+        def forward(self, images):
+            if not self.training:
+                self.head.bias.data.mul_(0.5)
+            return super().forward(images)
+
+    *_, path = saved(tmp_path, probe_of(), epochs=1)
+    with pytest.raises(RuntimeError, match=r"has changed its parameters 'head\.bias'"):
+        fit(tmp_path, probe_of(), model=Following, ckpt_path=path, max_epochs=2, num_sanity_val_steps=0)
 
 
 def _size(state):

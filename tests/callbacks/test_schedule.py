@@ -196,6 +196,18 @@ def test_who_watches_a_value_between_two_probes_is_named_once_with_what_to_set(t
     assert sum("measures every 2 epochs" in str(warning.message) for warning in said) == 1
 
 
+def test_a_checkpoint_is_told_that_an_old_value_may_be_ranked_again(tmp_path):
+    keep = ModelCheckpoint(tmp_path, monitor="probe/spread")
+    with pytest.warns(UserWarning, match="an old value may be ranked again, for weights that it was not measured of"):
+        fit(tmp_path, probe_of(every_n_epochs=2), keep, enable_checkpointing=True, max_epochs=1)
+
+
+def test_a_checkpoint_that_is_written_as_rarely_as_is_measured_is_not_warned_of(tmp_path):
+    # A warning would be an error here.
+    keep = ModelCheckpoint(tmp_path, monitor="probe/spread", every_n_epochs=2)
+    fit(tmp_path, probe_of(every_n_epochs=2), keep, enable_checkpointing=True)
+
+
 def test_a_schedule_of_the_learning_rate_that_watches_between_two_probes_is_named(tmp_path):
     class Scheduled(Net):
         def configure_optimizers(self):

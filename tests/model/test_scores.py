@@ -11,7 +11,8 @@ from torch.utils.data import TensorDataset
 from kornia_lightning_probe import AugmentationBank, probe_model
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.labels import Targets
-from kornia_lightning_probe.model.scores import Scores, are_of_pairs, choose_scores, entries_of
+from kornia_lightning_probe.model.choosing import choose_scores
+from kornia_lightning_probe.model.scores import Scores, are_of_pairs, entries_of
 
 IMAGE = (3, 12, 12)
 NOTHING = Targets()
@@ -299,6 +300,22 @@ def test_the_choice_is_made_by_the_labels_of_all_blocks():
 def test_a_probability_diverges_as_its_logit_does():
     left, right = (probed(ENDS[name][0], labels=BRIGHT) for name in ("one logit", "one probability"))
     torch.testing.assert_close(left.tensor("js_divergence"), right.tensor("js_divergence"), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_can_not_give_probabilities_gives_logits_whatever_their_values():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 1), nn.Flatten(0))
+    with torch.no_grad():
+        net[1].weight.mul_(1e-3)
+        net[1].bias.fill_(0.1)
+    # All lie between 0 and 1, and above 0: class 1 for a logit, class 0 for a probability.
+    result = probe_model(net, IMAGES, plain_bank(), labels=torch.tensor([1, 1, 1, 0] * 10))
+    assert result.metadata["output_kind"] == "logit"
+    assert result.value("accuracy") == 0.75
+    likely = nn.Sequential(*net, nn.Sigmoid())
+    result = probe_model(likely, IMAGES, plain_bank(), labels=torch.tensor([1, 1, 1, 0] * 10))
+    assert result.metadata["output_kind"] == "probability"
+    assert result.value("accuracy") == 0.75
 
 
 BINARY = (IMAGES[:, 0] > 0.5).long()

@@ -92,7 +92,7 @@ class TestTwins:
                 return self.projection(self.online(images).mean(1))
 
         layers, embedding = layers_and_embedding(Byol())
-        assert layers == [*(f"online.{name}" for name in [*ENCODER, "norm"]), "projection.1", "projection"]
+        assert layers == [*(f"online.{name}" for name in ENCODER), *(f"projection.{index}" for index in range(3))]
         # The last linear map is the head; the ReLU goes into it.
         assert embedding == "projection.1"
 
@@ -158,6 +158,33 @@ class TestWhatRuns:
         # Of 40 every second, counted back from the last.
         assert layers == ["stem", *(f"odd.{index}" for index in range(20)), "head"]
         assert embedding == "odd.19"
+
+    def test_a_kind_with_few_members_is_not_thinned_with_one_of_many(self) -> None:
+        stem, head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+        down, blocks = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()), nn.Conv2d(4, 4, 1)
+        bodies = [copy.deepcopy(layer) for _ in range(3) for layer in [down, *([blocks] * 8)]]
+        net = nn.Sequential(stem, *bodies, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+        layers, embedding = layers_and_embedding(net)
+        # All three that reduce, and every second of 24 blocks.
+        assert {"1", "10", "19"} <= set(layers)
+        assert (len(layers), layers[0], layers[-1], embedding) == (1 + 3 + 12 + 2, "0", "30", "28")
+
+    def test_a_layer_that_all_blocks_share_gives_way_where_its_calls_are_too_many(self) -> None:
+        class Shared(Encoder):
+            def __init__(self) -> None:
+                super().__init__(12)
+                self.positions = nn.Linear(8, 8)
+                self.head = nn.Linear(8, 2)
+
+            def forward(self, images: Tensor) -> Tensor:
+                tokens = self.stem(images).flatten(2).transpose(1, 2)
+                for block in self.blocks:
+                    tokens = block(tokens + self.positions(tokens))
+                return self.head(tokens[:, 0])
+
+        # 15 layers and 11 further calls are 26, and 24 is the most.
+        layers = ["stem", *(f"blocks.{index}" for index in range(12)), "head"]
+        assert layers_and_embedding(Shared()) == (layers, "blocks.11")
 
     def test_of_nested_modules_that_return_one_tensor_the_outermost_is_the_layer(self) -> None:
         class Around(nn.Module):
@@ -242,7 +269,7 @@ class TestEmbedding:
                 tokens = Encoder.forward(self, images)
                 return {"last_hidden_state": tokens, "pooler_output": self.norm(tokens[:, 0])}
 
-        assert layers_and_embedding(Pooled()) == ([*ENCODER, "norm"], "blocks.5")
+        assert layers_and_embedding(Pooled()) == (ENCODER, "blocks.5")
 
     def test_of_boxes_and_classes_from_one_decoder_the_decoder_is_the_embedding(self) -> None:
         class Detector(NormedEncoder):

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -170,7 +171,8 @@ class Tracing:
 
         Args:
             output: the very object, or a part of it, that the model returned: a tensor, or any structure of them, of
-                which the first counts that is more than a stage of another.
+                which the last counts where they lead from one to the next (a pyramid), else the first that is more
+                than a stage of another.
         """
         leaves = [leaf for _, leaf in named_entries("output", output) if isinstance(leaf, Tensor)]
         flows = [self._follower.facts_of(leaf).flow for leaf in leaves if _is_activation(leaf)]
@@ -293,15 +295,17 @@ def trace(
 
 
 def _that_is_used(flows: Sequence[Flow]) -> Flow | None:
-    """Of several outputs the first that is more than a stage of another, as hidden states and pyramids of maps are."""
-    ends = [flow for flow in flows if not any(_is_stage_of(flow, other) for other in flows)]
-    return ends[0] if ends else None
+    """Of outputs that lead from one to the next the last; else the first that is no mere stage of another."""
+    if all(_is_stage_of(flow, after) for flow, after in pairwise(flows)):
+        return flows[-1] if flows else None
+    ends = [flow for flow in flows if flow.heads or not any(_is_stage_of(flow, other) for other in flows)]
+    return ends[0]
 
 
 def _is_stage_of(flow: Flow, other: Flow) -> bool:
-    """Whether an output without a head lies on the way to another one."""
+    """Whether an output lies on the way to another one, which is made of more layers."""
     beyond = other.layers & ~flow.layers
-    return not flow.heads and beyond != 0 and not flow.layers & ~other.layers
+    return beyond != 0 and not flow.layers & ~other.layers
 
 
 def _is_activation(entry: Tensor) -> bool:

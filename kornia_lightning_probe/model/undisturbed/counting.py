@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,6 +18,9 @@ _METRICS = "torchmetrics"
 # Lightning's module is told by where its class is defined, since this room must run without Lightning.
 _LIGHTNING = ("lightning", "pytorch_lightning")
 _LOGS = ("log", "log_dict")
+_CHANGEABLE = (list, deque, set)
+_MOST_COPIED = 1000
+_MOST_COPIED_BYTES = 16 * 2**20
 
 
 @contextmanager
@@ -66,27 +71,60 @@ def _of_metric(name: str, metric: nn.Module) -> Iterator[Step]:
 
 
 def _of_value(name: str, value: object) -> Iterator[Step]:
-    """Tensors with their values, lists and dicts with their entries; tensors in a list are only ever replaced."""
+    """Tensors with their values, containers with their entries."""
     if isinstance(value, Tensor):
         yield name, KeptTensor(value).put_back
-    else:
-        yield from _of_container(name, value)
-
-
-def _of_container(name: str, value: object) -> Iterator[Step]:
-    entries: Iterable[object] = ()
+        return
+    entries: list[object] = []
     if isinstance(value, dict):
         yield name, partial(refill, value, dict(value))
-        entries = value.values()
-    elif isinstance(value, list):
-        yield name, partial(_refill_list, value, list(value))
-        entries = value
+        entries = list(value.values())
+    elif isinstance(value, _CHANGEABLE):
+        entries = list(value)
+        yield name, partial(_refill, value, entries)
+    elif isinstance(value, tuple):
+        entries = list(value)
+    tensors = [entry for entry in entries if isinstance(entry, Tensor)]
+    yield from _of_tensors(name, tensors)
     for entry in entries:
-        yield from _of_container(name, entry)
+        if not isinstance(entry, Tensor):
+            yield from _of_value(name, entry)
 
 
-def _refill_list(now: list[object], before: list[object]) -> None:
-    now[:] = before
+def _of_tensors(name: str, tensors: list[Tensor]) -> Iterator[Step]:
+    """Tensors of a container: copied where they are few and small, as counters are; else only watched.
+
+    A list that is concatenated at the end may hold an epoch's outputs. It grows by appending, so that a copy of it
+    would be for nothing.
+    """
+    size = sum(tensor.nbytes for tensor in tensors)
+    if len(tensors) <= _MOST_COPIED and size <= _MOST_COPIED_BYTES:
+        for tensor in tensors:
+            yield name, KeptTensor(tensor).put_back
+    else:
+        versions = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
+        yield name, partial(_require_versions, versions)
+
+
+def _require_versions(versions: list[tuple[Tensor, int]]) -> None:
+    changed = sum(tensor._version != version for tensor, version in versions)
+    if changed:
+        raise RuntimeError(
+            f"{changed} of its {len(versions)} tensors were written to, which are too many or too large to be copied: "
+            "update the metric in training_step or validation_step, not in forward"
+        )
+
+
+def _refill(now: Any, before: list[object]) -> None:
+    """Give a list, deque or set the very entries that it had; one that has them is not written to."""
+    entries = list(now)
+    if [id(entry) for entry in entries] == [id(entry) for entry in before]:
+        return
+    now.clear()
+    if isinstance(now, set):
+        now.update(before)
+    else:
+        now.extend(before)
 
 
 def _put_back_log(module: nn.Module, name: str, own: object) -> None:

@@ -17,7 +17,8 @@ def guarded_parameters(model: nn.Module) -> Iterator[None]:
     """See whether a model updates its parameters when it is run, put them back, and say so.
 
     Version counters miss `p.data.mul_()` and can't restore, so a copy of the parameters is held by the host meanwhile,
-    on each rank of its own shards. It is meant for the first run of a training.
+    on each rank of its own shards. A parameter that the model replaces by another is named too, and put back by
+    `undisturbed`. It is meant for the first run of a training.
 
     Args:
         model: any module; modules that it hides in lists and dicts are watched too.
@@ -34,15 +35,17 @@ def guarded_parameters(model: nn.Module) -> Iterator[None]:
             ...
         RuntimeError: running Linear in eval mode has changed its parameters 'bias'; ...
     """
-    kept = own_parameters(every_module(model))
+    modules = every_module(model)
+    kept = own_parameters(modules)
+    objects = {} if is_sharded(modules) else parameters_of(modules)
     try:
         yield
     except BaseException as error:
-        changed = _put_back(kept)
+        changed = _replaced(objects, modules) + _put_back(kept)
         if changed:
             error.add_note(_says(model, changed))
         raise
-    changed = _put_back(kept)
+    changed = _replaced(objects, modules) + _put_back(kept)
     if changed:
         raise RuntimeError(_says(model, changed))
 
@@ -54,6 +57,14 @@ def own_parameters(modules: Mapping[str, nn.Module]) -> dict[str, KeptTensor]:
     for name, parameter in parameters_of(modules).items():
         kept[name] = KeptTensor(parameter, on_host=True, may_move=may_move)
     return kept
+
+
+def _replaced(before: dict[str, nn.Parameter], modules: Mapping[str, nn.Module]) -> list[str]:
+    """Names under which there is another object now; who keeps the registers puts the former one back."""
+    now = parameters_of(modules)
+    replaced = [name for name, parameter in before.items() if now.get(name) is not parameter]
+    before.clear()
+    return replaced
 
 
 def _put_back(kept: dict[str, KeptTensor]) -> list[str]:

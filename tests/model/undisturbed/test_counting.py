@@ -1,3 +1,4 @@
+from collections import deque
 from importlib import import_module
 
 import pytest
@@ -108,6 +109,66 @@ def test_what_a_metric_has_counted_is_as_before(kind, used):
         net(3 * X)
         assert state_of(net.metric) != before
     assert state_of(net.metric) == before
+
+
+CONTAINERS = {
+    "list": lambda tensor: [tensor],
+    "dict": lambda tensor: {"count": tensor},
+    "tuple": lambda tensor: (tensor,),
+    "set": lambda tensor: {tensor},
+    "deque": lambda tensor: deque([tensor], maxlen=3),
+    "nested": lambda tensor: {"counts": [(tensor,)]},
+}
+
+
+class Counting(torchmetrics.Metric):
+    """Counts in place in a tensor that it has in a container only."""
+
+    def __init__(self, container, tensor):
+        super().__init__()
+        self.counts = container(tensor)
+        self.count = lambda number: tensor.add_(number)
+
+    def update(self, x):
+        self.count(len(x))
+
+    def compute(self):
+        return None
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_tensors_in_containers_of_a_metric_are_put_back_in_value(container):
+    tensor = torch.zeros(())
+    net = Measures(Counting(container, tensor))
+    net(X)
+    before = float(tensor)
+    with undisturbed(net, device=CPU):
+        net(X)
+        assert float(tensor) > before
+    assert float(tensor) == before > 0
+
+
+@pytest.mark.parametrize("container", [list, set, deque])
+def test_what_is_put_into_a_container_of_a_metric_is_out_of_it_again(container):
+    net = Measures(torchmetrics.SumMetric())
+    net.metric.seen = container(["first"])
+    add = getattr(net.metric.seen, "add", None) or net.metric.seen.append
+    with undisturbed(net, device=CPU):
+        add("second")
+    assert list(net.metric.seen) == ["first"]
+
+
+def test_long_lists_of_a_metric_are_not_copied_and_a_write_to_one_is_named():
+    net = Measures(torchmetrics.CatMetric())
+    net.metric.value.extend(torch.zeros(1) for _ in range(1001))
+    with undisturbed(net, device=CPU):
+        net(X)
+    assert len(net.metric.value) == 1001
+    with (
+        pytest.raises(RuntimeError, match=r"metric\.value \(1 of its 1001 tensors were written to.*not in forward"),
+        undisturbed(net, device=CPU),
+    ):
+        net.metric.value[7].add_(1)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -56,6 +56,23 @@ def test_weights_that_a_forward_updates_are_put_back_and_named(follow, hidden):
     assert [(id(weight), weight.data_ptr(), weight.tolist()) for weight in weights] == before
 
 
+def test_a_parameter_that_a_forward_replaces_by_another_is_put_back_and_named():
+    class Replacing(nn.Linear):
+        def forward(self, x):
+            self.bias = nn.Parameter(0.9 * self.bias)
+            return super().forward(x)
+
+    net = Replacing(2, 2)
+    bias, before = net.bias, net.bias.tolist()
+    with (
+        pytest.raises(RuntimeError, match="has changed its parameters 'bias'"),
+        undisturbed(net, device=CPU, check_parameters=True),
+    ):
+        net(torch.ones(1, 2))
+    assert net.bias is bias
+    assert net.bias.tolist() == before
+
+
 def test_an_error_from_inside_comes_as_it_is_with_a_note_and_the_weights_are_put_back():
     net = Momentum(FOLLOW["data in place"])
     before = [weight.tolist() for weight in net.parameters()]
