@@ -1,7 +1,7 @@
 """Trainings in forked processes: the history of one process, whatever their number."""
 
 import pytest
-from support.even import assert_same_history, one_thread, train  # noqa: F401 - a fixture
+from support.even import assert_same_history, train
 from support.processes import ddp
 from support.trainings import QUIET, images_of
 

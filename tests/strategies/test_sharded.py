@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from support.even import Even, assert_same_history, befall, one_thread, seconds_since, train  # noqa: F401 - a fixture
+from support.even import Even, assert_same_history, befall, seconds_since, train
 from support.processes import SECONDS, run_forked
 from support.trainings import QUIET, images_of, probe_of, validate
 from torch.utils.data import TensorDataset

@@ -5,8 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-import torch
 from torch import nn
 
 from kornia_lightning_probe import ProbeResult
@@ -94,13 +92,3 @@ def assert_same_history(folder, expected, *, processes):
 def seconds_since(folder):
     """How long ago the mishap was; the clock is one for all processes."""
     return time.monotonic() - float((Path(folder) / "happened").read_text())
-
-
-@pytest.fixture
-def one_thread(monkeypatch):
-    """OpenMP's threads do not survive a fork, and a process that waits for them hangs; Lightning would ask for more."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
