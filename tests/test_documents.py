@@ -279,7 +279,7 @@ def test_cli_runs(tmp_path):
     said = run(tmp_path, "cli.py", "fit", f"--config={ROOT / 'examples/cli.yaml'}", "--trainer.max_epochs=1")
     assert "64 images x 5 views x 5 layers, epoch 0" in said
     assert "severities: rotation 15, 45; blur 1, 2; hflip 1" in said
-    assert (tmp_path / "demo_output/probe/epoch=-1-step=0.json").is_file()
+    assert (tmp_path / "demo_output/probe/fit-epoch=-1-step=0.json").is_file()
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def refuse(*_, **__):
 
 
 def test_a_figure_that_can_not_be_drawn_is_warned_of_once_and_the_others_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("kornia_lightning_probe.plotting.plot_epoch", refuse)
+    monkeypatch.setattr("kornia_lightning_probe.reporting.figures.epoch.plot_epoch", refuse)
     probe = probe_of(figures=True)
     logger = TensorBoardLogger(tmp_path, name="run")
     drawn = []
