@@ -82,7 +82,7 @@ class Views:
         doubts = [self._bank.why_implausible(entry) for entry in block.images]
         for sentence in filter(None, doubts):
             findings.facts["implausible_images"] = sentence
-            findings.warn(sentence)
+            findings.warn(sentence, kind="implausible images")
             break
         _note_magnitudes(self._bank, findings)
 
@@ -139,7 +139,8 @@ def _note_range(looks: dict[str, Look], findings: Findings) -> None:
     told = [f"{label} (from {lowest:.4g} to {highest:.4g})" for label, (lowest, highest) in outside.items()]
     findings.warn(
         f"these views put out values far outside of [0, 1], where images lie: {listed(told)}; take Normalize or a "
-        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)"
+        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)",
+        kind=f"outside of the range: {listed(outside)}",
     )
 
 
@@ -151,7 +152,8 @@ def _note_parts(looks: dict[str, Look], findings: Findings) -> None:
     told = [f"{label} ({share:.0%})" for label, share in parts.items()]
     findings.warn(
         f"these views change only part of the images, by chance: {listed(told)} of the first block; Kornia's default "
-        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images"
+        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images",
+        kind=f"changed in part: {listed(parts)}",
     )
 
 
