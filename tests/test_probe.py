@@ -168,7 +168,7 @@ def test_a_reference_that_says_nothing_about_the_inputs_is_refused(reference, te
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
-        ("auto", ("block1", "block2", "drop", "head")),
+        ("auto", ("block1", "block2", "head")),
         ("block?", ("block1", "block2")),
         (r"re:block\d\.0", ("block1.0", "block2.0")),
         (nn.Linear, ("head",)),

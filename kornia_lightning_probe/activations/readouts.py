@@ -14,8 +14,8 @@ from kornia_lightning_probe.activations.layout import Layout
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 
-# By so many roundings of their cells do means differ that should be the same.
-_OF_SUMS, _OF_CELLS = 8, 2
+# By so many roundings do means differ that should be the same: of the sum, and of a cell where all share it.
+_OF_SUMS, _SHARED = 8, 2
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ class Readout:
 
         A mean over many cells hides a spread much smaller than that of single cells behind a mean that stays as large,
         and loses it in float32. Where a normalisation over space makes the means of all images the same, what they
-        still differ by is the rounding of the cells themselves: of their sum, which is all cells' alike, or each cell's
-        own, which the mean makes smaller.
+        still differ by is the rounding of the cells themselves: of their sum, or of what was subtracted from them all.
 
         Args:
             activation: the clean activations of a block, (n, ...), half precision as float32.
@@ -91,10 +90,13 @@ class Readout:
             return pooled.new_tensor(torch.inf), pooled.new_tensor(0.0)
         pooled = pooled[known]
         apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
-        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype)
-        summed = torch.finfo(activation.dtype).eps
-        rounded = max(_OF_SUMS * summed, _OF_CELLS * torch.finfo(dtype).eps / self.cells**0.5)
-        return summed / 2 * torch.linalg.vector_norm(pooled) / apart, rounded * cells / self.cells**0.5 / apart
+        length = torch.linalg.vector_norm(pooled)
+        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype) / self.cells**0.5
+        summed, computed = torch.finfo(activation.dtype).eps, torch.finfo(dtype).eps
+        # A mean of nothing but the rounding of what was subtracted, which half precision shares among all cells.
+        is_nothing_else = length < 2 * _SHARED * computed * cells
+        rounded = torch.where(is_nothing_else, max(_OF_SUMS * summed, _SHARED * computed), _OF_SUMS * summed)
+        return summed / 2 * length / apart, rounded * cells / apart
 
 
 def readouts_of(site: Site) -> Iterator[Readout]:

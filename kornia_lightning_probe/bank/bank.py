@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from kornia_lightning_probe.bank import presets
+from kornia_lightning_probe.bank.doubts.looking import Look, look_at
 from kornia_lightning_probe.bank.drawing import draw_unit, draw_view, plain_float32
-from kornia_lightning_probe.bank.looking import Look, look_at
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View, describe_transform, read_views
 from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout

@@ -28,7 +28,9 @@ def call_on_clips(transform: Callable[..., Any], clips: Tensor) -> Any:
     if sequence is None or sequence.data_format == "BTCHW":
         return call(transform, clips)
     result = call(transform, clips.transpose(1, 2))
-    return result.transpose(1, 2) if isinstance(result, Tensor) and result.ndim == clips.ndim else result
+    if isinstance(result, Tensor) and result.ndim == clips.ndim:
+        return result.transpose(1, 2)
+    return result
 
 
 def takes_clips(transform: Callable[..., Any], clips: Tensor) -> bool:
@@ -43,13 +45,10 @@ def takes_clips(transform: Callable[..., Any], clips: Tensor) -> bool:
     """
     if _video_sequence(transform) is not None:
         return True
-    modules = list(transform.modules()) if isinstance(transform, nn.Module) else []
-    if any(isinstance(module, _FRAME_CLASSES) for module in modules):
-        return False
-    # Two and three, so that what draws for each image can't be spread over frames by chance.
-    rows = torch.arange(2) % clips.shape[0]
-    frames = torch.arange(3) % clips.shape[1]
-    few = clips[rows.to(clips.device)][:, frames.to(clips.device)]
+    for module in _modules(transform):
+        if isinstance(module, _FRAME_CLASSES):
+            return False
+    few = _two_of_three(clips)
     try:
         with isolated_rng():
             result = copy.deepcopy(transform)(few)
@@ -61,6 +60,22 @@ def takes_clips(transform: Callable[..., Any], clips: Tensor) -> bool:
     return isinstance(result, Tensor) and result.shape[:3] == few.shape[:3]
 
 
+def _two_of_three(clips: Tensor) -> Tensor:
+    """Two clips of three frames, so that what draws for each image can't be spread over frames by chance."""
+    rows = torch.arange(2, device=clips.device) % clips.shape[0]
+    frames = torch.arange(3, device=clips.device) % clips.shape[1]
+    return clips[rows][:, frames]
+
+
 def _video_sequence(transform: Any) -> K.VideoSequential | None:
-    modules = transform.modules() if isinstance(transform, nn.Module) else ()
-    return next((module for module in modules if isinstance(module, K.VideoSequential)), None)
+    for module in _modules(transform):
+        if isinstance(module, K.VideoSequential):
+            return module
+    return None
+
+
+def _modules(transform: Any) -> list[nn.Module]:
+    """An augmentation and all that it holds, where it is a module."""
+    if not isinstance(transform, nn.Module):
+        return []
+    return list(transform.modules())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.bank.plausible import known_constants, why_implausible
+from kornia_lightning_probe.bank.doubts.plausible import known_constants, why_implausible
 from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
 from kornia_lightning_probe.wording import listed
 

@@ -149,7 +149,7 @@ class Scout:
         self._kept[name][rows].copy_(activation)
 
     def _see_scores(self, choice: Choice, output: Any, receive: Any) -> None:
-        scores = choice.scores.of(output) if choice.scores else None
+        scores = choice.scores.part_of(output) if choice.scores else None
         reason = choice.reason
         if scores is None:
             reason = reason or "the model gave none after its first forward"

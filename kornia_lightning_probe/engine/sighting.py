@@ -16,14 +16,20 @@ from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.labels import Targets
 from kornia_lightning_probe.images.nested import image_entries, join_rows, map_tensors
 from kornia_lightning_probe.images.probe_images import ProbeImages
-from kornia_lightning_probe.model.scores import Choice, choose_scores
+from kornia_lightning_probe.model.choosing import choose_scores
+from kornia_lightning_probe.model.outputs import have_one_number
+from kornia_lightning_probe.model.scores import Choice
 from kornia_lightning_probe.model.sighting import Sighting
-from kornia_lightning_probe.model.stages import module_tree
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.tracing import trace
+from kornia_lightning_probe.model.tree import module_tree
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.wording import listed
 
+# What puts out logits, if any.
+_PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+# What Hugging Face calls the output that others hang on.
+_MAIN_ENTRIES = ("logits", "last_hidden_state")
 # What torch says of two dtypes that do not go together.
 _OF_DTYPES = re.compile("dtype|scalar type|double|float|half", re.IGNORECASE)
 _OTHER_CALLS = (
@@ -61,7 +67,7 @@ def agreed_targets(images: ProbeImages, world: World) -> Targets:
         images: those of this process.
         world: all processes; they meet here, where there are labels.
     """
-    if world.size == 1 or not images.has_labels:
+    if world.size == 1 or images.scout.labels is None:
         return images.targets
     texts = world.exchange(images.targets.to_text())
     return Targets.joined(Targets.from_text(text) for text in texts)
@@ -86,9 +92,13 @@ def look_at(
     modules = {node.name: node.module for node in module_tree(subject.model).walk() if node.runs}
     differs: dict[str, bool] = {}
 
+    numbers: list[Tensor] = []
+
     def receive(name: str, activation: Tensor) -> None:
         if not activation.is_nested and activation.shape[0] == 2:
             differs[name] = not torch.equal(activation[0], activation[1])
+            if isinstance(modules.get(name), _PRODUCTS) and have_one_number(activation):
+                numbers.append(activation.clone())
 
     reseed(stable_seed(seed, "forward", block.index, "sight"), device=subject.device)
     entries = image_entries(inputs, block.image_keys)
@@ -101,9 +111,9 @@ def look_at(
         image_shape=tuple(entries[0].shape[1:]),
         targets=targets or Targets(),
         is_asked_for=is_asked_for,
-    )
+    ).knowing_numbers(output, numbers)
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
-    sighting = Sighting(tracing.result(choice.of(output)), differs, knows_head=not is_sharded)
+    sighting = Sighting(tracing.result(_main_entry(choice.of(output))), differs, knows_head=not is_sharded)
     return FirstLook(sighting, choice.knowing(has_head=sighting.trace.head.exists))
 
 
@@ -160,6 +170,14 @@ def _first_output(subject: Subject, inputs: Any) -> Any:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError):
             error.add_note(first_forward_note(error, inputs, subject.model))
         raise
+
+
+def _main_entry(output: Any) -> Any:
+    """The entry of an output whose name says that it is the main one; else all of it."""
+    if not isinstance(output, Mapping):
+        return output
+    named = [output[name] for name in _MAIN_ENTRIES if isinstance(output.get(name), Tensor)]
+    return named[0] if named else output
 
 
 def _two_images(block: Block) -> Any:

@@ -49,15 +49,13 @@ class Targets:
     @classmethod
     def joined(cls, parts: Iterable[Targets]) -> Targets:
         """What several say together."""
-        known = list(parts)
-        shapes = [part.shape for part in known if part.shape is not None]
-        others = [part.others for part in known if part.others]
-        return cls(
-            shape=shapes[0] if shapes else None,
-            lowest=min((part.lowest for part in known), default=0),
-            highest=max((part.highest for part in known), default=-1),
-            others=others[0] if others else "",
-        )
+        whole = cls()
+        for part in parts:
+            shape = part.shape if whole.shape is None else whole.shape
+            lowest = min(whole.lowest, part.lowest)
+            highest = max(whole.highest, part.highest)
+            whole = cls(shape, lowest, highest, whole.others or part.others)
+        return whole
 
     @property
     def are_binary(self) -> bool:
@@ -77,7 +75,9 @@ class Targets:
     def from_text(cls, text: str) -> Targets:
         """What another process has said."""
         shape, lowest, highest, others = json.loads(text)
-        return cls(None if shape is None else tuple(shape), lowest, highest, others)
+        if shape is not None:
+            shape = tuple(shape)
+        return cls(shape, lowest, highest, others)
 
 
 def _of_one(labels: Tensor) -> Targets:

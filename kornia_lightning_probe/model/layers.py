@@ -10,7 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from kornia_lightning_probe.model.stages import WRAPPED, Node, is_exported, main_stages, module_tree, unwrap
+from kornia_lightning_probe.model.stages import main_stages
+from kornia_lightning_probe.model.tree import WRAPPED, Node, is_exported, module_tree, unwrap
 from kornia_lightning_probe.wording import listed, near_names, quoted
 
 LayerSelector: TypeAlias = str | type[nn.Module] | Callable[[str, nn.Module], bool]

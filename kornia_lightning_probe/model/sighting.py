@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kornia_lightning_probe.model.stages import Node, main_stages, module_tree
+from kornia_lightning_probe.model.stages import MOST, main_stages
 from kornia_lightning_probe.model.subject import Subject, apart_from_ends
 from kornia_lightning_probe.model.tracing import Activation, Rows, Trace
+from kornia_lightning_probe.model.tree import Node, module_tree
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,12 @@ class Sighting:
         if ran is None or not ran.parts:
             return []
         chosen = self._each_once([node.name for node in main_stages(ran)])
-        front = self.trace.embedding(self.usable) if self.knows_head else None
-        if front is not None and not self._holds(chosen, front):
-            chosen.append(self.trace.activations[front].layer)
+        front = self._nearest_maker(self.usable)
+        if front is not None:
+            chosen = [layer for layer in chosen if not self._only_passes_on(layer)]
+            if not self._holds(chosen, front):
+                chosen.append(self.trace.activations[front].layer)
+            chosen = self._seldom_called(chosen, self.trace.activations[front].layer)
         return sorted(set(chosen), key=order.__getitem__)
 
     def embedding(self, layers: Iterable[str]) -> str | None:
@@ -81,12 +86,11 @@ class Sighting:
             return None
         wanted = set(layers)
         among = [name for name, found in self.usable.items() if found.layer in wanted]
-        nearest = self.trace.embedding(among)
-        if nearest is None:
-            return None
-        same = [name for name in self.trace.holding_the_same(nearest) if name in among]
-        makers = [name for name in same if not self.usable[name].passes_on]
-        return makers[-1] if makers else nearest
+        maker = self._nearest_maker(among)
+        if maker is None:
+            return self.trace.embedding(among)
+        same = [name for name in self.trace.holding_the_same(maker) if name in among]
+        return [name for name in same if not self.usable[name].passes_on][-1]
 
     def choose(self, subject: Subject) -> Subject:
         """A model with its layers and its embedding chosen by what was seen.
@@ -108,6 +112,27 @@ class Sighting:
         layers = {node.name: node.module for node in root.walk() if node.name in chosen}
         return replace(subject, layers=layers)
 
+    def _nearest_maker(self, among: Iterable[str]) -> str | None:
+        """The last of these activations in front of the head that is more than what a layer was given."""
+        if not self.knows_head:
+            return None
+        return self.trace.embedding([name for name in among if not self.usable[name].passes_on])
+
+    def _seldom_called(self, layers: list[str], front: str) -> list[str]:
+        """Without those that run again most often (shared position encodings), as long as all calls are too many."""
+        called = Counter(found.layer for found in self.usable.values() if ".call" in _beyond(found))
+        again = {layer: called[layer] for layer in layers}
+        while len(again) + sum(again.values()) > MOST:
+            most = max(again, key=lambda layer: again[layer])
+            if not again[most] or most == front:
+                break
+            del again[most]
+        return list(again)
+
+    def _only_passes_on(self, layer: str) -> bool:
+        """Whether a layer returned what it was given, as Dropout, Flatten and Identity do."""
+        return all(found.passes_on for found in self.usable.values() if found.layer == layer)
+
     def _each_once(self, layers: list[str]) -> list[str]:
         """Of nested modules that return one tensor the outermost."""
         kept: dict[str, str] = {}
@@ -126,24 +151,26 @@ class Sighting:
         return not owners.isdisjoint(layers)
 
 
+def _beyond(found: Activation) -> str:
+    """What the recorder has put behind a layer's name."""
+    return found.name.removeprefix(found.layer)
+
+
 def _that_ran(node: Node, order: Mapping[str, int]) -> Node | None:
     """The tree of what ran, in order of execution; None where nothing in it did."""
     children = [child for child in (_that_ran(child, order) for child in node.children) if child is not None]
     if not children and node.name not in order:
         return None
-    children.sort(key=lambda child: _first(child, order))
+    children.sort(key=lambda child: child.place)
+    ended = order.get(node.name)
     return Node(
         node.name,
         node.module,
         children,
         any_leaf=node.any_leaf,
         model_weights=node.model_weights,
-        is_silent=bool(node.name) and node.name not in order,
+        is_silent=bool(node.name) and ended is None,
+        is_prefix=node.is_prefix,
+        # When it ended, or the first of what is in it where it gave nothing itself.
+        place=children[0].place if ended is None else ended,
     )
-
-
-def _first(node: Node, order: Mapping[str, int]) -> int:
-    """When a module ended, or the first of what is in it where it gave nothing itself."""
-    if node.name in order:
-        return order[node.name]
-    return min(_first(child, order) for child in node.children)

@@ -288,7 +288,7 @@ def test_sentences_of_one_kind_are_said_once_and_those_of_another_again(tmp_path
             return with_facts(result, warnings=[layer, f"other {layer}"], warning_kinds=["noise", layer])
 
     probe = Talking(bank_of(), layers="head", num_images=8, figures=False)
-    with pytest.warns(UserWarning, match="noise at layer '-1'") as said:
+    with pytest.warns(UserWarning, match="noise at layer") as said:
         fit(tmp_path, probe)
     assert len(said_of(said, "other noise")) == 3
     assert len(said_of(said, "noise")) == 4

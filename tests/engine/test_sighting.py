@@ -5,7 +5,7 @@ from support.probing import images_of
 from support.scouting import subject_of
 from torch import nn
 
-from kornia_lightning_probe.engine.sighting import sight
+from kornia_lightning_probe.engine.sighting import look_at
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.randomness import isolated_rng
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def sighting_of(model, inputs, *, forward=None):
     with torch.no_grad(), isolated_rng():
-        return sight(subject_of(model.eval(), forward=forward), ProbeImages(inputs).scout, seed=0)
+        return look_at(subject_of(model.eval(), forward=forward), ProbeImages(inputs).scout, seed=0).sighting
 
 
 def seen_of(model, inputs):

@@ -4,13 +4,15 @@ import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own docum
 import pytest
 import torch
 from support.nets import ModelOutput, Pair, Returns
-from support.probing import images_of, plain_bank
+from support.probing import images_of, plain_bank, run, unchanged
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.labels import Targets
-from kornia_lightning_probe.model.scores import Scores, are_of_pairs, choose_scores, entries_of
+from kornia_lightning_probe.model.choosing import choose_scores
+from kornia_lightning_probe.model.scores import Scores, are_of_pairs, entries_of
 
 IMAGE = (3, 12, 12)
 NOTHING = Targets()
@@ -236,6 +238,49 @@ def test_a_network_that_is_right_is_found_right_wherever_its_scores_are(end, nam
     assert result.table("accuracy").layers == ("output",)
 
 
+class FaceDetector(nn.Module):
+    """Laid out as MTCNN's refining nets: boxes, landmarks and probabilities of one embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 6, 3), nn.PReLU(6)
+        self.conv2, self.prelu2 = nn.Conv2d(6, 8, 3), nn.PReLU(8)
+        self.dense4, self.prelu4 = nn.Linear(512, 16), nn.PReLU(16)
+        self.dense5_1, self.softmax5_1 = nn.Linear(16, 2), nn.Softmax(1)
+        self.dense5_2, self.dense5_3 = nn.Linear(16, 4), nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = self.prelu2(self.conv2(self.prelu1(self.conv1(x))))
+        x = self.prelu4(self.dense4(x.flatten(1)))
+        return self.dense5_2(x), self.dense5_3(x), self.softmax5_1(self.dense5_1(x))
+
+
+def test_the_embedding_is_that_of_the_output_that_is_used():
+    torch.manual_seed(0)
+    net = FaceDetector().eval()
+    result = probe_model(net, IMAGES, plain_bank(), labels=BRIGHT)
+    with torch.no_grad():
+        right = (net(IMAGES / 2)[2].argmax(1) == BRIGHT).double().mean().item()
+    assert result.metadata["output"] == "output[2]"
+    assert result.metadata["embedding"] == "prelu4"
+    assert result.value("accuracy", augmentation="halve") == pytest.approx(right)
+
+
+def test_processes_choose_by_the_labels_of_all():
+    def gather(text):
+        others = Targets((), 0, 3).to_text() if text.startswith("[") else text
+        return [text, others]
+
+    torch.manual_seed(0)
+    chosen_by = {}
+    for world in (World(), World(size=2, gather=gather, add=unchanged)):
+        data = TensorDataset(IMAGES, BRIGHT)
+        result = run(FaceDetector(), data, plain_bank(), metrics=["flip_rate"], world=world)
+        chosen_by[world.size] = result.metadata["output"]
+    # The other process has class 3, and four boxes are wide enough for it.
+    assert chosen_by == {1: "output[2]", 2: "output[0]"}
+
+
 def test_the_choice_stands_in_the_summary():
     assert "class scores: output[2]\n" in probed(ENDS["tuple"][0], labels=BRIGHT).summary()
     single = probed(ENDS["one logit"][0], labels=BRIGHT)
@@ -255,6 +300,22 @@ def test_the_choice_is_made_by_the_labels_of_all_blocks():
 def test_a_probability_diverges_as_its_logit_does():
     left, right = (probed(ENDS[name][0], labels=BRIGHT) for name in ("one logit", "one probability"))
     torch.testing.assert_close(left.tensor("js_divergence"), right.tensor("js_divergence"), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_can_not_give_probabilities_gives_logits_whatever_their_values():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 1), nn.Flatten(0))
+    with torch.no_grad():
+        net[1].weight.mul_(1e-3)
+        net[1].bias.fill_(0.1)
+    # All lie between 0 and 1, and above 0: class 1 for a logit, class 0 for a probability.
+    result = probe_model(net, IMAGES, plain_bank(), labels=torch.tensor([1, 1, 1, 0] * 10))
+    assert result.metadata["output_kind"] == "logit"
+    assert result.value("accuracy") == 0.75
+    likely = nn.Sequential(*net, nn.Sigmoid())
+    result = probe_model(likely, IMAGES, plain_bank(), labels=torch.tensor([1, 1, 1, 0] * 10))
+    assert result.metadata["output_kind"] == "probability"
+    assert result.value("accuracy") == 0.75
 
 
 BINARY = (IMAGES[:, 0] > 0.5).long()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.bank.bank import AugmentationBank, Augmented
-from kornia_lightning_probe.bank.looking import Look
-from kornia_lightning_probe.bank.ranges import range_behind
+from kornia_lightning_probe.bank.doubts.looking import Look
+from kornia_lightning_probe.bank.doubts.ranges import range_behind
 from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.images.blocks import Block
@@ -80,21 +80,26 @@ class Views:
     def doubt(self, block: Block, findings: Findings) -> None:
         """Note images and magnitudes that are implausible, before anything is drawn; the same on every process."""
         doubts = [self._bank.why_implausible(entry) for entry in block.images]
-        for sentence in filter(None, doubts):
-            findings.facts["implausible_images"] = sentence
-            findings.warn(sentence, kind="implausible images")
-            break
+        said = [sentence for sentence in doubts if sentence]
+        if said:
+            findings.facts["implausible_images"] = said[0]
+            findings.warn(said[0], kind="implausible images")
         _note_magnitudes(self._bank, findings)
 
     def note(self, findings: Findings) -> None:
         """Note what all processes together have seen."""
-        seen = dict(zip([view.label for view in self._bank], self.seen.tolist(), strict=True))
-        findings.unchanged([label for label, row in seen.items() if not row[_CHANGED]])
-        findings.facts["views_without_matrix"] = [label for label, row in seen.items() if row[_WITHOUT_MATRIX]]
-        looks = {label: Look(*row[_LOOK:]) for label, row in seen.items()}
-        _note_range(looks, findings)
-        _note_parts(looks, findings)
-        _note_randomness(looks, findings)
+        labels = [view.label for view in self._bank]
+        changed = self.seen[:, _CHANGED].tolist()
+        without_matrix = self.seen[:, _WITHOUT_MATRIX].tolist()
+        looks = [Look(*row) for row in self.seen[:, _LOOK:].tolist()]
+        seen = list(zip(labels, looks, strict=True))
+        findings.unchanged([label for label, blocks in zip(labels, changed, strict=True) if not blocks])
+        findings.facts["views_without_matrix"] = [
+            label for label, blocks in zip(labels, without_matrix, strict=True) if blocks
+        ]
+        _note_range(seen, findings)
+        _note_parts(seen, findings)
+        _note_randomness(seen, findings)
 
     def _see(self, index: int, block: Block, units: Sequence[Tensor], augmented: Augmented) -> None:
         self.seen[index, _CHANGED] += augmented.changed
@@ -131,8 +136,8 @@ def _note_magnitudes(bank: AugmentationBank, findings: Findings) -> None:
     )
 
 
-def _note_range(looks: dict[str, Look], findings: Findings) -> None:
-    outside = {label: [look.lowest, look.highest] for label, look in looks.items() if look.leaves_range}
+def _note_range(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
+    outside = {label: [look.lowest, look.highest] for label, look in seen if look.leaves_range}
     if not outside:
         return
     findings.facts["views_outside_range"] = outside
@@ -144,8 +149,8 @@ def _note_range(looks: dict[str, Look], findings: Findings) -> None:
     )
 
 
-def _note_parts(looks: dict[str, Look], findings: Findings) -> None:
-    parts = {label: look.moved for label, look in looks.items() if look.by_chance}
+def _note_parts(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
+    parts = {label: look.moved for label, look in seen if look.by_chance}
     if not parts:
         return
     findings.facts["partly_changed_views"] = parts
@@ -157,8 +162,8 @@ def _note_parts(looks: dict[str, Look], findings: Findings) -> None:
     )
 
 
-def _note_randomness(looks: dict[str, Look], findings: Findings) -> None:
-    straying = [label for label, look in looks.items() if look.strays]
+def _note_randomness(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
+    straying = [label for label, look in seen if look.strays]
     if straying:
         findings.facts["unrepeatable_views"] = straying
         findings.warn(
@@ -166,7 +171,7 @@ def _note_randomness(looks: dict[str, Look], findings: Findings) -> None:
             "epoch by chance. Draw from torch's, NumPy's or Python's global stream, which is seeded, and not from a "
             "generator outside of the augmentation"
         )
-    blind = [label for label, look in looks.items() if look.is_blind]
+    blind = [label for label, look in seen if look.is_blind]
     if blind:
         findings.facts["self_seeded_views"] = blind
         findings.warn(

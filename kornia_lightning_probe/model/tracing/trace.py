@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -169,7 +170,9 @@ class Tracing:
         """What the pass did, given the output that is used; facts of tensors are forgotten.
 
         Args:
-            output: the very object, or a part of it, that the model returned: a tensor, or any structure of them.
+            output: the very object, or a part of it, that the model returned: a tensor, or any structure of them, of
+                which the last counts where they lead from one to the next (a pyramid), else the first that is more
+                than a stage of another.
         """
         leaves = [leaf for _, leaf in named_entries("output", output) if isinstance(leaf, Tensor)]
         flows = [self._follower.facts_of(leaf).flow for leaf in leaves if _is_activation(leaf)]
@@ -242,17 +245,15 @@ class Tracing:
         return Activation(seen.name, seen.layer, seen.shape, facts.flow.reached, source, seen.passes_on, rows, grid)
 
     def _head(self, flows: Sequence[Flow]) -> Head:
-        moving = [flow for flow in flows if flow.is_moving]
-        on_the_way = 0
+        used = _that_is_used([flow for flow in flows if flow.is_moving])
+        if used is None:
+            return Head(False, (), ())
+        if not used.heads:
+            return Head(False, (), self._names(used.layers))
         in_front = 0
-        for flow in moving:
-            on_the_way |= flow.layers
-            for product in bits(flow.heads):
-                in_front |= self._follower.flows.fronts[product]
-        has_head = bool(moving) and all(flow.heads for flow in moving)
-        if not has_head:
-            return Head(False, (), self._names(on_the_way))
-        return Head(True, self._names(on_the_way & ~in_front), self._names(in_front))
+        for product in bits(used.heads):
+            in_front |= self._follower.flows.fronts[product]
+        return Head(True, self._names(used.layers & ~in_front), self._names(in_front))
 
     def _names(self, mask: int) -> tuple[str, ...]:
         seen = [self._seen[index] for index in bits(mask)]
@@ -291,6 +292,20 @@ def trace(
         ('0', ('2',), True)
     """
     return Tracing(layers, images, model=model, grid_axes=grid_axes, receive=receive)
+
+
+def _that_is_used(flows: Sequence[Flow]) -> Flow | None:
+    """Of outputs that lead from one to the next the last; else the first that is no mere stage of another."""
+    if all(_is_stage_of(flow, after) for flow, after in pairwise(flows)):
+        return flows[-1] if flows else None
+    ends = [flow for flow in flows if flow.heads or not any(_is_stage_of(flow, other) for other in flows)]
+    return ends[0]
+
+
+def _is_stage_of(flow: Flow, other: Flow) -> bool:
+    """Whether an output lies on the way to another one, which is made of more layers."""
+    beyond = other.layers & ~flow.layers
+    return beyond != 0 and not flow.layers & ~other.layers
 
 
 def _is_activation(entry: Tensor) -> bool:

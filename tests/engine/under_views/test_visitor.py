@@ -235,7 +235,7 @@ def test_the_metadata_say_what_was_measured_how():
         "device": "cpu",
         "world_size": 1,
         "activation_dtypes": ["float32"],
-        "embedding": "drop",
+        "embedding": "block2",
         "noise_floor": 0.0,
         "notes": [],
     }
@@ -243,8 +243,8 @@ def test_the_metadata_say_what_was_measured_how():
     assert sorted(metadata["image_ids"]) == list(range(40))
     assert metadata["bank"]["seed"] == 5
     assert metadata["seconds"] > 0
-    # 20 images of the first block in float32: 3, 4 and 8 channels, 8 pooled features and 5 classes.
-    assert metadata["clean_block_bytes"] == 20 * 4 * (3 * 144 + 4 * 144 + 8 * 36 + 8 + 5)
+    # 20 images of the first block in float32: 3, 4 and 8 channels, and 5 classes.
+    assert metadata["clean_block_bytes"] == 20 * 4 * (3 * 144 + 4 * 144 + 8 * 36 + 5)
     assert metadata["shapes"]["block2"] == [8, 6, 6]
 
 

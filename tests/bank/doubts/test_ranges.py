@@ -4,7 +4,7 @@ import kornia.augmentation as K  # noqa: N812
 import pytest
 
 from kornia_lightning_probe import presets
-from kornia_lightning_probe.bank.ranges import range_behind
+from kornia_lightning_probe.bank.doubts.ranges import range_behind
 from kornia_lightning_probe.bank.views import read_views
 
 

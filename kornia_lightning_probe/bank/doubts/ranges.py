@@ -43,15 +43,15 @@ def range_behind(view: View) -> Range | None:
         >>> range_behind(wide), range_behind(pinned)
         (Range(kind='RandomRotation', name='degrees', low=-15.0, high=15.0), None)
     """
-    if not view.severity_given or view.severity == 0 or not isinstance(view.transform, nn.Module):
-        return None
     number = abs(view.severity)
-    found: list[Range] = []
+    if not view.severity_given or number == 0 or not isinstance(view.transform, nn.Module):
+        return None
+    named: list[Range] = []
     for module in view.transform.modules():
         generator = getattr(module, "_param_generator", None)
-        if any(_are_close(number, written) for written in _written(generator)):
-            found += _ranges(module, generator)
-    named = [each for each in found if each.is_named_by(number)]
+        if generator is not None and number in _written(generator):
+            ranges = _ranges(module, generator)
+            named += [each for each in ranges if each.is_named_by(number)]
     if any(each.low == each.high for each in named):
         return None
     return named[0] if named else None
@@ -59,23 +59,23 @@ def range_behind(view: View) -> Range | None:
 
 def _ranges(module: nn.Module, generator: Any) -> Iterator[Range]:
     """Kornia's uniform distributions, under the names of what they draw."""
-    held = dict(vars(generator))
-    held |= held.pop("sampler_dict", None) or {}
+    held = vars(generator) | vars(generator).get("sampler_dict", {})
     for name, sampler in held.items():
-        is_magnitude = not name.startswith(_NO_MAGNITUDE)
-        if is_magnitude and hasattr(sampler, "low") and hasattr(sampler, "high"):
-            yield Range(type(module).__name__, name.removesuffix("_sampler"), float(sampler.low), float(sampler.high))
+        low, high = getattr(sampler, "low", None), getattr(sampler, "high", None)
+        if low is None or high is None or name.startswith(_NO_MAGNITUDE):
+            continue
+        parameter = name.removesuffix("_sampler")
+        yield Range(type(module).__name__, parameter, float(low), float(high))
 
 
-def _written(generator: Any) -> Iterator[float]:
+def _written(generator: Any) -> list[float]:
     """The single numbers that one of Kornia's classes was made with; a translation is one for each axis."""
-    held = dict(getattr(generator, "__dict__", {}))
-    values = [sampler[0] for sampler in held.pop("samplers", ())]
-    translation = held.get("translate")
-    values += [*held.values(), *(translation or ())]
-    for value in values:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield float(value)
+    held = vars(generator)
+    values = list(held.values())
+    values += [sampler[0] for sampler in held.get("samplers", ())]
+    values += held.get("translate") or ()
+    # No flags, which are integers too.
+    return [float(value) for value in values if type(value) in (int, float)]
 
 
 def _are_close(first: float, second: float) -> bool:

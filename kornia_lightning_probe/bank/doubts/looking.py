@@ -61,19 +61,24 @@ def look_at(view: View, units: Sequence[Tensor], drawn: Sequence[Tensor], draw: 
         draw: draws the view again.
     """
     lowest, highest, outside = _range_of(drawn)
+    farthest = max(-lowest, highest - 1)
     moved = _moved(units, drawn)
     share = float(moved.double().mean())
+    by_chance = False
+    if 0 < share < 1:
+        by_chance = _leaves_copies(units, moved, draw)
     strays = is_blind = False
     if not _is_seeded(view):
-        strays, is_blind = _randomness(units, moved, draw)
+        strays = _strays(units, draw)
+        is_blind = not strays and _is_blind(units, moved, draw)
     return Look(
-        lowest,
-        highest,
-        outside > _MEAN_OUTSIDE or max(-lowest, highest - 1) >= _FAR_OUTSIDE,
-        share,
-        0 < share < 1 and _leaves_copies(units, moved, draw),
-        strays,
-        is_blind,
+        lowest=lowest,
+        highest=highest,
+        leaves_range=outside > _MEAN_OUTSIDE or farthest >= _FAR_OUTSIDE,
+        moved=share,
+        by_chance=by_chance,
+        strays=strays,
+        is_blind=is_blind,
     )
 
 
@@ -87,54 +92,72 @@ def _is_seeded(view: View) -> bool:
 
 def _range_of(drawn: Sequence[Tensor]) -> tuple[float, float, float]:
     """The lowest and the highest pixel, and how far outside of [0, 1] they lie on average; NaN counts as nothing."""
-    pixels = torch.cat([entry.detach().flatten() for entry in drawn]).nan_to_num(nan=0.5)
-    outside = (pixels - pixels.clamp(0.0, 1.0)).abs().mean()
+    every = [entry.detach().flatten() for entry in drawn]
+    pixels = torch.cat(every).nan_to_num(nan=0.5)
+    outside = pixels - pixels.clamp(0.0, 1.0)
     lowest, highest = torch.aminmax(pixels)
-    return float(lowest), float(highest), float(outside)
+    return float(lowest), float(highest), float(outside.abs().mean())
 
 
 def _moved(units: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
     """Which images of a block were changed in any entry, (B,)."""
-    changed = [_changed_rows(unit, after) for unit, after in zip(units, drawn, strict=True)]
-    return torch.stack(changed).any(0)
+    changed = torch.zeros(len(units[0]), dtype=torch.bool, device=units[0].device)
+    for unit, after in zip(units, drawn, strict=True):
+        changed |= _changed_rows(unit, after)
+    return changed
 
 
 def _changed_rows(unit: Tensor, after: Tensor) -> Tensor:
     if unit.shape != after.shape:
         return torch.ones(len(unit), dtype=torch.bool, device=unit.device)
-    # NaN differs.
-    return ~((after - unit).abs().flatten(1).amax(1) <= NOTICEABLE)
+    change = (after - unit).abs()
+    largest = change.flatten(1).amax(1)
+    # NaN is a change.
+    return ~(largest <= NOTICEABLE)
 
 
-def _randomness(units: Sequence[Tensor], moved: Tensor, draw: Draw) -> tuple[bool, bool]:
-    """Whether a view does not repeat itself under its seed, and whether it draws without heeding it."""
-    first, again = draw(units, 0), draw(units, 0)
-    if _any_differ(first, again):
-        return True, False
-    if _any_differ(first, draw(units, 1)) or not _tells_copies_apart(units, moved, draw):
-        return False, False
-    return False, not any(_any_differ(first, draw(units, block)) for block in range(2, _SEEDS))
+def _strays(units: Sequence[Tensor], draw: Draw) -> bool:
+    """Whether a view does not repeat itself under its seed."""
+    return _any_differ(draw(units, 0), draw(units, 0))
+
+
+def _is_blind(units: Sequence[Tensor], moved: Tensor, draw: Draw) -> bool:
+    """Whether a view draws, and gives the same under the seeds of other blocks."""
+    first = draw(units, 0)
+    if _any_differ(first, draw(units, 1)):
+        return False
+    if not _tells_copies_apart(units, moved, draw):
+        return False
+    return not any(_any_differ(first, draw(units, block)) for block in range(2, _SEEDS))
 
 
 def _tells_copies_apart(units: Sequence[Tensor], moved: Tensor, draw: Draw) -> bool:
     """Whether a view does different things to copies of one image, so that it draws."""
-    copies = draw(_copies(units, moved), 0)
-    return any(differ(entry[1:], entry[:1].expand_as(entry[1:])) for entry in copies)
+    for entry in draw(_copies(units, moved), 0):
+        first, others = entry[:1], entry[1:]
+        if differ(others, first.expand_as(others)):
+            return True
+    return False
 
 
 def _leaves_copies(units: Sequence[Tensor], moved: Tensor, draw: Draw) -> bool:
     """Whether a view leaves some copies of an image that it can change as they are."""
     copies = _copies(units, moved)
-    return not bool(_moved(copies, draw(copies, 0)).all())
+    changed = _moved(copies, draw(copies, 0))
+    return not bool(changed.all())
 
 
 def _copies(units: Sequence[Tensor], moved: Tensor) -> list[Tensor]:
     """As many copies of one image as a block has images: of those that were changed the one with the widest range."""
     pixels = units[0].flatten(1)
     span = pixels.amax(1) - pixels.amin(1)
-    row = int((span + 2 * moved.to(span)).argmax())
-    count = len(pixels) if len(pixels) > 1 else _COPIES
-    return [unit[row : row + 1].repeat(count, *[1] * (unit.ndim - 1)) for unit in units]
+    # A span is at most 1.
+    row = int((span + 2 * moved).argmax())
+    count = len(pixels)
+    if count == 1:
+        count = _COPIES
+    rows = torch.full((count,), row, device=pixels.device)
+    return [unit[rows] for unit in units]
 
 
 def _any_differ(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:

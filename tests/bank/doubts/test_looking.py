@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kornia_lightning_probe import AugmentationBank, presets
-from kornia_lightning_probe.bank.looking import Look
+from kornia_lightning_probe.bank.doubts.looking import Look
 
 
 def _images(count=16, *, size=8):

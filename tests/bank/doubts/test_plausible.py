@@ -55,6 +55,8 @@ def test_what_fills_too_little_of_the_range_says_what_was_found(options, images,
         # A bright one.
         ({}, 1 - _raw() * 0.15),
         ({"value_range": (-1000, 3000)}, _raw() * 2000 - 1000),
+        # Odd constants that leave most of the range.
+        ({"mean": 0.1, "std": 0.9}, _raw()),
         # Only the scale was undone.
         ({"std": 0.5}, _raw() * 2),
     ],
