@@ -6,6 +6,7 @@ import time
 import uuid
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import torch
@@ -18,11 +19,12 @@ from kornia_lightning_probe.callbacks import arguments
 from kornia_lightning_probe.callbacks import trainer as of_trainer
 from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.logbook import Entry, Logbook
-from kornia_lightning_probe.callbacks.mishaps import agree, is_out_of_memory, memory_note, told
+from kornia_lightning_probe.callbacks.mishaps import agree, memory_note, told
 from kornia_lightning_probe.callbacks.record import Record, with_facts
 from kornia_lightning_probe.callbacks.schedule import EVALUATIONS, START_EPOCH, ScheduledCallback
 from kornia_lightning_probe.callbacks.summaries import size_of
 from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
+from kornia_lightning_probe.engine.memory import is_out_of_memory
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -260,12 +262,17 @@ class EpochProbe(ScheduledCallback):
         seconds = time.perf_counter() - started
         result = with_facts(result, seconds=seconds, run=self._run_of(trainer))
         self._record.add(result, stage=occasion.stage)
-        for sentence in result.metadata["warnings"]:
-            self.say_once(sentence)
+        self._say_warnings(result)
         results = self._record.of_stage(occasion.stage)
         entry = self.entry(results, images, name=self._name_in(occasion.stage), stage=occasion.stage)
         self._logbook.write(trainer, pl_module, entry)
         self._report(result, time.perf_counter() - started)
+
+    def _say_warnings(self, result: ProbeResult) -> None:
+        sentences = result.metadata["warnings"]
+        kinds = result.metadata.get("warning_kinds", ())
+        for sentence, kind in zip_longest(sentences, kinds, fillvalue=""):
+            self.say_once(sentence, kind=kind)
 
     def _measured(
         self, trainer: Trainer, module: LightningModule, occasion: Occasion

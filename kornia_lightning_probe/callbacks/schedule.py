@@ -77,9 +77,14 @@ class ScheduledCallback(Callback):
         """The tags that monitors may watch beside ``{name}/...``."""
         return ()
 
-    def say_once(self, sentence: str) -> None:
-        """Warn on rank 0, once in this callback's life; sentences that differ in measured values only are one."""
-        key = without_values(sentence)
+    def say_once(self, sentence: str, *, kind: str = "") -> None:
+        """Warn on rank 0, once in this callback's life.
+
+        Args:
+            sentence: the warning.
+            kind: sentences of one kind are one; without it those that differ in measured values only.
+        """
+        key = kind or without_values(sentence)
         if key not in self._said:
             self._said.add(key)
             rank_zero_warn(sentence)

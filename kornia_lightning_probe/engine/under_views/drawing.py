@@ -83,7 +83,7 @@ class Views:
         said = [sentence for sentence in doubts if sentence]
         if said:
             findings.facts["implausible_images"] = said[0]
-            findings.warn(said[0])
+            findings.warn(said[0], kind="implausible images")
         _note_magnitudes(self._bank, findings)
 
     def note(self, findings: Findings) -> None:
@@ -144,7 +144,8 @@ def _note_range(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
     told = [f"{label} (from {lowest:.4g} to {highest:.4g})" for label, (lowest, highest) in outside.items()]
     findings.warn(
         f"these views put out values far outside of [0, 1], where images lie: {listed(told)}; take Normalize or a "
-        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)"
+        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)",
+        kind=f"outside of the range: {listed(outside)}",
     )
 
 
@@ -156,7 +157,8 @@ def _note_parts(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
     told = [f"{label} ({share:.0%})" for label, share in parts.items()]
     findings.warn(
         f"these views change only part of the images, by chance: {listed(told)} of the first block; Kornia's default "
-        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images"
+        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images",
+        kind=f"changed in part: {listed(parts)}",
     )
 
 
