@@ -101,6 +101,7 @@ def size_of(result: ProbeResult) -> str:
     size = f"{result.metadata['num_images']} images x {len(result.views)} views x {len(result.layers)} layers"
     embedding = result.metadata.get("embedding")
     if embedding is None:
+        # A probe of one's own may have none.
         return size
     return f"{size}, embedding {embedding}"
 

@@ -43,7 +43,9 @@ class Views:
     def __init__(self, bank: AugmentationBank, images: ProbeImages) -> None:
         self._bank = bank
         self._looks = _LOOKS.setdefault(bank, WeakKeyDictionary()).setdefault(images, {})
-        self.seen = torch.zeros(len(bank), _COLUMNS, dtype=torch.float64)
+        # The caller may be in it for a while, and what is made there can't be added to elsewhere.
+        with torch.inference_mode(False):
+            self.seen = torch.zeros(len(bank), _COLUMNS, dtype=torch.float64)
 
     def draw(self, block: Block, shown: Shown, group: range, units: Sequence[Tensor]) -> tuple[list[Shown], Any]:
         """A block under some views: what is known of each, and the inputs, behind each other.
