@@ -158,8 +158,9 @@ def _note_parts(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
     findings.facts["partly_changed_views"] = parts
     told = [f"{label} ({share:.0%})" for label, share in parts.items()]
     findings.warn(
-        f"these views change only part of the images, by chance: {listed(told)} of the first block; Kornia's default "
-        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images",
+        f"these views change only part of the images, by chance: {listed(told)} of the first block, and values are "
+        "those of a mixture of changed and unchanged images; pass p=1.0 where p is lower (Kornia's default is 0.5), or "
+        "larger images or severities where single pixels are drawn",
         kind=f"changed in part: {listed(parts)}",
     )
 
