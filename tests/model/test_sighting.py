@@ -168,6 +168,7 @@ class TestWhatRuns:
             if isinstance(conv, nn.Conv2d):
                 # Random ones would shrink what tells images apart, twenty-seven times.
                 nn.init.dirac_(conv.weight)
+                nn.init.zeros_(conv.bias)
         layers, embedding = layers_and_embedding(net)
         # All three that reduce, and every second of 24 blocks.
         assert {"1", "10", "19"} <= set(layers)
