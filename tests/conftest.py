@@ -17,7 +17,7 @@ def gloo() -> Iterator[GlooPool]:
     pool.remove()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def seeded() -> None:
     """Nets draw their weights from the global stream: the same in every test."""
     torch.manual_seed(0)

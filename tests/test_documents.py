@@ -54,7 +54,10 @@ class Wide(Net):
 
 
 def fit(trainer):
-    data = DataLoader(TensorDataset(images_of(), torch.arange(64) % 2), batch_size=16)
+    """Train on images that are normalised as the page's bank says."""
+    banks = [callback.bank for callback in trainer.callbacks if hasattr(callback, "bank")]
+    images = banks[0].pixels.from_unit(images_of(), dtype=torch.float32) if banks else images_of()
+    data = DataLoader(TensorDataset(images, torch.arange(64) % 2), batch_size=16)
     trainer.fit(Wide(), data, data)
 
 
@@ -279,7 +282,7 @@ def test_cli_runs(tmp_path):
     said = run(tmp_path, "cli.py", "fit", f"--config={ROOT / 'examples/cli.yaml'}", "--trainer.max_epochs=1")
     assert "64 images x 5 views x 5 layers, epoch 0" in said
     assert "severities: rotation 15, 45; blur 1, 2; hflip 1" in said
-    assert (tmp_path / "demo_output/probe/epoch=-1-step=0.json").is_file()
+    assert (tmp_path / "demo_output/probe/fit-epoch=-1-step=0.json").is_file()
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ VIEWS = {"halve": halved, "mirror": mirrored}
 
 # Nets of four channels have a leading one.
 pytestmark = [
-    pytest.mark.usefixtures("seeded"),
     pytest.mark.filterwarnings("ignore:one channel holds more than half"),
 ]
 

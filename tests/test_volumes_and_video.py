@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kornia_lightning_probe import AugmentationBank, SensitivityProbe, probe_model
 from kornia_lightning_probe.metrics import ProbeMetric
 
-pytestmark = [pytest.mark.usefixtures("seeded"), *(pytest.mark.filterwarnings(line) for line in QUIET)]
+pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 
 def _volume_bank(**more):

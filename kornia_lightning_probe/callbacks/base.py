@@ -18,11 +18,12 @@ from kornia_lightning_probe.callbacks import arguments
 from kornia_lightning_probe.callbacks import trainer as of_trainer
 from kornia_lightning_probe.callbacks.images import ImageChoice
 from kornia_lightning_probe.callbacks.logbook import Entry, Logbook
-from kornia_lightning_probe.callbacks.mishaps import agree, is_out_of_memory, memory_note, told
+from kornia_lightning_probe.callbacks.mishaps import agree, memory_note, told
 from kornia_lightning_probe.callbacks.record import Record, with_facts
-from kornia_lightning_probe.callbacks.schedule import EVALUATIONS, START_EPOCH, ScheduledCallback
+from kornia_lightning_probe.callbacks.schedule import START_EPOCH, ScheduledCallback
 from kornia_lightning_probe.callbacks.summaries import size_of
 from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
+from kornia_lightning_probe.engine.memory import is_out_of_memory
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -260,10 +261,9 @@ class EpochProbe(ScheduledCallback):
         seconds = time.perf_counter() - started
         result = with_facts(result, seconds=seconds, run=self._run_of(trainer))
         self._record.add(result, stage=occasion.stage)
-        for sentence in result.metadata["warnings"]:
-            self.say_once(sentence)
+        self.say_all(result.metadata["warnings"], result.metadata.get("warning_kinds", ()))
         results = self._record.of_stage(occasion.stage)
-        entry = self.entry(results, images, name=self._name_in(occasion.stage), stage=occasion.stage)
+        entry = self.entry(results, images, name=self.name_in(occasion.stage), stage=occasion.stage)
         self._logbook.write(trainer, pl_module, entry)
         self._report(result, time.perf_counter() - started)
 
@@ -334,11 +334,6 @@ class EpochProbe(ScheduledCallback):
             # It comes from the system's own source, and moves no random stream.
             self._record.run = str(trainer.strategy.broadcast(uuid.uuid4().hex[:16]))
         return self._record.run
-
-    def _name_in(self, stage: str) -> str:
-        if stage in EVALUATIONS:
-            return f"{self.name}_{stage}"
-        return self.name
 
     def _report(self, result: ProbeResult, seconds: float) -> None:
         share = self.share_of_epoch(seconds)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,6 +22,8 @@ from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.images.workers import has_workers
 
 _ONE_BLOCK = 32
+# What has the methods of a dataset and is none, or has nothing that it could open.
+_IN_MEMORY = (Tensor, np.ndarray, Mapping, list, tuple, range, str, bytes, nn.Module)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class ImageChoice:
     def _source(self, trainer: Trainer) -> Any:
         if self.images is None:
             return evaluation_loader(trainer, self.dataloader_idx)
-        if isinstance(self.images, Dataset):
+        if _is_dataset(self.images):
             return _read_as_by_loaders(self.images, trainer)
         return self.images
 
@@ -98,7 +101,7 @@ class ImageChoice:
         return cast(FirstImages, trainer.strategy.broadcast(first))
 
 
-def _read_as_by_loaders(dataset: Dataset[Any], trainer: Trainer) -> Any:
+def _read_as_by_loaders(dataset: Any, trainer: Trainer) -> Any:
     """A dataset that a loader of the training reads in workers must not be opened in this process either."""
     parts = _datasets_in(dataset)
     for loader in _loaders_of(trainer):
@@ -118,4 +121,14 @@ def _loaders_of(trainer: Trainer) -> Iterator[Any]:
 
 
 def _datasets_in(dataset: object) -> set[int]:
-    return {id(part) for part in reachable(dataset) if isinstance(part, Dataset)}
+    return {id(part) for part in reachable(dataset) if _is_dataset(part)}
+
+
+def _is_dataset(value: object) -> bool:
+    """Whether a loader could read it: PyTorch asks for two methods, and for no class."""
+    if isinstance(value, Dataset):
+        return True
+    if isinstance(value, _IN_MEMORY):
+        return False
+    kind = type(value)
+    return hasattr(kind, "__getitem__") and hasattr(kind, "__len__")

@@ -6,16 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 from kornia_lightning_probe.engine.processes import OtherRankError, World
 from kornia_lightning_probe.result import ProbeResult
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+_NUMBER = r"(?:[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|inf)|nan)"
 # What was measured stands behind such a word, or is a share. Names of layers and views may be numbers as well.
 _MEASURED = re.compile(rf"(?P<before>\b(?:of|by|than|is|are|in|to|from|about) |[=(]){_NUMBER}\b|(?<![\w.]){_NUMBER} ?%")
+_BETWEEN = re.compile(rf"\bbetween {_NUMBER} and {_NUMBER}\b")
+_COUNTED = re.compile(r"(?<![\w.'])\d+ of (?=\d)")
 _LISTED_IMAGES = re.compile(r"\bimages \d+(?:, \d+)*(?: and \d+ more)?")
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
 
 
 def without_values(sentence: str) -> str:
@@ -28,6 +27,8 @@ def without_values(sentence: str) -> str:
         False
     """
     shorter = _LISTED_IMAGES.sub("images #", sentence)
+    shorter = _BETWEEN.sub("between # and #", shorter)
+    shorter = _COUNTED.sub("# of ", shorter)
     return _MEASURED.sub(_blank, shorter)
 
 
@@ -74,15 +75,6 @@ def agree(world: World, failure: Exception | None) -> Exception | None:
         if text:
             return OtherRankError(f"the probe failed on rank {rank}: {text}")
     return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that memory has run out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
-        return True
-    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def memory_note(*, name: str, batch_size: int, last: ProbeResult | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar, NamedTuple
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -77,12 +78,28 @@ class ScheduledCallback(Callback):
         """The tags that monitors may watch beside ``{name}/...``."""
         return ()
 
-    def say_once(self, sentence: str) -> None:
-        """Warn on rank 0, once in this callback's life; sentences that differ in measured values only are one."""
-        key = without_values(sentence)
+    def say_once(self, sentence: str, *, kind: str = "") -> None:
+        """Warn on rank 0, once in this callback's life.
+
+        Args:
+            sentence: the warning.
+            kind: sentences of one kind are one; without it those that differ in measured values only.
+        """
+        key = kind or without_values(sentence)
         if key not in self._said:
             self._said.add(key)
             rank_zero_warn(sentence)
+
+    def say_all(self, sentences: Sequence[str], kinds: Sequence[str]) -> None:
+        """Warn of each, of those that are left without a kind by its words."""
+        for sentence, kind in zip_longest(sentences, kinds, fillvalue=""):
+            self.say_once(sentence, kind=kind)
+
+    def name_in(self, stage: str) -> str:
+        """The front of the tags of a stage."""
+        if stage in EVALUATIONS:
+            return f"{self.name}_{stage}"
+        return self.name
 
     def watchers(self, trainer: Trainer) -> list[Watcher]:
         """Who acts on this probe's values; schedules of learning rates are known from the start of a training on."""

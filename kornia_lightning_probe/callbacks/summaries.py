@@ -99,7 +99,11 @@ def summarise(result: ProbeResult, origin: Origin) -> dict[str, float]:
 def size_of(result: ProbeResult) -> str:
     """How much was measured, such as "256 images x 19 views x 16 layers, embedding fc1"."""
     size = f"{result.metadata['num_images']} images x {len(result.views)} views x {len(result.layers)} layers"
-    return f"{size}, embedding {result.metadata['embedding']}"
+    embedding = result.metadata.get("embedding")
+    if embedding is None:
+        # A probe of one's own may have none.
+        return size
+    return f"{size}, embedding {embedding}"
 
 
 def compared(results: Sequence[ProbeResult]) -> dict[str, ProbeResult]:

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.engine.memory import clean_bytes_told
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
@@ -162,7 +163,10 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
         # Where labels= is given, it is said of these.
         findings.warn(choice.remark)
     total = scout_passes(len(first), route.batch_size) if route.progress else None
-    with Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward:
+    with (
+        clean_bytes_told(findings),
+        Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward,
+    ):
         scout = Scout(forward, findings, route.batch_size, choice)
         scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")

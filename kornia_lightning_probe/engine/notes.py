@@ -25,21 +25,32 @@ class Findings:
     Attributes:
         left_out: the name of a layer, metric or view, and the reason why it is not in the result.
         warnings: sentences that a caller should say aloud, once each.
+        kinds: of each warning, what makes it the same as one of an earlier probe, with other measured values; empty
+            where its author has not said.
         facts: what else goes into the result's metadata.
+        clean_bytes: what the clean activations of the first block have taken so far.
     """
 
     left_out: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    clean_bytes: int = 0
 
     def leave_out(self, name: str, reason: str) -> None:
         """Note that a layer, a metric or a view is not in the result."""
         self.left_out.setdefault(name, reason)
 
-    def warn(self, sentence: str) -> None:
-        """Note a sentence to be said aloud."""
+    def warn(self, sentence: str, *, kind: str = "") -> None:
+        """Note a sentence to be said aloud.
+
+        Args:
+            sentence: with measured values or without.
+            kind: sentences of one kind, in one training, are said once; empty where its words without numbers tell.
+        """
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+            self.kinds.append(kind)
 
     def metric_left_out(self, name: str, reason: str, *, of_output: bool) -> None:
         """Note that a metric which was asked for is not in the result.
@@ -110,7 +121,8 @@ class Findings:
         if floor > 0:
             self.warn(
                 f"the model's forward does not repeat itself: two equal passes differ by a sensitivity of {floor:.2g} "
-                f"at layer {layer!r}; no value below that means anything (dropout or noise outside of eval mode?)"
+                f"at layer {layer!r}; no value below that means anything (dropout or noise outside of eval mode?)",
+                kind="noise",
             )
 
     def touching(self, layers: Sequence[str]) -> None:
@@ -118,7 +130,8 @@ class Findings:
         self.facts["batch_dependent_layers"] = list(layers)
         self.warn(
             f"what an image gives depends on the others in its batch at {listed(layers)} (BatchNorm without running "
-            "statistics, or held in train mode?): each block is passed whole, one view at a time, whatever batch_size"
+            "statistics, or held in train mode?): each block is passed whole, one view at a time, whatever batch_size",
+            kind=f"batch dependence at {listed(layers)}",
         )
 
     def spoilt(self, reasons: Mapping[str, str]) -> None:
@@ -139,7 +152,8 @@ class Findings:
             named = [f"{name} ({share:.0%})" for name, share in shares.items()]
             self.warn(
                 f"layers that did not run for some images or views: {listed(named)} of their cells are missing; values "
-                "are means over the images that have one, and num_images says how many"
+                "are means over the images that have one, and num_images says how many",
+                kind=f"missing cells at {listed(shares)}",
             )
 
     def unchanged(self, labels: Sequence[str]) -> None:
@@ -188,12 +202,20 @@ class Findings:
         self.facts["non_finite_cells"] = int(cells.sum())
         self.warn(
             f"activations that are not finite were left out at {listed(by_layer)} (images {listed(every)} of the "
-            "source); metadata['non_finite'] names all"
+            "source); metadata['non_finite'] names all",
+            kind=f"not finite at {listed(by_layer)}",
         )
 
     def metadata(self) -> ProbeMetadata:
         """All that was noted."""
-        return ProbeMetadata(left_out=self.left_out, warnings=self.warnings, versions=dict(_versions()), **self.facts)
+        kinds = self.kinds if any(self.kinds) else None
+        return ProbeMetadata(
+            left_out=self.left_out,
+            warnings=self.warnings,
+            warning_kinds=kinds,
+            versions=dict(_versions()),
+            **self.facts,
+        )
 
 
 @cache

@@ -112,6 +112,7 @@ class Scout:
         self._kept: dict[str, Tensor] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._last: Tensor | None = None
+        self.findings.clean_bytes = 0
         output: Any = None
         for rows in slices(len(block), size):
             output = self._see(block, rows)
@@ -139,7 +140,8 @@ class Scout:
             self._last = activation
             self._dtypes[name] = activation.dtype
         if name not in self._kept:
-            self._kept[name] = room_for(activation, num_images)
+            room = self._kept[name] = room_for(activation, num_images)
+            self.findings.clean_bytes += room.nbytes
         shape = tuple(self._kept[name].shape[1:])
         if tuple(activation.shape[1:]) != shape:
             self.findings.leave_out(name, other_shape(activation, shape))

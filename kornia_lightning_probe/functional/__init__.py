@@ -1,4 +1,4 @@
-"""Mathematics on tensors. Knows nothing but torch."""
+"""Mathematics on tensors. Knows nothing but torch. Users get these names; the package imports from the files."""
 
 from kornia_lightning_probe.functional.distances import block_mean, squared_distance, squared_norm
 from kornia_lightning_probe.functional.estimates import (

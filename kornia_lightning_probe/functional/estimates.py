@@ -67,8 +67,8 @@ def error_of_influence(influence: Tensor) -> Tensor:
         (...), in the unit of the influence; NaN with fewer than two known images.
 
     Example:
-        >>> error_of_influence(torch.tensor([-1.0, 0.0, 1.0, torch.nan])).square().item()  # variance 1, of 3 images
-        0.3333333432674408
+        >>> round(float(error_of_influence(torch.tensor([-2.0, 0.0, 2.0, 0.0, torch.nan]))), 4)  # variance 8/3, of 4
+        0.8165
     """
     known = influence.isfinite()
     count = known.sum(-1)

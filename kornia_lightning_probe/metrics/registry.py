@@ -23,6 +23,8 @@ from kornia_lightning_probe.wording import listed, near_names
 
 MetricLike = str | ProbeMetric | Callable[[Tensor, Tensor], Tensor]
 
+# What everybody gets without asking: what no other measure says already. A new one also goes into OURS and PLAIN of
+# tests/support/plain_measures.py; the rest stands in _ALL and is asked for by name.
 _DEFAULT: tuple[type[ProbeMetric], ...] = (
     LayerSensitivity,
     FlatSensitivity,

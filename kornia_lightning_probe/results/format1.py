@@ -23,7 +23,7 @@ _NOT_NEGATIVE = (0.0, math.inf)
 _SHARE = (0.0, 1.0)
 _ERROR = Quantity(range=_NOT_NEGATIVE, at_identity=0.0, scale=(0.0, 1.2))
 
-#: By new name what the metrics of format 1 say of themselves, which its files do not hold.
+#: By new name what the metrics of format 1 say of themselves, which its files do not hold; new ones have no line.
 _QUANTITIES = {
     SENSITIVITY: sensitivity_quantity(_SWAP, logged=True),
     FLAT: sensitivity_quantity(_SWAP),

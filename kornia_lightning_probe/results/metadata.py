@@ -53,6 +53,7 @@ class ProbeMetadata(Mapping[str, Any]):
         references: of a drift, the epoch of each probe that it is compared with.
         left_out: the name of a layer, metric or view, and the reason why it is not in the result.
         warnings: sentences that were said aloud.
+        warning_kinds: of each of them, by what it is known again where it has other values; empty for its words.
         notes: sentences on what a reader should know.
         versions: of the packages.
         others: what else is to be kept, by name; its entries are those of the mapping too.
@@ -101,6 +102,7 @@ class ProbeMetadata(Mapping[str, Any]):
     references: Mapping[str, int | None] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    warning_kinds: list[str] | None = None
     notes: list[str] = field(default_factory=list)
     versions: Mapping[str, str] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)

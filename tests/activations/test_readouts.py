@@ -149,17 +149,31 @@ def test_what_holds_rounding_only_is_taken_as_nothing():
 # Rounding.
 
 
-def rounding(activation):
-    (readout,) = pooled_of(tuple(activation.shape[1:])).values()
-    found = readout.rounding(activation)
-    return None if found is None else tuple(float(one) for one in found)
+def rounding(maps, dtype=None):
+    (readout,) = [r for r in readouts_of(Site("conv", 1, tuple(maps.shape[1:]))) if r.site.representation == "pooled"]
+    found = readout.rounding(maps, dtype or maps.dtype)
+    return None if found is None else tuple(map(float, found))
 
 
 def test_rounding_is_that_of_float32_beside_the_distance_of_means_from_their_own():
     # Means of 0 and 2 beside 1: |means| = 2, apart by sqrt(2); |cells| = 2 sqrt(4) over sqrt(4) of them is 2 as well.
     maps = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     eps = torch.finfo(torch.float32).eps
-    assert rounding(maps) == pytest.approx((eps / 2 * 2 / 2**0.5, eps * 2 / 2**0.5))
+    assert rounding(maps) == pytest.approx((eps / 2 * 2 / 2**0.5, 8 * eps * 2 / 2**0.5))
+
+
+def test_rounding_of_double_precision_is_its_own():
+    maps = normal(4, 3, 5, 5)
+    share = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    assert rounding(maps) == pytest.approx([share * part for part in rounding(maps.float())], rel=1e-5)
+
+
+def test_a_mean_of_nothing_but_the_rounding_of_half_precision_is_told_from_one_that_is_large():
+    # Cells of 1 and -1: their mean is rounding. With 1 added to all of them it is not, whatever they differ by.
+    cells = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
+    shift = 1e-3 * torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+    around_zero, around_one = (rounding(cells + shift + mean, torch.bfloat16)[1] for mean in (0.0, 1.0))
+    assert around_zero > 1 > around_one
 
 
 def test_rounding_leaves_out_images_that_are_not_finite():
@@ -172,6 +186,5 @@ def test_of_one_image_all_digits_count_and_nothing_is_known_of_others():
     assert rounding(normal(1, 3, 5, 5, dtype=torch.float32)) == (math.inf, 0.0)
 
 
-def test_there_is_no_rounding_where_nothing_is_averaged_or_sums_are_wide_already():
+def test_there_is_no_rounding_where_nothing_is_averaged():
     assert rounding(normal(4, 3, dtype=torch.float32)) is None
-    assert rounding(normal(4, 3, 5, 5)) is None

@@ -19,8 +19,8 @@ NESTED = """
 class_path: kornia_lightning_probe.AugmentationBank
 init_args:
   seed: 3
-  mean: [0.1, 0.1, 0.1]
-  std: [0.9, 0.9, 0.9]
+  mean: [0.0, 0.0, 0.0]
+  std: [1.0, 1.0, 1.0]
   value_range: [0.0, 1.0]
   views:
     hflip:

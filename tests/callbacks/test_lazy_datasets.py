@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from support.datasets import LazyRaw, LazyStream, LazyZip, Marked, pixels_of, traces_of, write_raw, write_zip
+from support.datasets import DuckTyped, LazyRaw, LazyStream, LazyZip, Marked, pixels_of, traces_of, write_raw, write_zip
 from support.processes import ddp
 from support.trainings import QUIET, Net, assert_same_weights, probe_of, trainer_of, validate, weights
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
@@ -102,6 +102,13 @@ def test_images_from_a_dataset_that_the_training_reads_in_workers_are_read_in_on
     probes = probe_of(images=wrap(dataset)), drift_of(images=wrap(dataset))
     trained(tmp_path, dataset, *probes)
     assert traces_of(dataset) == before
+
+
+def test_images_from_a_dataset_of_no_class_of_pytorch_are_read_in_a_worker_too(tmp_path):
+    dataset = DuckTyped(write_raw(tmp_path / "images", pixels_of()))
+    before = traces_of(dataset.raw)
+    trained(tmp_path, dataset, probe_of(images=dataset))
+    assert traces_of(dataset.raw) == before
 
 
 def test_images_from_a_dataset_of_ones_own_are_read_in_this_process(tmp_path):

@@ -217,7 +217,7 @@ def test_a_line_says_what_the_probe_costs(tmp_path, caplog):
         fit(tmp_path, probe_of(), max_epochs=1)
     lines = [record.message for record in caplog.records if record.message.startswith("probe: ")]
     assert len(lines) == 2
-    sizes = "probe: 16 images x 3 views x 3 layers: "
+    sizes = "probe: 16 images x 3 views x 3 layers, embedding body: "
     assert lines[0].startswith(sizes)
     assert lines[0].endswith(" s")
     assert lines[1].startswith(sizes)

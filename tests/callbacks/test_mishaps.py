@@ -1,6 +1,7 @@
 """What fails beside the measurement ends no training; what fails in it says what to do, or is left out if asked for."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from support.trainings import (
 )
 
 from kornia_lightning_probe import AugmentationBank, ProbeResult, SensitivityProbe
-from kornia_lightning_probe.callbacks.mishaps import agree, is_out_of_memory, without_values
+from kornia_lightning_probe.callbacks.mishaps import agree, without_values
 from kornia_lightning_probe.callbacks.record import with_facts
 from kornia_lightning_probe.engine.processes import World
 
@@ -72,7 +73,7 @@ def refuse(*_, **__):
 
 
 def test_a_figure_that_can_not_be_drawn_is_warned_of_once_and_the_others_are_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("kornia_lightning_probe.plotting.plot_epoch", refuse)
+    monkeypatch.setattr("kornia_lightning_probe.reporting.figures.epoch.plot_epoch", refuse)
     probe = probe_of(figures=True)
     logger = TensorBoardLogger(tmp_path, name="run")
     drawn = []
@@ -148,18 +149,11 @@ def test_a_measurement_that_fails_ends_the_training_by_default(tmp_path):
 def test_an_out_of_memory_error_says_what_is_needed_and_to_lower_batch_size(tmp_path, error):
     with pytest.raises(type(error)) as failed:
         fit(tmp_path, probe_of(num_images=13), model=Failing(error))
-    (note,) = failed.value.__notes__
+    size, note = failed.value.__notes__
+    assert re.match(r"when memory ran out, the clean activations of the first block took \S+ MiB", size)
     assert "'probe' has run out of memory" in note
     assert "(0 MiB at the last probe)" in note
     assert "batch_size=32 images in one forward pass; lower batch_size=" in note
-
-
-def test_what_an_out_of_memory_error_has_caused_is_one_too():
-    error = RuntimeError("view 'blur 2' raised MemoryError on images of shape (8, 3, 8, 8)")
-    assert not is_out_of_memory(error)
-    error.__cause__ = MemoryError()
-    assert is_out_of_memory(error)
-    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 def test_with_on_error_warn_a_probe_that_fails_is_left_out_and_the_weights_are_the_same(tmp_path):
@@ -274,12 +268,30 @@ def test_where_one_process_fails_all_stop_unless_told_otherwise(tmp_path):
         ("differ by a sensitivity of 0.0012 at layer 'a'", "differ by a sensitivity of 3e-05 at layer 'a'", True),
         ("a sensitivity of 0.1 at layer '0.1'", "a sensitivity of 0.1 at layer '0.2'", False),
         ("left out at stem (images 4 of the source)", "left out at stem (images 4, 7 and 3 more of the source)", True),
+        ("a sensitivity of inf at layer 'a'", "a sensitivity of 0.2 at layer 'a'", True),
+        ("the images go from -2.1 to 2.6", "the images go from nan to 2.7", True),
+        ("3 of 32 images are constant", "4 of 32 images are constant", True),
+        ("values between 0.1 and 0.9", "values between -0.2 and 0.8", True),
         ("gave no activation: 0, 4; metadata", "gave no activation: 0, 5; metadata", False),
         ("changed no pixel: rotation 5", "changed no pixel: rotation 15", False),
     ],
 )
 def test_sentences_that_differ_in_measured_values_only_are_one(one, other, same):
     assert (without_values(one) == without_values(other)) == same
+
+
+def test_sentences_of_one_kind_are_said_once_and_those_of_another_again(tmp_path):
+    class Talking(SensitivityProbe):
+        def measure(self, subject, images, occasion):
+            result = super().measure(subject, images, occasion)
+            layer = f"noise at layer '{occasion.epoch}'"
+            return with_facts(result, warnings=[layer, f"other {layer}"], warning_kinds=["noise", layer])
+
+    probe = Talking(bank_of(), layers="head", num_images=8, figures=False)
+    with pytest.warns(UserWarning, match="noise at layer") as said:
+        fit(tmp_path, probe)
+    assert len(said_of(said, "other noise")) == 3
+    assert len(said_of(said, "noise")) == 4
 
 
 def test_a_warning_with_another_value_in_each_epoch_is_said_once(tmp_path):

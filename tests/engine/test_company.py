@@ -10,8 +10,6 @@ from kornia_lightning_probe.engine.passes import Forward
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.undisturbed import undisturbed
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 CPU = torch.device("cpu")
 
 

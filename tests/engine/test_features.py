@@ -104,10 +104,11 @@ def test_a_class_token_and_the_patches_have_a_table_each():
     assert found.clean.embedding == "blocks.1:cls"
 
 
-def test_the_embedding_is_the_last_layer_that_is_not_the_output():
+def test_the_embedding_is_the_last_layer_that_is_neither_the_output_nor_a_change_of_shape():
     net, inputs = conv_net(), images_of(8)
-    assert collect(net, inputs, layers=["0", "3", "4"]).clean.embedding == "3"
-    assert collect(net, inputs, layers=["0", "3"]).clean.embedding == "3"
+    assert collect(net, inputs, layers=["0", "2", "3", "4"]).clean.embedding == "2"
+    assert collect(net, inputs, layers=["0", "2"]).clean.embedding == "2"
+    assert collect(net, inputs, layers=["0", "3", "4"]).clean.embedding == "0"
     assert collect(net, inputs, layers=["4"]).clean.embedding == "4"
 
 

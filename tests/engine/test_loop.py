@@ -15,8 +15,6 @@ from kornia_lightning_probe.images.probe_images import ProbeImages
 
 IMAGES = images_of(40)
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 # The scout: layers that do not fire, or whose first axis is not the images.
 

@@ -10,8 +10,10 @@ def test_the_first_reason_stands_and_a_sentence_is_said_once():
     findings.leave_out("conv", "second")
     findings.warn("look")
     findings.warn("look")
+    findings.warn("hear", kind="sound")
     assert findings.left_out == {"conv": "first"}
-    assert findings.warnings == ["look"]
+    assert findings.metadata()["warning_kinds"] == ["", "sound"]
+    assert findings.warnings == ["look", "hear"]
 
 
 def test_a_metric_that_was_asked_for_is_said_with_the_reason_and_that_of_the_output_where_it_matters():
@@ -24,6 +26,15 @@ def test_a_metric_that_was_asked_for_is_said_with_the_reason_and_that_of_the_out
         "the metric 'accuracy' is not in the result: it needs labels; the output is left out, as it is an image",
         "the metric 'own' is not in the result: it needs tokens",
     ]
+
+
+def test_noise_is_of_one_kind_wherever_it_is_worst():
+    kinds = []
+    for layer in ("stem", "body"):
+        findings = Findings()
+        findings.noise({layer: 0.1})
+        kinds += findings.kinds
+    assert kinds == ["noise", "noise"]
 
 
 @pytest.mark.parametrize("entry", ["conv", "conv.call2", "conv[0]", "conv[key][1]", "conv.call12[0]"])

@@ -13,8 +13,6 @@ from kornia_lightning_probe.randomness import isolated_rng
 
 IMAGES = images_of(40)
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 def test_an_in_place_relu_behind_a_layer_changes_none_of_its_numbers():
     net = InPlace()

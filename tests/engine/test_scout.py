@@ -12,8 +12,6 @@ from torch import nn
 
 IMAGES = images_of(40)
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 def test_layers_come_in_order_of_execution_and_the_input_before_them():
     class Backwards(nn.Module):

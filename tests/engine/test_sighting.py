@@ -1,4 +1,3 @@
-import pytest
 import torch
 from support.nets import AlwaysDropout, ImageAndMask, SmallCNN
 from support.probing import images_of
@@ -8,8 +7,6 @@ from torch import nn
 from kornia_lightning_probe.engine.sighting import look_at
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.randomness import isolated_rng
-
-pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def sighting_of(model, inputs, *, forward=None):

@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from support.activations import LAYER, about, mean_shift, pair
+from support.activations import LAYER, METRICS, about, mean_shift, pair
 
 from kornia_lightning_probe import metrics as package
 from kornia_lightning_probe.metrics import (
@@ -33,6 +33,7 @@ def test_every_metric_of_the_package_can_be_named():
     for name in measures:
         assert names(name) == [name]
     assert set(names(None)) <= measures
+    assert measures <= {metric.name for metric in METRICS}
 
 
 @pytest.mark.parametrize(

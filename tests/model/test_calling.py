@@ -8,8 +8,6 @@ from kornia_lightning_probe.model.calling import cast_inputs, device_of, forward
 
 IMAGES = images_of(4)
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 class Keyed(nn.Module):
     """Has methods and submodules, and no forward."""

@@ -88,6 +88,19 @@ class LazyRaw(Dataset):
             self.file.close()
 
 
+class DuckTyped:
+    """Such images in a dataset that is of no class of PyTorch's."""
+
+    def __init__(self, path):
+        self.raw = LazyRaw(path)
+
+    def __len__(self):
+        return len(self.raw)
+
+    def __getitem__(self, index):
+        return self.raw[index]
+
+
 class LazyZip(Dataset):
     """Images in a zip, which is opened at first use."""
 

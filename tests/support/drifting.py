@@ -14,6 +14,8 @@ LIGHTNINGS_OWN_WARNINGS = [
     # Lightning 2.6 makes torch's LeafSpec, which torch 2.13 warns of.
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    # On a busy machine.
+    pytest.mark.filterwarnings("ignore:.*takes more than 10 % of an epoch.*:UserWarning"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
 

@@ -16,6 +16,8 @@ QUIET = (
     "ignore:.*isinstance\\(treespec, LeafSpec\\).*",
     "ignore:.*does not have many workers.*",
     "ignore:.*takes more than 10 % of an epoch.*:UserWarning",
+    # The shared bank does so on purpose: what is drawn must be the same everywhere.
+    "ignore:these views draw their magnitude from a range.*:UserWarning",
     "ignore:one channel holds more than half of the variance.*:UserWarning",
 )
 

@@ -43,7 +43,9 @@ class Views:
     def __init__(self, bank: AugmentationBank, images: ProbeImages) -> None:
         self._bank = bank
         self._looks = _LOOKS.setdefault(bank, WeakKeyDictionary()).setdefault(images, {})
-        self.seen = torch.zeros(len(bank), _COLUMNS, dtype=torch.float64)
+        # The caller may be in it for a while, and what is made there can't be added to elsewhere.
+        with torch.inference_mode(False):
+            self.seen = torch.zeros(len(bank), _COLUMNS, dtype=torch.float64)
 
     def draw(self, block: Block, shown: Shown, group: range, units: Sequence[Tensor]) -> tuple[list[Shown], Any]:
         """A block under some views: what is known of each, and the inputs, behind each other.
@@ -83,7 +85,7 @@ class Views:
         said = [sentence for sentence in doubts if sentence]
         if said:
             findings.facts["implausible_images"] = said[0]
-            findings.warn(said[0])
+            findings.warn(said[0], kind="implausible images")
         _note_magnitudes(self._bank, findings)
 
     def note(self, findings: Findings) -> None:
@@ -144,7 +146,8 @@ def _note_range(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
     told = [f"{label} (from {lowest:.4g} to {highest:.4g})" for label, (lowest, highest) in outside.items()]
     findings.warn(
         f"these views put out values far outside of [0, 1], where images lie: {listed(told)}; take Normalize or a "
-        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)"
+        "factor out of them: what a loader's mean and std do is the bank's to undo and redo (mean=, std=)",
+        kind=f"outside of the range: {listed(outside)}",
     )
 
 
@@ -155,8 +158,10 @@ def _note_parts(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
     findings.facts["partly_changed_views"] = parts
     told = [f"{label} ({share:.0%})" for label, share in parts.items()]
     findings.warn(
-        f"these views change only part of the images, by chance: {listed(told)} of the first block; Kornia's default "
-        "is p=0.5: pass p=1.0, or values are those of a mixture of changed and unchanged images"
+        f"these views change only part of the images, by chance: {listed(told)} of the first block, and values are "
+        "those of a mixture of changed and unchanged images; pass p=1.0 where p is lower (Kornia's default is 0.5), or "
+        "larger images or severities where single pixels are drawn",
+        kind=f"changed in part: {listed(parts)}",
     )
 
 

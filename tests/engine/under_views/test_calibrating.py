@@ -9,8 +9,6 @@ from torch import nn
 from kornia_lightning_probe.engine.under_views.calibrating import CALIBRATED, STRIPED, Calibration
 from kornia_lightning_probe.metrics import InterpolationFloor, LayerSensitivity
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 class Asked(InterpolationFloor):
     """Notes what it is calibrated on; every metric of the kind gets the same."""

@@ -1,12 +1,9 @@
-import pytest
 import torch
 from support.activations import normal
 from support.readings import MOVING, STILL, prepared_for, site_of
 
 from kornia_lightning_probe.engine.under_views.cleaning import Cleaning
 from kornia_lightning_probe.functional.memory import Temporaries
-
-pytestmark = pytest.mark.usefixtures("seeded")
 
 CONV = site_of("conv", (3, 4, 4))
 METRICS = ["sensitivity", "sensitivity_flat", "cosine", "spread", "spread_ratio"]

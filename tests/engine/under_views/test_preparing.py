@@ -13,8 +13,6 @@ from kornia_lightning_probe.metrics import CentredCosine, LayerSensitivity, Ledg
 IMAGES = images_of(40)
 CONV = site_of("conv", (3, 8, 8))
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 def test_a_metric_that_applies_nowhere_is_left_out_with_the_reason():
 

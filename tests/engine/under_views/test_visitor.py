@@ -32,8 +32,6 @@ from kornia_lightning_probe.model.subject import Subject
 
 IMAGES = images_of(40)
 
-pytestmark = pytest.mark.usefixtures("seeded")
-
 
 class Dimmed(nn.Module):
     """Its layer `bright` runs on bright images only; small or large is a matter of their size."""

@@ -16,7 +16,6 @@ IMAGES = images_of(20)
 
 # Nets of four channels have a leading one.
 pytestmark = [
-    pytest.mark.usefixtures("seeded"),
     pytest.mark.filterwarnings("ignore:one channel holds more than half"),
 ]
 
