@@ -45,7 +45,7 @@ PRIMITIVES = (
 # A text from every process takes two gathers: once where images are read, once for their labels, once for the layers
 # that run, once where all are done, and once where a probe has a result everywhere or nowhere. Then there is one sum.
 # The broadcasts are Lightning's, when it is asked for the folder of the logs.
-HANDFUL = {"all_gather": 10, "all_reduce": 1, "broadcast": 2}
+HANDFUL = {"all_gather": 8, "all_reduce": 1, "broadcast": 2}
 
 
 @contextmanager
