@@ -134,17 +134,20 @@ class Workload:
 
     @torch.no_grad()
     def expected(self) -> Tensor:
-        """S of every view and layer in float64, block by block from stored activations, (views, layers)."""
+        """S of every view and layer in float64, block by block from stored activations, (views, layers).
+
+        Of maps under a view that moves pixels it is that of the spatial mean.
+        """
         moved = torch.zeros(len(self.bank), len(self.layers), dtype=torch.float64)
-        between = torch.zeros(len(self.layers), dtype=torch.float64)
+        between = torch.zeros_like(moved)
         for block in self.blocks:
             clean = self._layer_outputs(block.inputs)
-            for layer, a in enumerate(clean):
-                n = len(a)
-                between[layer] += n / (n - 1) * (a - a.mean(0)).square().sum().cpu()
             for row, view in enumerate(self.bank):
                 augmented = self._layer_outputs(self._augmented(view, block))
-                for layer, (a, b) in enumerate(zip(clean, augmented, strict=True)):
+                for layer, outputs in enumerate(zip(clean, augmented, strict=True)):
+                    a, b = (_compared(output, pooled=view.moves_pixels) for output in outputs)
+                    n = len(a)
+                    between[row, layer] += n / (n - 1) * (a - a.mean(0)).square().sum().cpu()
                     moved[row, layer] += (b - a).square().sum().cpu()
         return (moved / (2 * between)).sqrt()
 
@@ -155,7 +158,7 @@ class Workload:
     def _layer_outputs(self, images: Tensor) -> list[Tensor]:
         stored: dict[str, list[Tensor]] = {}
         modules = dict(self.model.named_modules())
-        handles = [modules[name].register_forward_hook(_storing(stored, name)) for name in self.layers]
+        handles = [modules[name].register_forward_hook(_storing(stored, name, flat=False)) for name in self.layers]
         self.model(images)
         for handle in handles:
             handle.remove()
@@ -182,11 +185,21 @@ class Workload:
         return error
 
 
-def _storing(stored: dict[str, list[Tensor]], name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+def _storing(
+    stored: dict[str, list[Tensor]], name: str, *, flat: bool = True
+) -> Callable[[nn.Module, Any, Tensor], None]:
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        stored.setdefault(name, []).append(output.detach().flatten(1).clone())
+        kept = output.detach().flatten(1) if flat else output.detach()
+        stored.setdefault(name, []).append(kept.clone())
 
     return hook
+
+
+def _compared(output: Tensor, *, pooled: bool) -> Tensor:
+    """What sensitivity compares of a layer: its spatial mean, or all of it, (B, features)."""
+    if pooled and output.ndim == 4:
+        return output.mean((2, 3))
+    return output.flatten(1)
 
 
 def _plain_sensitivity(clean: Tensor, augmented: Tensor) -> float:
