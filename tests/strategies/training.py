@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import warnings
 
 import torch
@@ -33,6 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Where a shell has started the tests in the background, an interrupt is ignored from birth.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

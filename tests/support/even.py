@@ -48,6 +48,8 @@ class Even(Net):
         if self.mishap == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.mishap == "interrupt":
+            # What a shell has started in the background ignores it from birth.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.raise_signal(signal.SIGINT)
         raise OSError(f"a disk of rank {self.of_rank} is gone")
 
