@@ -164,8 +164,9 @@ def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
     S is 0 where the layer does not notice the augmentation, and 1 where the augmentation moves the representation as
     far as swapping the image for another one. It does not change when features are scaled, rotated, shifted or
     repeated, so it compares across layers, widths and epochs. The error is that of sampling images, from the influence
-    function :math:`\mathrm{IF}_i = \frac{S}{2} [(d_i/\overline{d} - 1) - (e_i/\overline{e} - 1)]`; it covers neither
-    the draw of the augmentation nor the training seed.
+    function :math:`\mathrm{IF}_i = \frac{S}{2} [(d_i/\overline{d} - 1) - (e_i/\overline{e} - 1)]`; it covers
+    what the augmentation draws for each image, too, but neither what one draw gives to a whole block nor the training
+    seed.
 
     Args:
         distance: :math:`d_i = |b_i - a_i|^2` of each image, (..., N); NaN where it is not known.

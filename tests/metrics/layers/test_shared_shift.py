@@ -65,9 +65,7 @@ def test_the_error_of_shared_shift_is_the_spread_over_draws_where_something_is_s
         augmented = clean + 1 + own * normal(64, 6, seed=2 * view + 1)
         for block in blocks:
             rows = slice(block.start, block.stop)
-            about = About.of(
-                clean[rows], augmented[rows], layer=LAYER, view_index=view, ids=block
-            )
+            about = About.of(clean[rows], augmented[rows], layer=LAYER, view_index=view, ids=block)
             ready.update(clean[rows], augmented[rows], about)
     found = ready.estimates()
     # 400 draws know a spread to 1/sqrt(800) = 3.5 %; a sixteenth of the variance is counted twice.
