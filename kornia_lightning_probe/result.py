@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from kornia_lightning_probe.reporting.text.comparison import comparison_text
 from kornia_lightning_probe.reporting.text.summary import summary_text
-from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
+from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.plain import json_text
 from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_columns, severity_rows
