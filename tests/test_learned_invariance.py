@@ -31,9 +31,7 @@ def profiles(request, example):
         way: example.probe_trained(request.param, train_augmentation=way, epochs=40) for way in example.TRAININGS
     }
     return {
-        (way, metric): example.profile(result, metric)
-        for way, result in results.items()
-        for metric in example.MEASURES
+        (way, metric): example.profile(result, metric) for way, result in results.items() for metric in example.MEASURES
     }
 
 
