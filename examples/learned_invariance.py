@@ -1,11 +1,11 @@
 """Has a layer learned to ignore rotation, or is it merely smooth? The noise ratio tells them apart, on real digits.
 
-Sensitivity falls with depth after any training, for noise as for rotation: a trained layer ignores whatever is small. The
-noise ratio holds the movement under a rotation against that under noise of the same length in pixels. After plain training
-it is above 1 in every layer: a rotation is noticed more than noise. After training with rotation it is so in the first
-convolutions still, and far below 1 in the features and logits: there invariance to rotation has been learned.
+Sensitivity falls with depth after any training, for noise as for rotation: a trained layer ignores whatever is small.
+The noise ratio holds the movement under a rotation against that under noise of the same length in pixels. After plain
+training it is above 1 in every layer: a rotation is noticed more than noise. After training with rotation it is so in
+the first convolutions still, and far below 1 in features and logits: they have learned to ignore a rotation.
 
-Two trainings for each seed, about ten seconds on one core. A plain training loop and probe_model: no Trainer.
+Two trainings for each seed, half a minute on one core. A plain training loop and probe_model: no Trainer.
 """
 
 from __future__ import annotations

@@ -152,5 +152,5 @@ def test_several_entries_get_noise_as_long_as_each_moves():
 
 
 def test_a_view_without_its_twin_is_refused():
-    with pytest.raises(ValueError, match="needs each view and behind them their twins.*got 3 of them"):
+    with pytest.raises(ValueError, match=r"needs each view and behind them their twins.*got 3 of them"):
         NoiseRatio().prepare(["a", "b", "twin of a"], [LAYER], 4)
