@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from kornia_lightning_probe.reporting.text.comparison import comparison_text
 from kornia_lightning_probe.reporting.text.summary import summary_text
 from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
+from kornia_lightning_probe.results.gain import GainRow, gain_rows
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.plain import json_text
 from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_columns, severity_rows
@@ -105,6 +106,28 @@ class ProbeResult(ProbeNumbers):
             ValueError: If the results have no metric, view or layer in common, or `z_limit` isn't positive.
         """
         return Comparison(**vars(compare_numbers(self, other, z_limit=z_limit)))
+
+    def gain(self, augmentation: str | None = None, *, metric: str = "sensitivity_flat") -> tuple[GainRow, ...]:
+        """What each layer makes of the movement that reaches it: its value over that of the layer before it.
+
+        Above 1 a layer moves further than what it is given, relative to how far images lie apart. A healthy net has a
+        largest gain, too: name a layer only where it differs between two results. All layers are taken at one level,
+        the smallest at which each of them stands above the noise floor, since large movements saturate. The logarithms
+        add up to that of the embedding's value over the first one.
+
+        Args:
+            augmentation: This one; None takes the mean of the logarithms over all of them.
+            metric: A measure that is 0 where nothing moves. Under a pooled one the first layer comes first, since
+                pixels have none.
+
+        Returns:
+            One row for each layer that has a value, but for the first: layer, before, gain, std_error. NaN where no
+            level will do.
+
+        Raises:
+            ValueError: If a name is unknown, or the metric isn't 0 at the identity.
+        """
+        return gain_rows(self, augmentation, metric=metric)
 
     def without_influence(self) -> ProbeResult:
         """This result without what each image adds to the values, which is most of its memory; errors stay."""

@@ -111,6 +111,17 @@ class ProbeNumbers:
             value, error, images = (column[i][j] for column in numbers)
             yield ProbeRow(*place, view.augmentation, view.level, view.severity, value, error, images)
 
+    def views_of(self, augmentation: str) -> list[int]:
+        """The places of an augmentation's views, by ascending severity.
+
+        Raises:
+            ValueError: If there is no such augmentation; the message shows near names.
+        """
+        if augmentation not in self.augmentations:
+            raise ValueError(unknown("augmentation", augmentation, self.augmentations))
+        places = [place for place, view in enumerate(self.views) if view.augmentation == augmentation]
+        return sorted(places, key=lambda place: self.views[place].severity)
+
     def layer_index(self, layer: str) -> int:
         """The depth of a layer: 0 for `input`, 1 for the first chosen layer, the last plus one for `output`.
 
