@@ -4,6 +4,7 @@ from kornia_lightning_probe.activations.about import About, Distances
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.image_table import sum_over_ranks
@@ -46,6 +47,7 @@ __all__ = [
     "FlipRate",
     "FunctionMetric",
     "GeometricMetric",
+    "HeadShare",
     "InterpolationFloor",
     "InvarianceError",
     "JensenShannon",
