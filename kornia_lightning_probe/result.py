@@ -199,14 +199,15 @@ class ProbeResult(ProbeNumbers):
         """
         return verdict_text(self, before=before, first=first)
 
-    def summary(self, *, max_layers: int | None = 40) -> str:
-        """A text table for a terminal of 100 columns: layers in order of depth, one column for each augmentation.
+    def summary(self, *, max_layers: int | None = 40, full: bool = False) -> str:
+        """The verdict and a text table for a terminal of 100 columns: layers by depth, a column an augmentation.
 
         Args:
             max_layers: The most layers to show, picked evenly by depth; the table says how many it leaves out. None
                 shows all.
+            full: Whether severity curves, equivariance and a line for each other metric follow.
         """
-        return summary_text(self, max_layers=max_layers)
+        return summary_text(self, max_layers=max_layers, full=full)
 
     def to_pandas(self) -> DataFrame:
         """The rows as a pandas DataFrame, one column for each field of `ProbeRow`.

@@ -78,7 +78,7 @@ def test_a_result_of_numbers_holds_the_same_tables():
     )
     result = ProbeResult.of(numbers)
     assert result.table("sensitivity") is numbers.table("sensitivity")
-    assert result.summary() == given.summary()
+    assert result.summary(full=True) == given.summary(full=True)
     assert repr(result).replace("ProbeResult", "ProbeNumbers") == repr(numbers)
 
 

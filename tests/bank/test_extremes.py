@@ -84,7 +84,7 @@ def test_what_is_no_curve_has_no_area_and_no_onset_and_has_a_worst():
         assert row.censored == ""
         # No view moves every image as far as its own worst one.
         assert row.worst > row.worst_value
-    text = result.summary()
+    text = result.summary(full=True)
     assert "ends, each image at its own worst of 4 views: input" in text
     assert "corners, each image at its own worst of 26 views: input" in text
     assert "area, onset" not in text

@@ -102,7 +102,9 @@ def test_a_probe_finds_the_head_and_reads_what_the_prediction_can_see(maps):
     head = result.metadata["head"]
     assert (head["directions"], head["features"], head["chance"]) == (2, 8, 0.25)
     assert 0 < head["between_images"] < 1
-    assert f"beside head_share: {head['between_images']:.2f} of the differences between images" in result.summary()
+    assert f"beside head_share: {head['between_images']:.2f} of the differences between images" in result.summary(
+        full=True
+    )
 
 
 def test_a_view_that_moves_the_scores_alike_moves_nothing_that_the_head_tells_apart():
