@@ -6,14 +6,16 @@ with (x, y) and integers at the centres of pixels or cells. Sampling asks where 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import product
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
 from kornia_lightning_probe.functional.distances import accumulation_dtype, squared_difference
-from kornia_lightning_probe.functional.grids import Phase, Size, grid_to_image
+from kornia_lightning_probe.functional.grids import Grid, Size
 
 #: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
 TOLERANCE = 1e-3
@@ -27,7 +29,7 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
 
     Args:
         matrix: M, (B, 3, 3), source to destination in pixels.
-        to_image: G of :func:`grid_to_image`, (3, 3).
+        to_image: G of :meth:`~kornia_lightning_probe.functional.grids.Grid.to_image`, (3, 3).
 
     Returns:
         (B, 3, 3) float64, source to destination in cells.
@@ -35,19 +37,22 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
     Example:
         >>> shift = torch.eye(3)[None]
         >>> shift[0, 0, 2] = 4.0  # pixels to the right, which are 2 cells of 2 pixels
-        >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
+        >>> float(carried_to_grid(shift, Grid.tiling((8, 8), (4, 4)).to_image())[0, 0, 2])
         2.0
     """
     carried: Tensor = torch.linalg.inv_ex(to_image).inverse @ matrix.double() @ to_image
     return carried
 
 
-def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None = None) -> Tensor:
+def transform_cells(
+    matrix: Tensor, size: Size, *, onto: Size | None = None, device: torch.device | None = None
+) -> Tensor:
     """Where a matrix sends each cell of a grid, in the unit of `grid_sample`: -1 and 1 are the outermost cells.
 
     Args:
-        matrix: (B, 3, 3), in cells.
-        size: height and width of the grid, at least 2.
+        matrix: (B, 3, 3), from cells to cells.
+        size: height and width of the grid.
+        onto: those of the grid that they are sent to; default: the same.
         device: of the result; default: the matrix's.
 
     Returns:
@@ -62,7 +67,8 @@ def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None =
                 [-1., -1.]])
     """
     height, width = size
-    scaled = torch.tensor([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]]).to(matrix) @ matrix
+    down, across = _spans(size if onto is None else onto)
+    scaled = torch.tensor([[2 / across, 0, -1], [0, 2 / down, -1], [0, 0, 1]]).to(matrix) @ matrix
     scaled = torch.where(scaled.isfinite().all(-1).all(-1)[:, None, None], scaled, _far_away(scaled))
     is_affine = bool((scaled[:, 2] == scaled.new_tensor([0.0, 0.0, 1.0])).all())
     scaled = scaled.to(device=device or matrix.device, dtype=torch.float32)
@@ -93,9 +99,15 @@ def inside(points: Tensor, size: Size) -> Tensor:
         >>> inside(torch.tensor([[-1.0, 0.5], [1.1, 0.5]]), (3, 3))
         tensor([ True, False])
     """
+    down, across = _spans(size)
+    x, y = points.abs().unbind(-1)
+    return (x <= 1 + 2 * TOLERANCE / across) & (y <= 1 + 2 * TOLERANCE / down)
+
+
+def _spans(size: Size) -> tuple[float, float]:
+    """From the first cell to the last; a single one, which would be no unit, is taken to be as wide as rounding."""
     height, width = size
-    across, along = points.abs().unbind(-1)
-    return (across <= 1 + 2 * TOLERANCE / (width - 1)) & (along <= 1 + 2 * TOLERANCE / (height - 1))
+    return max(height - 1, TOLERANCE), max(width - 1, TOLERANCE)
 
 
 def eroded(mask: Tensor) -> Tensor:
@@ -157,23 +169,23 @@ def moves(matrix: Tensor, image_size: Size) -> Tensor:
 
 
 class GridWarp:
-    """A view's transform as it acts on the feature grids of one size: where cells come from, and which can tell.
+    """A view's transform as it acts on a feature grid: where cells come from, and which can tell.
 
-    Nothing here depends on what a layer shows, so layers of one size share it. What is not asked for is not computed.
+    Nothing here depends on what a layer shows, so layers of one grid share it. What is not asked for is not computed.
 
     Args:
         matrix: (B, 3, 3), source to destination in pixels; it is worked out in float64, on the host.
         image_size: height and width in pixels.
-        size: height and width of the grid, at least 3.
-        phase: where the cells lie.
+        grid: where the cells lie, at least 3 along each axis.
         device: where maps are.
         through: of a chain, the matrices after each step but the last, (B, K, 3, 3): what has left the frame on the way
             does not come back.
+        frames: height and width of the images after each of these steps; by default they stay as they are.
 
     Example:
         >>> shift = torch.eye(3)[None]
         >>> shift[0, 0, 2] = 2.0  # pixels, which are one cell
-        >>> GridWarp(shift, (8, 8), (4, 4)).mask.int()  # the first column comes from outside
+        >>> GridWarp(shift, (8, 8), Grid.tiling((8, 8), (4, 4))).mask.int()  # the first column comes from outside
         tensor([[[0, 0, 0, 0],
                  [0, 0, 1, 0],
                  [0, 0, 1, 0],
@@ -184,20 +196,23 @@ class GridWarp:
         self,
         matrix: Tensor,
         image_size: Size,
-        size: Size,
+        grid: Grid,
         *,
-        phase: Phase = "half-pixel",
         device: torch.device | None = None,
         through: Tensor | None = None,
+        frames: Sequence[Size] | None = None,
     ) -> None:
-        self.size = size
+        height, width = grid.size
+        self.size = (height, width)
+        self._grid = grid
         self._device = matrix.device if device is None else device
-        to_image = grid_to_image(image_size, size, phase=phase)
+        self._to_image = grid.to_image()
         host = matrix.detach().to("cpu", torch.float64)
         self._moved = moves(host, image_size)
-        self._matrix = carried_to_grid(host, to_image)
-        steps = () if through is None else through.detach().cpu().unbind(1)
-        self._through = [carried_to_grid(step, to_image) for step in steps]
+        self._matrix = carried_to_grid(host, self._to_image)
+        steps = () if through is None else through.detach().to("cpu", torch.float64).unbind(1)
+        sizes = [image_size] * len(steps) if frames is None else frames
+        self._way = list(zip(steps, sizes, strict=True))
 
     @cached_property
     def moves_any(self) -> bool:
@@ -213,6 +228,21 @@ class GridWarp:
     def mask(self) -> Tensor:
         """Cells whose source lies inside, eroded by one; none for an image that stays put; (B, H, W) bool."""
         return eroded(self._has_source)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Cells whose pixels were in the frame after every step of the way, (B, H, W) bool.
+
+        A cell's pixels are those within half a stride of its centre. What a step cuts off is lost there and then, in a
+        frame of its own size, whatever comes back in its place: padding, or the far side of a resized image.
+        """
+        kept = torch.ones(len(self._matrix), *self.size, dtype=torch.bool, device=self._device)
+        for step, frame in self._way:
+            to_frame = step @ self._to_image @ self._back
+            for corner in _corners_of_cells(self._grid):
+                places = transform_cells(to_frame @ corner, self.size, onto=frame, device=self._device)
+                kept &= inside(places, frame)
+        return kept
 
     @cached_property
     def targets(self) -> Tensor:
@@ -233,11 +263,16 @@ class GridWarp:
 
     @cached_property
     def _has_source(self) -> Tensor:
-        known = inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
-        for step in self._through:
-            on_the_way = transform_cells(step @ self._back, self.size, device=self._device)
-            known &= inside(on_the_way, self.size)
-        return known
+        moved = self._moved.to(self._device).view(-1, 1, 1)
+        return inside(self.sources, self.size) & self.kept & moved
+
+
+def _corners_of_cells(grid: Grid) -> Iterator[Tensor]:
+    """Matrices from a cell's centre to the pixels in its corners, in cells; the centre alone where it is one pixel."""
+    halves = [max(0.0, 1 - 1 / abs(stride)) / 2 for stride in grid.stride]
+    corners = product(*({-half, half} for half in halves))
+    for down, right in corners:
+        yield torch.tensor([[1.0, 0.0, right], [0.0, 1.0, down], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def masked_squared_distance(maps: Tensor, others: Tensor, mask: Tensor, *, buffer: Tensor) -> Tensor:
