@@ -109,7 +109,8 @@ def motion_blur(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
     """Smear along a line, in a direction drawn for each image.
 
     Args:
-        fractions: length of the line as a fraction of the shorter side, which are the severities.
+        fractions: length of the line as a fraction of the shorter side, which are the severities. By the variance of
+            what becomes of a point; below two pixels that of a tilted line is up to a fifth too long.
     """
     return _ladder(fractions, operators.PinnedMotionBlur)
 
@@ -156,12 +157,23 @@ def brightness_value(offsets: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> La
 
 
 def contrast(factors: Sequence[float] = (0.8, 0.6, 0.4)) -> Ladder:
-    """Move every pixel towards the image's mean grey (below 1), or away from it.
+    """Move every pixel towards the image's mean grey (below 1), or away from it; see :func:`contrast_per_channel`.
 
     Args:
         factors: at least 0, 1 is the identity; the severities are |factor - 1|.
     """
     return _ladder(factors, operators.PinnedContrast, identity=1.0)
+
+
+def contrast_per_channel(factors: Sequence[float] = (0.4, 0.3, 0.2, 0.1, 0.05)) -> Ladder:
+    """Move every pixel towards the mean of its channel (below 1), or away from it, as ImageNet-C does.
+
+    A cast of colour stays, so on photographs it is milder than :func:`contrast`, which takes colour away as well.
+
+    Args:
+        factors: at least 0, 1 is the identity; the severities are |factor - 1|.
+    """
+    return _ladder(factors, lambda factor: operators.PinnedContrast(factor, per_channel=True), identity=1.0)
 
 
 def saturation(factors: Sequence[float] = (0.75, 0.5, 0.25)) -> Ladder:
@@ -213,6 +225,8 @@ def posterize(bits: Sequence[int] = (5, 4, 3)) -> Ladder:
 
 def jpeg(qualities: Sequence[float] = (80, 50, 20)) -> Ladder:
     """Compress as JPEG; needs 3 channels. Severity 0 would not quite be the identity.
+
+    Kornia's differentiable codec loses 5 to 9 % less than PIL's at the same quality (root mean square on photographs).
 
     Args:
         qualities: from 1 to 99; the severities are 100 - quality.

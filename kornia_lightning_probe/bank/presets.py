@@ -53,7 +53,7 @@ _PRESETS: Mapping[str, Mapping[str, Callable[[], Ladder]]] = {
 _CORRUPTIONS: Mapping[str, Callable[[Any], Ladder]] = {
     "noise": ladders.gaussian_noise,
     "blur": ladders.gaussian_blur_pixels,
-    "contrast": ladders.contrast,
+    "contrast": ladders.contrast_per_channel,
     "brightness": ladders.brightness_value,
     "jpeg": ladders.jpeg,
 }

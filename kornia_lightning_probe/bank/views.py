@@ -39,6 +39,7 @@ class View:
         severity_given: whether the user wrote the severity, in a mapping of severities; a list has levels only.
         moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
             `bank.moving.moves_pixels`, or by the user.
+        is_twin: whether it is not the augmentation itself but noise as long as its movement, see `bank.twins`.
     """
 
     augmentation: str
@@ -49,6 +50,7 @@ class View:
     from_identity: bool = False
     moves_pixels: bool = False
     severity_given: bool = False
+    is_twin: bool = False
 
     @property
     def label(self) -> str:

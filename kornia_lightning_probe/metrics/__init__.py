@@ -9,6 +9,7 @@ from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.image_table import sum_over_ranks
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.noise_ratio import NoiseRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import (
     FlatSensitivity,
@@ -51,6 +52,7 @@ __all__ = [
     "LayerSensitivity",
     "Ledger",
     "MetricLike",
+    "NoiseRatio",
     "PixelFlipRate",
     "PooledSensitivity",
     "ProbeMetric",

@@ -45,6 +45,8 @@ class ProbeMetric(ImageTable):
         scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
         representation: what of an activation it gets: "activation", all of it, or "pooled", the spatial or token mean.
         needs: what it can't do without, as a text for those who lack it.
+        reads_twins: whether each view is also measured under noise as long as its movement: then the tables' rows are
+            the views and behind them their twins, and :meth:`reduce` returns as many rows as there are views.
         layers: the names of the table's columns, empty until prepared.
 
     Args:
@@ -55,6 +57,7 @@ class ProbeMetric(ImageTable):
     scope: ClassVar[Literal["layers", "embedding", "output"]] = "layers"
     representation: ClassVar[Literal["activation", "pooled"]] = "activation"
     needs: ClassVar[str] = ""
+    reads_twins: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:

@@ -12,6 +12,7 @@ from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.noise_ratio import NoiseRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import FlatSensitivity, LayerSensitivity, PooledSensitivity
 from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
@@ -45,7 +46,7 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     AccuracyDrop,
     PixelFlipRate,
 )
-_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, RelativeChange)
+_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, NoiseRatio, RelativeChange)
 _BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in _ALL}
 
 

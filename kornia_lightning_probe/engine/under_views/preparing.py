@@ -144,7 +144,7 @@ def prepare(
     Args:
         metrics: what is measured.
         sites: the pixels, the layers, the output.
-        views: the bank's.
+        views: the bank's, and behind them their twins where a metric reads them.
         num_images: N.
         device: where tables live.
         findings: where it is noted what applies nowhere.
@@ -160,10 +160,11 @@ def prepare(
             _note_nowhere(metric, sites, findings, default_set=default_set)
             continue
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
-        ready = metric.prepare(views, layers, num_images, device=device)
+        rows = views if metric.reads_twins else [view for view in views if not _is_twin(view)]
+        ready = metric.prepare(rows, layers, num_images, device=device)
         prepared.metrics[metric.name] = ready
         for number in concerned:
-            wanted = tuple(ready.wants_view(readouts[number].site, view) for view in views)
+            wanted = tuple(_wants(ready, readouts[number].site, view) for view in views)
             if any(wanted):
                 wishes.setdefault(number, []).append(Wish(ready, wanted))
     if any(view.moves_pixels for view in views):
@@ -173,6 +174,17 @@ def prepare(
         for reader in _readers(layer, readout, wishes.get(number, [])):
             prepared.readers.setdefault(layer, []).append(reader)
     return prepared
+
+
+def _wants(metric: ProbeMetric, site: Site, view: Any) -> bool:
+    """Whether a metric wants to see a view at a site; of twins only those do that say so."""
+    if _is_twin(view) and not metric.reads_twins:
+        return False
+    return metric.wants_view(site, view)
+
+
+def _is_twin(view: Any) -> bool:
+    return bool(getattr(view, "is_twin", False))
 
 
 def _tells_apart(activation: Tensor) -> bool:

@@ -116,7 +116,8 @@ class UnderViews:
         self._temporaries = Temporaries()
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
-        self._views = Views(plan.bank, plan.images)
+        twins = any(metric.reads_twins for metric in plan.metrics)
+        self._views = Views(plan.bank, plan.images, twins=twins)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -129,8 +130,8 @@ class UnderViews:
         return sum(len(slices(len(block), size)) for block in self._plan.reference.deal)
 
     def block_passes(self, num_images: int, size: int) -> int:
-        """All views."""
-        groups = view_groups(len(self._plan.bank), num_images, size)
+        """All views and their twins."""
+        groups = view_groups(len(self._views.all), num_images, size)
         return len(slices(num_images, size)) * len(groups)
 
     def check(self) -> None:
@@ -151,7 +152,7 @@ class UnderViews:
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
-            plan.bank.views,
+            self._views.all,
             plan.images.num_images,
             device=self._device,
             findings=self._findings,
@@ -174,7 +175,7 @@ class UnderViews:
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
         size = passes.size(len(block))
-        groups = view_groups(len(plan.bank), len(block), size)
+        groups = view_groups(len(self._views.all), len(block), size)
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
@@ -187,7 +188,7 @@ class UnderViews:
         units = [plan.bank.to_unit(entry) for entry in block.images]
         for group in groups:
             views, inputs = self._views.draw(block, shown, group, units)
-            draw = plan.bank.views[group.start].label
+            draw = self._views.all[group.start].label
             for rows in slices(len(block), size):
                 segment = Segment(group, rows)
                 is_whole = segment.num_images == len(block)
@@ -271,7 +272,7 @@ class UnderViews:
         kind = (num_images, at_once, places)
         if self._slots is None or self._slots[0] != kind:
             templates = {reading.number: reading.templates() for reading in kept}
-            self._slots = kind, Slots(templates, len(self._plan.bank), at_once)
+            self._slots = kind, Slots(templates, len(self._views.all), at_once)
         return self._slots[1]
 
     def _metric_tables(self) -> dict[str, MetricTable]:
@@ -289,7 +290,7 @@ class UnderViews:
                 estimate.value,
                 estimate.std_error,
                 estimate.num_images,
-                (metric.filled > 0).any(-1),
+                (metric.filled > 0).any(-1)[: len(self._plan.bank)],
                 estimate.influence,
                 metric.quantity,
             )
