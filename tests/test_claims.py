@@ -96,7 +96,15 @@ def test_a_map_that_keeps_its_mean_and_stays_behind_has_a_large_equivariance_err
     nn.init.ones_(sums.weight)
     model = nn.Sequential(sums, nn.Identity())
     slope = torch.arange(float(width))
-    value = probe_model(model, images, bank, layers="1", forward=lambda m, x: m[1](m[0](x) * slope)).value
+    result = probe_model(
+        model,
+        images,
+        bank,
+        layers="1",
+        metrics=["sensitivity", "equivariance_error"],
+        forward=lambda m, x: m[1](m[0](x) * slope),
+    )
+    value = result.value
     assert value("sensitivity", "1") == pytest.approx(0, abs=1e-3)
     assert value("equivariance_error", "1") > 0.5
 

@@ -138,8 +138,8 @@ class OtherGrids:
         named = zip(("first", "second"), self._results, strict=True)
         silent = [which for which, numbers in named if numbers.metadata.grids is None]
         if on_grid and silent:
-            results = " and the ".join(silent)
-            yield f"the {results} result does not say where cells lie: {listed(on_grid)} may be of two grids"
+            which = f"the {silent[0]} result does not say" if len(silent) == 1 else "neither result says"
+            yield f"{which} where cells lie: {listed(on_grid)} may be of two grids"
 
     def _concern(self, metric: str, layer: str) -> bool:
         """Whether both have a metric at a layer, it depends on where cells lie, and these are two places."""

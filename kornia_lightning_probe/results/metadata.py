@@ -82,7 +82,7 @@ class ProbeMetadata(Mapping[str, Any]):
     output: str | None = None
     output_kind: str | None = None
     shapes: Mapping[str, list[int]] | None = None
-    grids: Mapping[str, Mapping[str, list[float]]] | None = None
+    grids: Mapping[str, Mapping[str, list[Any]]] | None = None
     activation_dtypes: list[str] | None = None
     noise_floor: float | None = None
     batch_dependent_layers: list[str] | None = None
