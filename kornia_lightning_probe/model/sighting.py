@@ -12,7 +12,7 @@ from kornia_lightning_probe.activations.site import OUTPUT
 from kornia_lightning_probe.functional.grids import Grid as GridOfCells
 from kornia_lightning_probe.model.stages import MOST, main_stages
 from kornia_lightning_probe.model.subject import Subject, apart_from_ends
-from kornia_lightning_probe.model.tracing import Activation, Grid, Rows, Trace
+from kornia_lightning_probe.model.tracing import NO_CELLS, Activation, Grid, Rows, Trace
 from kornia_lightning_probe.model.tree import Node, module_tree
 
 
@@ -58,9 +58,11 @@ class Sighting:
             return None
         return found.rows
 
-    def cells(self, name: str) -> Cells | str:
-        """Where the cells of an activation lie, once its images are in order; or why that is not known."""
+    def cells(self, name: str) -> Cells | str | None:
+        """Where the cells of an activation lie, once images are in order, or why that is not known; None without cells."""
         grid = self.trace.activations[name].grid
+        if grid == NO_CELLS:
+            return None
         if isinstance(grid, str):
             return grid
         return Cells(_plain(grid), grid.map_of_rows)
@@ -113,10 +115,10 @@ class Sighting:
         if subject.is_auto:
             subject = self._of_those_that_ran(subject)
         rows = {name: found for name in self.usable if (found := self.rows(name)) is not None}
-        cells = {name: self.cells(name) for name in self.usable}
+        cells = {name: places for name in self.usable if (places := self.cells(name)) is not None}
         front = self.embedding(subject.layers)
         named = apart_from_ends(replace(subject, front=front, rows=rows, cells=cells))
-        if self.output is None:
+        if self.output is None or self.output == NO_CELLS:
             return named
         return replace(named, cells={**named.cells, OUTPUT: _cells_of_scores(self.output)})
 

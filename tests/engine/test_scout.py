@@ -159,10 +159,12 @@ def test_sites_know_where_their_cells_lie():
     assert sites["output"].grid == coarse
 
 
-def test_a_site_without_cells_or_of_unknown_ones_says_why():
-    sites = sites_of(SmallCNN(), layers=["head"])
-    assert sites["head"].cells == "no cells: a vector"
-    assert sites["head"].grid is None
+def test_a_vector_has_no_cells():
+    class Pooled(nn.Sequential):
+        """Ends in a vector, behind a map of one cell."""
+
+    sites = sites_of(Pooled(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5)))
+    assert [site.cells for name, site in sites.items() if name != "input"] == [None] * (len(sites) - 1)
 
 
 def test_cells_that_were_of_another_size_in_a_batch_of_two_are_unknown():

@@ -25,6 +25,9 @@ from kornia_lightning_probe.model.tracing.rows import (
 )
 from kornia_lightning_probe.model.tracing.runs import Atom, Framed, LostError, Vector
 
+#: Why a vector has no grid.
+NO_CELLS = "no cells: a vector"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -36,7 +39,7 @@ class Grid:
         size: cells along each coordinate, (rows, columns) of a map.
         stride: pixels from one cell to the next.
         offset: the pixel of the first cell's centre, at integer centres.
-        spread: how far branches that were added up lie off that; at most a quarter of the stride.
+        spread: how far branches that were added up lie off that; at most a quarter of the stride, but for outputs.
         axes: the tensor's axes that hold cells: (2, 3) of a map, (1,) of tokens.
         is_raster: whether cells come row by row; else :meth:`maps` brings them into order.
 
@@ -77,25 +80,27 @@ class Grid:
         return matrix
 
 
-def grid_of(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid:
+def grid_of(grid: Arrangement, rows: Arrangement | None, images: int, *, may_disagree: bool = False) -> Grid:
     """Reads where the cells are.
 
     Args:
         grid: where the activation's elements lie, in pixels.
         rows: where they lie in (entry, image); None takes the first axis for the images.
         images: how many images there are.
+        may_disagree: whether branches that are added up may lie further apart than half a stride.
 
     Raises:
-        LostError: There are no cells, or they lie on no grid; the text says why.
+        LostError: There are no cells (`NO_CELLS`), or they lie on no grid; the text says why.
     """
     if not grid.has_cells:
-        raise LostError("no cells: a vector")
+        raise LostError(NO_CELLS)
     if any(grid.roll):
         raise LostError("its cells are rolled")
     rows = rows or Arrangement.of_image(grid.shape, (-1, 0))
     parts = parts_of(rows, grid, images)
     lines = [_line(parts, coordinate) for coordinate in range(grid.dims)]
-    _refuse_misaligned(lines, grid.spread)
+    if not may_disagree:
+        _refuse_misaligned(lines, grid.spread)
     at_cells = [index for line in lines for index in line.parts]
     at_entries, at_images = along_rows(parts, ENTRY), along_rows(parts, IMAGE)
     if not at_images:

@@ -185,10 +185,9 @@ class Tracing:
         found = [self._activation(seen, sources[seen.facts.flow.value]) for seen in self._seen]
         return Trace({each.name: each for each in found}, self._head(flows), self._left_out)
 
-    def grid(self, tensor: Tensor) -> Grid | str:
-        """Where the cells of a tensor of the pass lie, or why that is not known; before facts are forgotten."""
-        facts = self._follower.facts_of(tensor)
-        return self._grid(facts)
+    def grid_of_output(self, output: Tensor) -> Grid | str:
+        """Where the cells of an output lie, however far branches disagree, or why not; asked before :meth:`result`."""
+        return self._grid(self._follower.facts_of(output), may_disagree=True)
 
     def _facts_of_image(self, entry: int, image: Tensor) -> Facts:
         rows = Arrangement.of_image(image.shape, (-1, 0), at=(Fraction(entry), Fraction(0)))
@@ -249,13 +248,13 @@ class Tracing:
             return _or_why(partial(rows_of, facts.rows, self._count))
         return _why(facts.rows, facts.flow)
 
-    def _grid(self, facts: Facts) -> Grid | str:
+    def _grid(self, facts: Facts, *, may_disagree: bool = False) -> Grid | str:
         if not isinstance(facts.grid, Arrangement):
             return _why(facts.grid, facts.flow)
         rows = facts.rows if isinstance(facts.rows, Arrangement) else None
         if isinstance(self._rows(facts), str):
             rows = None
-        return _or_why(partial(grid_of, facts.grid, rows, self._count))
+        return _or_why(partial(grid_of, facts.grid, rows, self._count, may_disagree=may_disagree))
 
     def _head(self, flows: Sequence[Flow]) -> Head:
         used = _that_is_used([flow for flow in flows if flow.is_moving])

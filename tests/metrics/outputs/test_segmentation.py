@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.activations import assert_same, normal
+from support.nets import UNet
 from support.probing import images_of, mirrored
 from torch import nn
 
@@ -238,6 +239,19 @@ def test_scores_are_carried_on_the_grid_where_they_lie():
     before, after = (model(x)["out"].argmax(1) for x in (images, images.flip(-1)))
     as_if_tiling = (after != before.flip(-1)).double().mean()
     assert result.value("pixel_flip_rate", "output") < as_if_tiling / 2
+
+
+def test_the_scores_of_a_u_net_lie_where_pixels_do_though_its_branches_disagree():
+    # Enlarged to the nearest, cells lie up to a half of the coarse ones to either side of where they should, at the
+    # output 1/2 + 1 + 2 pixels of three levels, in the middle of which are the pixels.
+    torch.manual_seed(0)
+    model = UNet().eval()
+    result = probe_model(
+        model, images_of(10, size=24), AugmentationBank({"hflip": hflip()}), layers=["inc"], metrics=[PixelFlipRate()]
+    )
+    grid = result.metadata["grids"]["output"]
+    assert (grid["stride"], grid["offset"], grid["spread"]) == ([1.0, 1.0], [0.0, 0.0], [3.5, 3.5])
+    assert math.isfinite(result.value("pixel_flip_rate", "output"))
 
 
 class Spectral(Segmenter):
