@@ -191,7 +191,11 @@ def _sites(
     kept: dict[str, Tensor], block: Block, embedding: str, *, folded: Container[str], cells: Mapping[str, Cells | str]
 ) -> list[Site]:
     height, width = block.images[0].shape[-2:]
-    cells = {INPUT: _cells_of_pixels(block), **cells}
+    pixels = _cells_of_pixels(block)
+    cells = {INPUT: pixels, **cells}
+    if _are_as_many(cells.get(OUTPUT), pixels):
+        # What is said of each pixel lies there, wherever a network that was trained to say it looks.
+        cells[OUTPUT] = pixels
     depth = block.layout.depth(block.images[0])
     label_shape = None if block.labels is None else tuple(block.labels.shape[1:])
     kinds: dict[str, Literal["input", "output"]] = {INPUT: "input", OUTPUT: "output"}
@@ -218,6 +222,12 @@ def _cells_of_pixels(block: Block) -> Cells | str:
     image = block.images[0]
     sides = tuple(image.shape[axis] for axis in block.layout.grid_axes)
     return Cells(Grid(sides, (1.0,) * len(sides), (0.0,) * len(sides), (0.0,) * len(sides)))
+
+
+def _are_as_many(cells: Cells | str | None, others: Cells | str) -> bool:
+    if not isinstance(cells, Cells) or not isinstance(others, Cells):
+        return False
+    return cells.grid.size == others.grid.size
 
 
 def _that_fit(cells: Cells | str | None, activation: Tensor) -> Cells | str | None:

@@ -59,7 +59,7 @@ class Sighting:
         return found.rows
 
     def cells(self, name: str) -> Cells | str | None:
-        """Where the cells of an activation lie, once images are in order, or why that is not known; None without cells."""
+        """Where the cells of an activation in order lie, or why that is not known; None where there are none."""
         grid = self.trace.activations[name].grid
         if grid == NO_CELLS:
             return None
