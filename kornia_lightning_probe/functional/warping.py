@@ -6,16 +6,12 @@ with (x, y) and integers at the centres of pixels or cells. Sampling asks where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from itertools import product
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
 from kornia_lightning_probe.functional.distances import accumulation_dtype, squared_difference
-from kornia_lightning_probe.functional.grids import Grid, Size
+from kornia_lightning_probe.functional.grids import Size
 
 #: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
 TOLERANCE = 1e-3
@@ -37,6 +33,7 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
     Example:
         >>> shift = torch.eye(3)[None]
         >>> shift[0, 0, 2] = 4.0  # pixels to the right, which are 2 cells of 2 pixels
+        >>> from kornia_lightning_probe.functional.grids import Grid
         >>> float(carried_to_grid(shift, Grid.tiling((8, 8), (4, 4)).to_image())[0, 0, 2])
         2.0
     """
@@ -147,6 +144,32 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, points.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=True)
 
 
+def cells_at(points: Tensor, size: Size) -> Tensor | None:
+    """The cells at which points lie, where all of those inside lie on one: under flips, and moves by whole cells.
+
+    Args:
+        points: (B, H, W, 2) of :func:`transform_cells`.
+        size: height and width of the grid that is read.
+
+    Returns:
+        (B, H * W) int64, each cell's number row by row, of points outside the nearest one at the border; None where
+        any point lies between cells.
+
+    Example:
+        >>> cells_at(torch.tensor([[[[1.0, -1.0], [0.0, -1.0], [-1.0, -1.0]]]]), (2, 3))
+        tensor([[2, 1, 0]])
+        >>> cells_at(torch.tensor([[[[0.5, 0.0]]]]), (2, 3)) is None
+        True
+    """
+    spans = points.new_tensor(_spans(size)[::-1])
+    places = (points + 1) / 2 * spans
+    nearest = places.round()
+    if bool((((places - nearest).abs() > TOLERANCE).any(-1) & inside(points, size)).any()):
+        return None
+    column, row = nearest.maximum(torch.zeros_like(spans)).minimum(spans).long().unbind(-1)
+    return (row * size[1] + column).flatten(1)
+
+
 def moves(matrix: Tensor, image_size: Size) -> Tensor:
     """Which matrices move a corner of the image by more than rounding.
 
@@ -166,113 +189,6 @@ def moves(matrix: Tensor, image_size: Size) -> Tensor:
     moved = matrix @ corners
     still = (moved - corners * moved[:, 2:]).abs() <= TOLERANCE * moved[:, 2:]
     return ~still.flatten(1).all(1)
-
-
-class GridWarp:
-    """A view's transform as it acts on a feature grid: where cells come from, and which can tell.
-
-    Nothing here depends on what a layer shows, so layers of one grid share it. What is not asked for is not computed.
-
-    Args:
-        matrix: (B, 3, 3), source to destination in pixels; it is worked out in float64, on the host.
-        image_size: height and width in pixels.
-        grid: where the cells lie, at least 3 along each axis.
-        device: where maps are.
-        through: of a chain, the matrices after each step but the last, (B, K, 3, 3): what has left the frame on the way
-            does not come back.
-        frames: height and width of the images after each of these steps; by default they stay as they are.
-
-    Example:
-        >>> shift = torch.eye(3)[None]
-        >>> shift[0, 0, 2] = 2.0  # pixels, which are one cell
-        >>> GridWarp(shift, (8, 8), Grid.tiling((8, 8), (4, 4))).mask.int()  # the first column comes from outside
-        tensor([[[0, 0, 0, 0],
-                 [0, 0, 1, 0],
-                 [0, 0, 1, 0],
-                 [0, 0, 0, 0]]], dtype=torch.int32)
-    """
-
-    def __init__(
-        self,
-        matrix: Tensor,
-        image_size: Size,
-        grid: Grid,
-        *,
-        device: torch.device | None = None,
-        through: Tensor | None = None,
-        frames: Sequence[Size] | None = None,
-    ) -> None:
-        height, width = grid.size
-        self.size = (height, width)
-        self._grid = grid
-        self._device = matrix.device if device is None else device
-        self._to_image = grid.to_image()
-        host = matrix.detach().to("cpu", torch.float64)
-        self._moved = moves(host, image_size)
-        self._matrix = carried_to_grid(host, self._to_image)
-        steps = () if through is None else through.detach().to("cpu", torch.float64).unbind(1)
-        sizes = [image_size] * len(steps) if frames is None else frames
-        self._way = list(zip(steps, sizes, strict=True))
-
-    @cached_property
-    def moves_any(self) -> bool:
-        """Whether the view moves any of the images."""
-        return bool(self._moved.any())
-
-    @cached_property
-    def sources(self) -> Tensor:
-        """Where each cell's content was, (B, H, W, 2): T'f is `sample(f, sources)`."""
-        return transform_cells(self._back, self.size, device=self._device)
-
-    @cached_property
-    def mask(self) -> Tensor:
-        """Cells whose source lies inside, eroded by one; none for an image that stays put; (B, H, W) bool."""
-        return eroded(self._has_source)
-
-    @cached_property
-    def kept(self) -> Tensor:
-        """Cells whose pixels were in the frame after every step of the way, (B, H, W) bool.
-
-        A cell's pixels are those within half a stride of its centre. What a step cuts off is lost there and then, in a
-        frame of its own size, whatever comes back in its place: padding, or the far side of a resized image.
-        """
-        kept = torch.ones(len(self._matrix), *self.size, dtype=torch.bool, device=self._device)
-        for step, frame in self._way:
-            to_frame = step @ self._to_image @ self._back
-            for corner in _corners_of_cells(self._grid):
-                places = transform_cells(to_frame @ corner, self.size, onto=frame, device=self._device)
-                kept &= inside(places, frame)
-        return kept
-
-    @cached_property
-    def targets(self) -> Tensor:
-        """Where each cell's content is now, (B, H, W, 2): the way back is `sample(T'f, targets)`."""
-        return transform_cells(self._matrix, self.size, device=self._device)
-
-    @cached_property
-    def mask_back(self) -> Tensor:
-        """Cells whose target lies inside and among cells that have a source, eroded by one; (B, H, W) bool."""
-        share = sample(self._has_source.unsqueeze(1).float(), self.targets).squeeze(1)
-        return eroded(inside(self.targets, self.size) & (share > 1 - 2 * TOLERANCE))
-
-    @cached_property
-    def _back(self) -> Tensor:
-        # Not finite where the matrix is singular, which sends all cells far away.
-        back: Tensor = torch.linalg.inv_ex(self._matrix).inverse
-        return back
-
-    @cached_property
-    def _has_source(self) -> Tensor:
-        moved = self._moved.to(self._device).view(-1, 1, 1)
-        return inside(self.sources, self.size) & self.kept & moved
-
-
-def _corners_of_cells(grid: Grid) -> Iterator[Tensor]:
-    """Matrices from a cell's centre to the pixels in its corners, in cells; the centre alone where it is one pixel."""
-    halves = [max(0.0, 1 - 1 / abs(stride)) / 2 for stride in grid.stride]
-    corners = product(*({-half, half} for half in halves))
-    for down, right in corners:
-        yield torch.tensor([[1.0, 0.0, right], [0.0, 1.0, down], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def masked_squared_distance(maps: Tensor, others: Tensor, mask: Tensor, *, buffer: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.clean import CleanBlock
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.functional.memory import piece_of
-from kornia_lightning_probe.functional.warping import GridWarp, masked_squared_distance, sample
+from kornia_lightning_probe.functional.warping import masked_squared_distance
 
 
 class CarriedMap:
@@ -26,7 +27,7 @@ class CarriedMap:
     Attributes:
         clean: a, (B, C, H, W).
         augmented: b, likewise.
-        warp: as given; T'a is `sample(clean, warp.sources)`.
+        warp: as given; T'a is `warp.carried(clean)`.
     """
 
     def __init__(self, about: About, cells: Cells, warp: GridWarp) -> None:
@@ -50,10 +51,8 @@ class CarriedMap:
     @cached_property
     def distance_back(self) -> Tensor:
         """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
-        targets = self.warp.targets
-        return self._by_pieces(
-            self.warp.mask_back, lambda piece: sample(self._carried(piece), targets[piece]), self.clean
-        )
+        back = self.warp.carried_back
+        return self._by_pieces(self.warp.mask_back, lambda piece: back(self._carried(piece), piece), self.clean)
 
     @cached_property
     def deviation(self) -> Tensor:
@@ -68,7 +67,7 @@ class CarriedMap:
     def _carried(self, piece: slice) -> Tensor:
         """T'a of some images; the last answer is kept, and where a map is one piece that is all there is."""
         if self._last is None or self._last[0] != piece:
-            self._last = piece, sample(self.clean[piece], self.warp.sources[piece])
+            self._last = piece, self.warp.carried(self.clean[piece], piece)
         return self._last[1]
 
     def _by_pieces(self, mask: Tensor, maps: Callable[[slice], Tensor], others: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.site import Site
-from kornia_lightning_probe.functional.warping import GridWarp
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
 #: An eroded mask has nothing left of a smaller grid.

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.site import Site
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.functional.memory import piece_of
-from kornia_lightning_probe.functional.warping import GridWarp, moves, sample
+from kornia_lightning_probe.functional.warping import moves
 from kornia_lightning_probe.metrics.maps.grid_metric import SMALLEST, GridMetric
 from kornia_lightning_probe.quantity import Quantity
 
@@ -79,5 +80,5 @@ class PixelFlipRate(GridMetric):
 def _carried_classes(scores: Tensor, warp: GridWarp) -> Tensor:
     """The class of each pixel once the scores have moved, (B, H, W)."""
     step = len(piece_of(scores))
-    parts = zip(torch.split(scores, step), torch.split(warp.sources, step), strict=True)
-    return torch.cat([sample(part, points).argmax(1) for part, points in parts])
+    pieces = [slice(start, start + step) for start in range(0, len(scores), step)]
+    return torch.cat([warp.carried(scores[piece], piece).argmax(1) for piece in pieces])

@@ -23,8 +23,9 @@ from torch import nn
 
 from kornia_lightning_probe import AugmentationBank
 from kornia_lightning_probe.functional.estimates import between_image_deviation, sensitivity
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.functional.grids import Grid
-from kornia_lightning_probe.functional.warping import GridWarp, sample
+from kornia_lightning_probe.functional.warping import sample
 from kornia_lightning_probe.metrics.maps.equivariance import (
     EquivarianceError,
     GeometricMetric,
