@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
+from kornia_lightning_probe.results.image_scores import worst_of_views
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
@@ -45,6 +46,8 @@ class SeverityRow(NamedTuple):
             equals; None without values.
         worst_severity: that level's severity; NaN without values.
         worst_value: the metric there; NaN without values.
+        worst: of sensitivity, each image at its own worst level, sqrt(mean_i max_v d_iv / (2 mean e)): a lower bound of
+            the worst case; NaN for other metrics, and where each image's part isn't kept.
     """
 
     metric: str
@@ -61,6 +64,7 @@ class SeverityRow(NamedTuple):
     worst_level: int | None
     worst_severity: float
     worst_value: float
+    worst: float = math.nan
 
     @property
     def onset_text(self) -> str:
@@ -158,6 +162,7 @@ def severity_rows(
     rows: list[SeverityRow] = []
     for augmentation in numbers.augmentations:
         curves = _curves(table, numbers.views, augmentation, identity)
+        worst = worst_of_views(numbers, augmentation) if metric == SENSITIVITY else {}
         onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
         for column, layer in enumerate(table.layers):
             summary = _summary(curves, column)
@@ -169,6 +174,7 @@ def severity_rows(
                 threshold=threshold,
                 onset=onsets[column] if math.isfinite(onsets[column]) else math.nan,
                 censored=_CENSORED.get(onsets[column], ""),
+                worst=worst.get(layer, math.nan),
                 **summary,
             )
             rows.append(row)

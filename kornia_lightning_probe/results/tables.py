@@ -175,6 +175,37 @@ class MetricTable:
         return float(error)
 
 
+@dataclass(frozen=True, eq=False)
+class ImageScores:
+    """How far each image moved and how far it lies from the others, of which sensitivity is made.
+
+    Args:
+        layers: the L names of the pixels and the layers.
+        moved: (V, L, N) float32, d_i / (2 mean e) under each view; its mean over images is the squared sensitivity. NaN
+            where an image is not known.
+        apart: (2, L, N) float32, e_i / mean e, of mean 1: of what is compared under views that leave pixels where they
+            are, and under those that move them.
+        labels: (N,) int64, -1 for none; None without labels.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+
+    layers: tuple[str, ...]
+    moved: Tensor
+    apart: Tensor
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        num_views, num_layers, num_images = self.moved.shape
+        shapes = {"moved": tuple(self.moved.shape[1:]), "apart": tuple(self.apart.shape[1:])}
+        expected = (len(self.layers), num_images)
+        if set(shapes.values()) != {expected} or len(self.apart) != 2:
+            raise ValueError(f"scores of {num_views} views and {num_layers} layers have the shapes {shapes}")
+        if self.labels is not None and tuple(self.labels.shape) != (num_images,):
+            raise ValueError(f"labels have the shape {tuple(self.labels.shape)}, expected ({num_images},)")
+
+
 def pick_layers(layers: Sequence[str], most: int | None = 10) -> list[str]:
     """At most `most` of the layers, evenly by depth, the first and the last among them; None keeps them all.
 

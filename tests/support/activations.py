@@ -14,6 +14,7 @@ from kornia_lightning_probe.metrics import (
     About,
     FunctionMetric,
     Ledger,
+    NoiseRatio,
     ProbeMetric,
     RelativeChange,
     Site,
@@ -48,7 +49,9 @@ def pair(count, *shape, moved=0.3, seed=0, dtype=torch.float64):
 
 
 def prepared(metric, num_images, *, views=("view",), layers=(LAYER,)):
-    return metric.prepare(views, layers, num_images)
+    """Ready for these views; their twins stand behind them where the metric reads those."""
+    twins = [f"twin of {view}" for view in views] if metric.reads_twins else []
+    return metric.prepare([*views, *twins], layers, num_images)
 
 
 def about(clean, augmented, ids=None, *, layer=LAYER, view_index=0):
@@ -71,6 +74,10 @@ def update(metric, clean, augmented, ids: Sequence[int] | range | None = None, *
     ids = range(len(clean)) if ids is None else ids
     clean, augmented = clean[list(ids)], augmented[list(ids)]
     metric.update(clean, augmented, about(clean, augmented, ids, layer=layer, view_index=view_index))
+    if metric.reads_twins:
+        noisy = clean + 2 * (augmented - clean)
+        twin_index = view_index + len(metric.filled) // 2
+        metric.update(clean, noisy, about(clean, noisy, ids, layer=layer, view_index=twin_index))
 
 
 def measured(metric, clean, augmented, blocks=None):
@@ -95,7 +102,7 @@ def mean_shift(clean, augmented):
 
 
 # Every metric of the package, and a function of a user's own.
-METRICS = [*resolve_metrics(), RelativeChange(), Ledger(), FunctionMetric(mean_shift)]
+METRICS = [*resolve_metrics(), NoiseRatio(), RelativeChange(), Ledger(), FunctionMetric(mean_shift)]
 
 
 def assert_same(left, right, **tolerances):

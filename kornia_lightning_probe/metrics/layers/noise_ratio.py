@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import Distances
@@ -57,6 +59,21 @@ class NoiseRatio(DistanceMetric):
         marks=((0.0, "0 (ignored)"), (1.0, "1 (as noise as long)"), (2.0, "2")),
         line=1.0,
     )
+
+    def prepare(
+        self, views: Sequence[Any], layers: Sequence[str], num_images: int, *, device: torch.device | None = None
+    ) -> Self:
+        """As for every metric; the views are followed by their twins, in the same order.
+
+        Raises:
+            ValueError: where a view has no twin.
+        """
+        if len(views) % 2:
+            raise ValueError(
+                f"{type(self).__name__} needs each view and behind them their twins, noise as long as their movement, "
+                f"got {len(views)} of them; the probes add the twins themselves"
+            )
+        return super().prepare(views, layers, num_images, device=device)
 
     def measure_distances(self, distances: Distances) -> Mapping[str, Tensor]:
         """Each image's squared movement."""

@@ -22,7 +22,7 @@ def ratio_of(clean, moved, noisy):
 
 def random_noise(images):
     """Isotropic noise from the global stream, of a length that differs from image to image."""
-    return images + 0.05 * torch.rand(len(images), 1, 1, 1) * torch.randn_like(images)
+    return images + 0.05 * (0.5 + torch.rand(len(images), 1, 1, 1)) * torch.randn_like(images)
 
 
 def small_cnn():
@@ -149,3 +149,8 @@ def test_several_entries_get_noise_as_long_as_each_moves():
     )  # fmt: skip
     # All entries side by side: the lengths of both are those of both.
     assert result.value("noise_ratio", "both") == pytest.approx(1, rel=1e-6)
+
+
+def test_a_view_without_its_twin_is_refused():
+    with pytest.raises(ValueError, match=r"needs each view and behind them their twins.*got 3 of them"):
+        NoiseRatio().prepare(["a", "b", "twin of a"], [LAYER], 4)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
-from kornia_lightning_probe.results.differences import OtherGrids, banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.grids import OtherGrids
+from kornia_lightning_probe.results.comparing.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
-from kornia_lightning_probe.results.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.tables import MetricTable
 from kornia_lightning_probe.wording import listed, unknown
 
