@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -221,7 +222,8 @@ def _cells_of_pixels(block: Block) -> Cells | str:
         return "several images, taken together"
     image = block.images[0]
     sides = tuple(image.shape[axis] for axis in block.layout.grid_axes)
-    return Cells(Grid(sides, (1.0,) * len(sides), (0.0,) * len(sides), (0.0,) * len(sides)))
+    grid = Grid(sides, (1.0,) * len(sides), (0.0,) * len(sides), (0.0,) * len(sides))
+    return Cells(grid, partial(torch.movedim, source=block.layout.channel_axis, destination=1))
 
 
 def _are_as_many(cells: Cells | str | None, others: Cells | str) -> bool:

@@ -178,14 +178,18 @@ def test_cells_that_were_of_another_size_in_a_batch_of_two_are_unknown():
     assert sites["0"].cells == "it gave (4, 6, 6) for each image, and another shape in a batch of two"
 
 
-def test_the_pixels_of_volumes_have_three_axes_and_no_map():
-    result = probe_model(
-        nn.Sequential(nn.Conv3d(1, 2, 3, (1, 2, 2), 1)),
-        volumes_of(4),
-        AugmentationBank({"halve": halved}, layout="volume"),
-        layers="0",
-    )
-    sides = result.metadata["grids"]["input"]["size"]
-    assert len(sides) == 3
-    assert result.metadata["grids"]["0"]["stride"] == [1.0, 2.0, 2.0]
+@pytest.mark.parametrize(("layout", "frames"), [("volume", 2), ("video", 1)])
+def test_volumes_and_video_have_three_axes_and_no_map(layout, frames):
+    class Framewise(nn.Sequential):
+        """Takes (B, C, D, H, W), as volumes are; frames of video are turned."""
+
+        def forward(self, x):
+            return super().forward(x if layout == "volume" else x.transpose(1, 2))
+
+    images = volumes_of(4) if layout == "volume" else volumes_of(4).transpose(1, 2)
+    net = Framewise(nn.Conv3d(images.shape[3 - frames], 2, 3, (1, 2, 2), 1))
+    result = probe_model(net, images, AugmentationBank({"halve": halved}, layout=layout), layers="0")
+    grids = result.metadata["grids"]
+    assert grids["input"]["size"] == [images.shape[frames], *images.shape[3:]]
+    assert grids["0"]["stride"] == [1.0, 2.0, 2.0]
     assert "equivariance_error" not in result.metrics
