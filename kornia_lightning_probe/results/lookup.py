@@ -127,6 +127,10 @@ class ProbeNumbers:
         places = [place for place, view in enumerate(self.views) if view.augmentation == augmentation]
         return sorted(places, key=lambda place: self.views[place].severity)
 
+    def is_curve(self, augmentation: str) -> bool:
+        """Whether an augmentation's severities are a curve, and not the ends of a range or the corners of several."""
+        return all(view.on_curve for view in self.views if view.augmentation == augmentation)
+
     def layer_index(self, layer: str) -> int:
         """The depth of a layer: 0 for `input`, 1 for the first chosen layer, the last plus one for `output`.
 

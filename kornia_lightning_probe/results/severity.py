@@ -163,7 +163,9 @@ def severity_rows(
     for augmentation in numbers.augmentations:
         curves = _curves(table, numbers.views, augmentation, identity)
         worst = worst_of_views(numbers, augmentation) if metric == SENSITIVITY else {}
-        onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
+        onsets = [math.nan] * len(table.layers)
+        if all(view.on_curve for view in curves.views):
+            onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
         for column, layer in enumerate(table.layers):
             summary = _summary(curves, column)
             row = SeverityRow(
@@ -215,15 +217,27 @@ def _curves(table: MetricTable, views: tuple[ViewInfo, ...], augmentation: str, 
     chosen = [views[i] for i in order]
     places = torch.tensor([view.severity for view in chosen], dtype=torch.float64)
     values = table.value[order].T
+    if not all(view.on_curve for view in chosen):
+        return _Curves(chosen, places, values, _away(values, identity), *_no_area(values))
     if identity is not None and all(view.from_identity for view in chosen):
         has_value = values.isfinite().any(1, keepdim=True)
         start = torch.where(has_value, identity, torch.nan)
         values = torch.cat([start, values], 1)
         places = torch.cat([places.new_zeros(1), places])
-    away = values if identity is None else (values - identity).abs()
+    away = _away(values, identity)
     area = severity_area(values, places)
     error = torch.where(area.isnan(), torch.nan, _area_error(table, order, places))
     return _Curves(chosen, places, values, away, area, error)
+
+
+def _away(values: Tensor, identity: float | None) -> Tensor:
+    return values if identity is None else (values - identity).abs()
+
+
+def _no_area(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The area under what is no curve, and its error."""
+    nothing = torch.full(values.shape[:1], torch.nan, dtype=torch.float64)
+    return nothing, nothing
 
 
 def _area_error(table: MetricTable, views: list[int], places: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class ViewInfo:
     """The name of one view: an augmentation at one level (from 1) and its severity, a physical magnitude.
 
     `from_identity` says that the severity is the distance from the identity, as in every ladder of the presets: at
-    severity 0 the augmentation does nothing. `moves_pixels` says that it moves pixels from where they are.
+    severity 0 the augmentation does nothing. `moves_pixels` says that it moves pixels from where they are. `on_curve`
+    says that the severities of its augmentation are a curve, and not both ends of a range or the corners of several.
 
     Example:
         >>> ViewInfo("rotation", 2, 15.0, moves_pixels=True).label
@@ -55,6 +56,7 @@ class ViewInfo:
     severity: float
     from_identity: bool = False
     moves_pixels: bool = False
+    on_curve: bool = True
 
     @property
     def label(self) -> str:

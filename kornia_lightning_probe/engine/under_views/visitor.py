@@ -12,6 +12,7 @@ from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
@@ -231,10 +232,7 @@ class UnderViews:
             findings.facts["metrics_without_influence"] = without
         return ProbeNumbers(
             layers=[name for name in self._prepared.readers if name not in (INPUT, OUTPUT)],
-            views=[
-                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels)
-                for view in plan.bank
-            ],
+            views=[_info(view) for view in plan.bank],
             tables=tables,
             epoch=epoch,
             step=step,
@@ -310,6 +308,10 @@ class UnderViews:
             if share > 0 and layer not in self._dropped:
                 shares[layer] = share
         return shares
+
+
+def _info(view: View) -> ViewInfo:
+    return ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels, view.on_curve)
 
 
 def _require_finite(images: ProbeImages) -> None:
