@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kornia_lightning_probe.reporting.text.comparison import comparison_text
+from kornia_lightning_probe.comparison import Comparison, data_frame
 from kornia_lightning_probe.reporting.text.summary import summary_text
-from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
+from kornia_lightning_probe.reporting.text.verdict import verdict_text
+from kornia_lightning_probe.results.comparing.comparison import compare_numbers
 from kornia_lightning_probe.results.gain import GainRow, gain_rows
 from kornia_lightning_probe.results.image_files import with_images, write_images
 from kornia_lightning_probe.results.image_scores import ImageRow, LabelRow, label_rows, worst_rows
@@ -177,6 +178,27 @@ class ProbeResult(ProbeNumbers):
         lighter.tables = {name: replace(table, influence=None) for name, table in self.tables.items()}
         return lighter
 
+    def __str__(self) -> str:
+        """The verdict, and where to read on."""
+        return "\n".join(filter(None, [repr(self), self.verdict(), "read on in .summary(), .plot() and .rows"]))
+
+    def verdict(self, *, before: ProbeNumbers | None = None, first: ProbeNumbers | None = None) -> str:
+        """What the result says, in at most five sentences, each from numbers with their errors.
+
+        What moves the embedding most, what has changed, what gained most, what the outputs do, what to distrust. A
+        change is decided where it is larger than three standard errors and than .02. One name is given where it leads
+        the next by three errors of their difference, else the few that lead together.
+
+        Args:
+            before: The probe before training, such as `history[0]` of a `SensitivityProbe`; without it and `first`
+                nothing is said of changes.
+            first: The first trained probe, such as `history[1]`.
+
+        Returns:
+            A sentence a line; an empty text where sensitivity was not measured.
+        """
+        return verdict_text(self, before=before, first=first)
+
     def summary(self, *, max_layers: int | None = 40) -> str:
         """A text table for a terminal of 100 columns: layers in order of depth, one column for each augmentation.
 
@@ -192,7 +214,7 @@ class ProbeResult(ProbeNumbers):
         Raises:
             ImportError: If pandas isn't installed.
         """
-        return _frame(self.rows, ProbeRow._fields)
+        return data_frame(self.rows, ProbeRow._fields)
 
     def plot(
         self,
@@ -279,52 +301,3 @@ class ProbeResult(ProbeNumbers):
         numbers = numbers_of_json(path)
         is_text = isinstance(path, str) and path.lstrip().startswith("{")
         return cls.of(numbers if is_text else with_images(numbers, Path(path)))
-
-
-class Comparison(ComparisonNumbers):
-    """The changes from a first result to a second, as `ProbeResult.compare` gives them: second minus first.
-
-    Errors cover the sampling of images, not the augmentations' draw nor the trainings' seeds. Where nothing has
-    changed, about one cell in twenty is beyond two standard errors by chance.
-    """
-
-    def summary(self, metric: str | None = None) -> str:
-        """A text table of layers x augmentations for a terminal of 100 columns; `*` marks what is beyond error.
-
-        Args:
-            metric: The metric's name; None takes sensitivity, or else the first, and gives a line to each other.
-
-        Raises:
-            ValueError: If the metric wasn't compared.
-        """
-        return comparison_text(self, metric)
-
-    def plot(self, metric: str = SENSITIVITY) -> Figure:
-        """Draw the changes over layers and augmentations; what is within sampling error is pale and hatched.
-
-        Raises:
-            ValueError: If the metric wasn't compared.
-            ImportError: If matplotlib isn't installed.
-        """
-        from kornia_lightning_probe.reporting.figures.comparison import plot_comparison
-
-        return plot_comparison(self, metric=metric)
-
-    def to_pandas(self, *, views: bool = False) -> DataFrame:
-        """The rows as a pandas DataFrame, one column for each field of `ComparisonRow`.
-
-        Args:
-            views: Take the rows of single views in place of the means over levels.
-
-        Raises:
-            ImportError: If pandas isn't installed.
-        """
-        return _frame(self.view_rows if views else self.rows, ComparisonRow._fields)
-
-
-def _frame(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> DataFrame:
-    try:
-        from pandas import DataFrame
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas: pip install 'kornia-lightning-probe[dataframe]'") from error
-    return DataFrame(list(rows), columns=list(columns))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
+
+from torch import Tensor
 
 from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.layout import Layout, layout_of
@@ -16,6 +18,19 @@ OUTPUT = "output"
 
 # Of a map: rows and columns. The slices and frames of volumes and video are one more.
 _AXES = 2
+
+
+@dataclass(frozen=True)
+class HeadSpace:
+    """The directions of an embedding that a linear head reads.
+
+    Args:
+        basis: orthonormal columns, (C, r) float64.
+        part: which part of a sequence the head reads, as in `Site.part`.
+    """
+
+    basis: Tensor = field(compare=False, repr=False)
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,7 @@ class Site:
         is_folded: whether slices or frames, or windows of them, were rows of the batch in the model.
         cells: where its cells lie, followed through the model's operators, or why that is not known; None where there
             are none.
+        head: of the embedding, what a linear head reads of it; None where it is read in another way, or nobody knows.
     """
 
     name: str
@@ -53,6 +69,7 @@ class Site:
     depth: int | None = None
     is_folded: bool = False
     cells: Cells | str | None = None
+    head: HeadSpace | None = None
 
     @cached_property
     def layout(self) -> Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.cells import Cells
+from kornia_lightning_probe.activations.readouts import readouts_of
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.engine.company import see_in_company
 from kornia_lightning_probe.engine.notes import Findings
@@ -18,6 +19,7 @@ from kornia_lightning_probe.engine.passes import Forward, other_rows, other_shap
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.functional.grids import Grid
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.model.linear_head import head_space
 from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.scores import Choice, Scores, are_of_pairs
 
@@ -89,7 +91,8 @@ class Scout:
             {str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()}
         )
         folded = {name for name, rows in subject.rows.items() if rows.is_folded}
-        sites = _sites(kept, block, embedding, folded=folded, cells=self._cells())
+        found = _sites(kept, block, embedding, folded=folded, cells=self._cells())
+        sites = [self._with_head(site, kept) for site in found]
         grids = {site.name: site.cells.grid.facts() for site in sites if isinstance(site.cells, Cells)}
         self.findings.facts["grids"] = grids
         return Scouted(block, kept, sites, self._dtypes, whole_blocks=whole_blocks, scores=scores)
@@ -98,6 +101,19 @@ class Scout:
         """Where the cells lie, by the names under which activations are handed on."""
         found = self.forward.subject.cells.items()
         return {given: cells for name, cells in found for given in self.forward.names_of(name)}
+
+    def _with_head(self, site: Site, kept: Mapping[str, Tensor]) -> Site:
+        """The embedding's site with what a linear head reads of it; others as they are."""
+        if not site.is_embedding or OUTPUT not in kept:
+            return site
+        for readout in readouts_of(site):
+            if readout.site.representation == "pooled":
+                features = readout.take(kept[site.name])
+                model = self.forward.subject.model
+                space = head_space(model, features, kept[OUTPUT], part=readout.site.part)
+                if space is not None:
+                    return replace(site, head=space)
+        return site
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
         """The activation that was asked for, else the last one in front of the head, else that before the output."""

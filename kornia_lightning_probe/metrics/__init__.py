@@ -5,6 +5,7 @@ from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.functional.grids import Grid
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.image_table import sum_over_ranks
@@ -48,6 +49,7 @@ __all__ = [
     "FunctionMetric",
     "GeometricMetric",
     "Grid",
+    "HeadShare",
     "InterpolationFloor",
     "InvarianceError",
     "JensenShannon",

@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor
 
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
@@ -40,6 +41,7 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     ChannelDominance,
     ChannelMedian,
     RetrievalAUC,
+    HeadShare,
     FlipRate,
     JensenShannon,
     Accuracy,

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from kornia_lightning_probe.activations.about import Shown
+from kornia_lightning_probe.activations.site import HeadSpace
 from kornia_lightning_probe.functional.distances import upcast
 from kornia_lightning_probe.functional.estimates import mean_with_error
 from kornia_lightning_probe.images.blocks import deal_blocks
 from kornia_lightning_probe.metrics import (
     About,
     FunctionMetric,
+    HeadShare,
     Ledger,
     NoiseRatio,
     ProbeMetric,
@@ -102,7 +104,14 @@ def mean_shift(clean, augmented):
 
 
 # Every metric of the package, and a function of a user's own.
-METRICS = [*resolve_metrics(), NoiseRatio(), RelativeChange(), Ledger(), FunctionMetric(mean_shift)]
+_HEAD = HeadShare(HeadSpace(torch.eye(6, dtype=torch.float64)[:, :2]))
+METRICS = [
+    *(_HEAD if metric.name == _HEAD.name else metric for metric in resolve_metrics()),
+    NoiseRatio(),
+    RelativeChange(),
+    Ledger(),
+    FunctionMetric(mean_shift),
+]
 
 
 def assert_same(left, right, **tolerances):

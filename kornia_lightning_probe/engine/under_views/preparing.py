@@ -85,6 +85,12 @@ class Prepared:
         """What keeps which activations were finite, and which layers tell images apart."""
         return next(metric for metric in self.metrics.values() if isinstance(metric, Ledger))
 
+    @property
+    def sites(self) -> dict[str, Site]:
+        """By name, what is read: layers and parts of them; where there are several ways, the last."""
+        readouts = [reader.readout for readers in self.readers.values() for reader in readers]
+        return {readout.site.name: readout.site for readout in readouts}
+
     def choose_precision(
         self, activations: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype] | None = None
     ) -> list[str]:

@@ -109,7 +109,7 @@ class UnderViews:
     """
 
     def __init__(self, plan: Plan, findings: Findings, *, device: torch.device) -> None:
-        self.wants_scores = any(metric.scope == "output" for metric in plan.metrics)
+        self.wants_scores = any(metric.scope == "output" or metric.reads_scores for metric in plan.metrics)
         self._plan = plan
         self._findings = findings
         self._device = device
@@ -297,6 +297,7 @@ class UnderViews:
                 metric.quantity,
             )
             tables[metric.name] = table.without(self._dropped)
+            self._findings.facts.update(metric.facts(self._prepared.sites))
         return tables
 
     def _missing(self) -> dict[str, float]:
