@@ -3,6 +3,7 @@
 from kornia_lightning_probe.activations.about import About, Distances
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
+from kornia_lightning_probe.functional.grids import Grid
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
 from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
@@ -47,6 +48,7 @@ __all__ = [
     "FlipRate",
     "FunctionMetric",
     "GeometricMetric",
+    "Grid",
     "HeadShare",
     "InterpolationFloor",
     "InvarianceError",

@@ -30,6 +30,9 @@ class ProbeMetadata(Mapping[str, Any]):
         output: which part of the model's output is measured as class scores: "output", "output[2]", "output[logits]".
         output_kind: "classes", or of one number for two classes "logit" or "probability".
         shapes: each layer's activation, of one image.
+        grids: of the pixels, each layer and the output whose cells' places in the image are known: how many there are
+            ("size"), the pixels from one to the next ("stride"), the pixel of the first one's centre ("offset"), and by
+            how many pixels they may lie off that ("spread"), down and right.
         activation_dtypes: the dtypes of activations that were seen.
         noise_floor: how far two equal passes lie apart, as a sensitivity.
         batch_dependent_layers: layers at which images of a batch touch each other.
@@ -81,6 +84,7 @@ class ProbeMetadata(Mapping[str, Any]):
     output: str | None = None
     output_kind: str | None = None
     shapes: Mapping[str, list[int]] | None = None
+    grids: Mapping[str, Mapping[str, list[Any]]] | None = None
     activation_dtypes: list[str] | None = None
     noise_floor: float | None = None
     batch_dependent_layers: list[str] | None = None

@@ -77,6 +77,7 @@ class Views:
                     view=view,
                     matrix=augmented.matrix,
                     through=augmented.through,
+                    frames=augmented.frames,
                 )
             )
             inputs.append(block.with_images(augmented.images))

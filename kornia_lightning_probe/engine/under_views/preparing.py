@@ -15,8 +15,9 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.functional.distances import accumulation_dtype, upcast
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
 from kornia_lightning_probe.metrics.layers.sensitivity import Ledger
+from kornia_lightning_probe.metrics.maps.grid_metric import GridMetric
 from kornia_lightning_probe.model.outputs import of_images
-from kornia_lightning_probe.wording import quoted
+from kornia_lightning_probe.wording import listed, quoted
 
 # Of pooled features, so much of what images differ by may be lost to rounding.
 _MOST_LOST = 1e-5
@@ -172,6 +173,8 @@ def prepare(
             wanted = tuple(_wants(ready, readouts[number].site, view) for view in views)
             if any(wanted):
                 wishes.setdefault(number, []).append(Wish(ready, wanted))
+    if any(view.moves_pixels for view in views):
+        _note_unknown_grids(prepared, sites, findings, default_set=default_set)
     for number, readout in enumerate(readouts):
         layer = sites[_place(readout.site, sites)].name
         for reader in _readers(layer, readout, wishes.get(number, [])):
@@ -221,6 +224,24 @@ def _kind(metric: ProbeMetric, readout: Readout) -> Kind:
     return "view"
 
 
+def _note_unknown_grids(prepared: Prepared, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
+    """Note at which layers it is not known where their cells lie, so that no map can be carried there."""
+    metrics = [metric for metric in prepared.metrics.values() if isinstance(metric, GridMetric)]
+    for scope, what in (("layers", "equivariance"), ("output", "pixel_flip_rate under views that move pixels")):
+        if any(metric.scope == scope for metric in metrics):
+            reasons = _why_no_grid(sites, of_output=scope == "output")
+            findings.without_grid(what, reasons, aloud=not default_set)
+
+
+def _why_no_grid(sites: Sequence[Site], *, of_output: bool) -> dict[str, str]:
+    """By site why it is not known where its cells lie; vectors have none."""
+    reasons: dict[str, str] = {}
+    for site in sites:
+        if (site.kind == "output") == of_output and len(site.shape) > 1 and isinstance(site.cells, str):
+            reasons[site.name] = site.cells
+    return reasons
+
+
 def _note_nowhere(metric: ProbeMetric, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
     reason = _why_nowhere(metric, sites)
     if default_set:
@@ -234,6 +255,9 @@ def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
     reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]"
     if metric.needs:
         reason += f"; it needs {metric.needs}"
+    if isinstance(metric, GridMetric) and metric.scope == "layers":
+        lost = [f"{name!r} ({why})" for name, why in _why_no_grid(sites, of_output=False).items()]
+        reason += f"; that is not known of {listed(lost)}" if lost else ""
     for site in sites:
         if site.kind == "output" and metric.scope == "output":
             labels = "no labels" if site.label_shape is None else f"labels {of_images(site.label_shape)}"

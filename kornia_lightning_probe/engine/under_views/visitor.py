@@ -19,7 +19,6 @@ from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
-from kornia_lightning_probe.engine.under_views.calibrating import Calibration
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
 from kornia_lightning_probe.engine.under_views.drawing import Views
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
@@ -117,7 +116,6 @@ class UnderViews:
         self._prepared = Prepared()
         self._rows = Rows()
         self._temporaries = Temporaries()
-        self._calibration = Calibration(plan.metrics)
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
         twins = any(metric.reads_twins for metric in plan.metrics)
@@ -128,12 +126,11 @@ class UnderViews:
         # Layers whose means over cells hold rounding only.
         self._nothing: list[str] = []
 
-    def opening_passes(self, num_images: int, size: int) -> int:
-        """The mirrored images where a metric calibrates on them, and the reference's."""
-        passes = self._calibration.num_passes(num_images, size)
-        if self._plan.reference is not None:
-            passes += sum(len(slices(len(block), size)) for block in self._plan.reference.deal)
-        return passes
+    def opening_passes(self, num_images: int, size: int) -> int:  # noqa: ARG002 - for all visitors
+        """The reference's."""
+        if self._plan.reference is None:
+            return 0
+        return sum(len(slices(len(block), size)) for block in self._plan.reference.deal)
 
     def block_passes(self, num_images: int, size: int) -> int:
         """All views and their twins."""
@@ -167,7 +164,6 @@ class UnderViews:
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
         self._see_labels(scouted.sites, block)
-        self._calibration.run(self._prepared, scouted, passes)
         self._cleaning = Cleaning(self._prepared.readers, self._temporaries)
         if plan.reference is not None:
             blocks = (passes.keep_clean(other.to(self._device)) for other in plan.reference.blocks)
