@@ -4,11 +4,13 @@ from kornia_lightning_probe.activations.about import About, Distances
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.block_sums import BlockSums, Sums
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.image_table import sum_over_ranks
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.dominance import ImageDominance, PositionDominance, SensitivityPositions
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import (
     FlatSensitivity,
@@ -18,6 +20,7 @@ from kornia_lightning_probe.metrics.layers.sensitivity import (
 )
 from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
 from kornia_lightning_probe.metrics.layers.spread import Spread, SpreadRatio
+from kornia_lightning_probe.metrics.layers.typical import SensitivityMedian, SensitivityWithin
 from kornia_lightning_probe.metrics.maps.equivariance import (
     EquivarianceError,
     GeometricMetric,
@@ -34,6 +37,7 @@ __all__ = [
     "Accuracy",
     "AccuracyDrop",
     "BlockMetric",
+    "BlockSums",
     "CentredCosine",
     "ChannelDominance",
     "ChannelMedian",
@@ -45,6 +49,7 @@ __all__ = [
     "FlipRate",
     "FunctionMetric",
     "GeometricMetric",
+    "ImageDominance",
     "InterpolationFloor",
     "InvarianceError",
     "JensenShannon",
@@ -53,14 +58,19 @@ __all__ = [
     "MetricLike",
     "PixelFlipRate",
     "PooledSensitivity",
+    "PositionDominance",
     "ProbeMetric",
     "Quantity",
     "RelativeChange",
     "RetrievalAUC",
+    "SensitivityMedian",
+    "SensitivityPositions",
+    "SensitivityWithin",
     "SharedShift",
     "Site",
     "Spread",
     "SpreadRatio",
+    "Sums",
     "mean_with_error",
     "resolve_metrics",
     "sum_over_ranks",

@@ -183,7 +183,8 @@ class DistanceMetric(ProbeMetric):
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The same of one view's activations."""
         known = {name: getattr(about, name) for name in self.reads}
-        return self.measure_distances(Distances(about.block, about.shown.rows, **known))
+        told = Distances(about.block, about.shown.rows, **known, site=about.site, labels=about.labels)
+        return self.measure_distances(told)
 
 
 class BlockMetric(ProbeMetric):

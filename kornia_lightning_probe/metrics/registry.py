@@ -12,10 +12,12 @@ from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.dominance import ImageDominance, PositionDominance, SensitivityPositions
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import FlatSensitivity, LayerSensitivity, PooledSensitivity
 from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
 from kornia_lightning_probe.metrics.layers.spread import Spread, SpreadRatio
+from kornia_lightning_probe.metrics.layers.typical import SensitivityMedian, SensitivityWithin
 from kornia_lightning_probe.metrics.maps.equivariance import EquivarianceError, InterpolationFloor, InvarianceError
 from kornia_lightning_probe.metrics.outputs.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
 from kornia_lightning_probe.metrics.outputs.segmentation import PixelFlipRate
@@ -29,6 +31,8 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     LayerSensitivity,
     FlatSensitivity,
     PooledSensitivity,
+    SensitivityMedian,
+    SensitivityWithin,
     CentredCosine,
     EquivarianceError,
     InvarianceError,
@@ -38,6 +42,8 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     SharedShift,
     ChannelDominance,
     ChannelMedian,
+    ImageDominance,
+    PositionDominance,
     RetrievalAUC,
     FlipRate,
     JensenShannon,
@@ -45,7 +51,7 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     AccuracyDrop,
     PixelFlipRate,
 )
-_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, RelativeChange)
+_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, RelativeChange, SensitivityPositions)
 _BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in _ALL}
 
 

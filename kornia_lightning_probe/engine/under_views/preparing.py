@@ -14,6 +14,7 @@ from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.functional.distances import accumulation_dtype, upcast
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.block_sums import BlockSums
 from kornia_lightning_probe.metrics.layers.sensitivity import Ledger
 from kornia_lightning_probe.model.outputs import of_images
 from kornia_lightning_probe.wording import quoted
@@ -137,6 +138,7 @@ def prepare(
     device: torch.device,
     findings: Findings,
     default_set: bool,
+    image_ids: Sequence[int] = (),
 ) -> Prepared:
     """Give every metric its tables, once the sites are known.
 
@@ -148,6 +150,7 @@ def prepare(
         device: where tables live.
         findings: where it is noted what applies nowhere.
         default_set: whether nobody asked for these metrics in particular; one that applies nowhere is no news then.
+        image_ids: the images' numbers in their source, for what metrics say of them; empty: their rows.
     """
     readouts = [readout for site in sites for readout in readouts_of(site)]
     prepared = Prepared()
@@ -160,8 +163,11 @@ def prepare(
             continue
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
         ready = metric.prepare(views, layers, num_images, device=device)
+        ready.image_ids = tuple(image_ids)
         prepared.metrics[metric.name] = ready
         for number in concerned:
+            if isinstance(ready, BlockSums):
+                ready.fit(readouts[number].site)
             wanted = tuple(ready.wants_view(readouts[number].site, view) for view in views)
             if any(wanted):
                 wishes.setdefault(number, []).append(Wish(ready, wanted))

@@ -159,6 +159,7 @@ class UnderViews:
             device=self._device,
             findings=self._findings,
             default_set=plan.default_set,
+            image_ids=plan.images.image_ids,
         )
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
