@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.activations import (
+    LAYER,
     METRICS,
     MeanShift,
     about,
@@ -19,8 +20,11 @@ from support.activations import (
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from kornia_lightning_probe.metrics import (
+    BlockSums,
+    ChannelMedian,
     LayerSensitivity,
     RelativeChange,
+    Site,
     Spread,
     sum_over_ranks,
 )
@@ -111,6 +115,9 @@ def on_rank(metrics, clean, augmented, shares):
     found = []
     for metric in metrics:
         ready = measured(metric, clean, augmented, shares[dist.get_rank()])
+        if isinstance(ready, BlockSums):
+            # torchmetrics' own way to gather states needs one shape on all ranks, also on one without images.
+            ready.fit(Site(LAYER, 1, tuple(clean.shape[1:])))
         own = ready.estimates()
         with warnings.catch_warnings():
             # torchmetrics' own remark on a rank that has no images.
@@ -152,6 +159,26 @@ def test_unequal_and_empty_shares_of_processes_are_pooled_to_the_same_bits(gloo,
             own = measured(metric, clean, augmented, SHARES[size][rank]).estimates()
             for alone in (*seen["own"], seen["left"]):
                 assert_same(alone, own)
+
+
+def without_widths(clean, augmented, shares):
+    """The pooled estimate of sums by channel, where a rank has no images and does not know how many channels."""
+    ready = measured(ChannelMedian(), clean, augmented, shares[dist.get_rank()])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+        pooled = ready.compute()
+    return pooled, ready.estimates()
+
+
+def test_a_rank_without_images_agrees_on_the_number_of_channels(gloo):
+    clean, augmented = pair(31, 20)
+    whole = estimate(ChannelMedian(), clean, augmented, BLOCKS)
+    found = gloo(3)(without_widths, clean, augmented, SHARES[3])
+    for pooled, _ in found:
+        assert_same(pooled, whole, rtol=1e-12)
+    # Afterwards each rank has its own again.
+    assert found[1][1].num_images.item() == 0
+    assert found[1][1].value.isnan()
 
 
 def forward_on_rank(clean, augmented, shares, each_step):

@@ -15,6 +15,7 @@ from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
+from kornia_lightning_probe.engine.probe_set import ProbeSet
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
@@ -119,6 +120,7 @@ class UnderViews:
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
         self._views = Views(plan.bank, plan.images)
+        self._set = ProbeSet(plan.images)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -206,9 +208,9 @@ class UnderViews:
         self._rows.write(self._prepared.metrics)
 
     def tables(self) -> list[Tensor]:
-        """The metrics' tables, and what was seen of the views."""
+        """The metrics' tables, and what was seen of the views and of the images."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._views.seen]
+        return [*tables, self._views.seen, self._set.seen]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -225,6 +227,7 @@ class UnderViews:
         dead = [ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()]
         findings.dead([layer for layer in dead if layer not in self._nothing])
         findings.missing(self._missing())
+        self._set.note(findings)
         self._views.note(findings)
         tables = self._metric_tables()
         without = [name for name, table in tables.items() if table.influence is None]
