@@ -34,6 +34,8 @@ class Quantity:
         line: a value to be drawn as a dashed line, whose mark says what it is; None for none.
         of_output: whether it is of the model's output.
         logged: whether it is a curve in the loggers without being asked for.
+        on_grid: whether it depends on where the cells of a map lie in the image, so that two models whose cells lie
+            elsewhere can't be compared by it.
 
     Raises:
         ValueError: for a range or a scale that does not ascend.
@@ -52,6 +54,7 @@ class Quantity:
     line: float | None = None
     of_output: bool = False
     logged: bool = False
+    on_grid: bool = False
 
     def __post_init__(self) -> None:
         for name in ("range", "scale"):
@@ -85,7 +88,7 @@ class Quantity:
         return cls(**read)
 
 
-def sensitivity_quantity(meaning: str, *, logged: bool = False) -> Quantity:
+def sensitivity_quantity(meaning: str, *, logged: bool = False, on_grid: bool = False) -> Quantity:
     """The quantity of a measure that is 0 where nothing moves and 1 for an image that is swapped."""
     return Quantity(
         meaning=meaning,
@@ -95,6 +98,7 @@ def sensitivity_quantity(meaning: str, *, logged: bool = False) -> Quantity:
         marks=SWAP_MARKS,
         line=1.0,
         logged=logged,
+        on_grid=on_grid,
     )
 
 

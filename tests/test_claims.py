@@ -88,12 +88,25 @@ def test_a_map_that_moves_with_the_image_is_equivariant_and_its_pooled_features_
 
 
 def test_a_map_that_keeps_its_mean_and_stays_behind_has_a_large_equivariance_error():
-    bank = AugmentationBank({"hflip": presets.hflip()})
-    model = nn.Sequential(nn.Identity())
-    # Each row is sorted from left to right, whichever side it was seen from: the map doesn't turn with the image.
-    value = probe_model(model, images_of(32), bank, layers="0", forward=lambda m, x: m(x.sort(dim=3).values)).value
-    assert value("sensitivity", "0") == pytest.approx(0, abs=1e-3)
-    assert value("equivariance_error", "0") > 0.5
+    bank, images = AugmentationBank({"hflip": presets.hflip()}), images_of(32)
+    width = images.shape[-1]
+    # Each cell sees all of its row, so that the sums of rows are there, whichever side they were seen from; times a
+    # slope of the layer's own, which doesn't turn with the image.
+    sums = nn.Conv2d(3, 3, (1, 2 * width - 1), padding=(0, width - 1), groups=3, bias=False)
+    nn.init.ones_(sums.weight)
+    model = nn.Sequential(sums, nn.Identity())
+    slope = torch.arange(float(width))
+    result = probe_model(
+        model,
+        images,
+        bank,
+        layers="1",
+        metrics=["sensitivity", "equivariance_error"],
+        forward=lambda m, x: m[1](m[0](x) * slope),
+    )
+    value = result.value
+    assert value("sensitivity", "1") == pytest.approx(0, abs=1e-3)
+    assert value("equivariance_error", "1") > 0.5
 
 
 def test_a_callable_moves_pixels_where_one_says_so():

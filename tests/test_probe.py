@@ -326,9 +326,9 @@ def test_progress_shows_a_bar_on_stderr_and_silence_is_the_default(capfd):
     assert capfd.readouterr() == ("", "")
     probe_model(SmallCNN(), IMAGES, plain_bank(), progress=True)
     out, err = capfd.readouterr()
-    # Two blocks of 20 images under two views: scout, eight in company, mirrored, 2 views; clean, 2 views.
+    # Two blocks of 20 images under two views: scout, eight in company, 2 views; clean, 2 views.
     assert "probe" in err
-    assert "/8 [" in err
+    assert "/7 [" in err
     assert out == ""
 
 

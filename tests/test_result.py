@@ -6,7 +6,7 @@ import torch
 from support.made_results import made_result
 
 from kornia_lightning_probe.result import Comparison, ProbeResult, ProbeRow
-from kornia_lightning_probe.results.comparison import ComparisonRow
+from kornia_lightning_probe.results.comparing.comparison import ComparisonRow
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 
 
@@ -78,7 +78,7 @@ def test_a_result_of_numbers_holds_the_same_tables():
     )
     result = ProbeResult.of(numbers)
     assert result.table("sensitivity") is numbers.table("sensitivity")
-    assert result.summary() == given.summary()
+    assert result.summary(full=True) == given.summary(full=True)
     assert repr(result).replace("ProbeResult", "ProbeNumbers") == repr(numbers)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.clean import CleanBlock, Memory, mask_non_finite
 from kornia_lightning_probe.activations.movement import Movement
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.distances import squared_distance, upcast
-from kornia_lightning_probe.functional.grids import Size
+from kornia_lightning_probe.functional.grids import Grid, Size
 from kornia_lightning_probe.functional.memory import Temporaries
 
 
@@ -29,6 +30,7 @@ class Shown:
         labels: the images' integer labels, (B,), or masks, (B, H, W), or None.
         matrix: (B, 3, 3) source-to-destination pixel matrices of the one view, on the CPU, or None where it has none.
         through: of a chain, the same after each step but the last, (B, K, 3, 3), or None.
+        frames: height and width of the images after each of these steps; None where they stay as they are.
         image_size: height and width of the model's input in pixels, or None.
         temporaries: memory for temporaries.
     """
@@ -40,6 +42,7 @@ class Shown:
     labels: Tensor | None = None
     matrix: Tensor | None = None
     through: Tensor | None = None
+    frames: tuple[Size, ...] | None = None
     image_size: Size | None = None
     temporaries: Temporaries = field(default_factory=Temporaries, repr=False)
 
@@ -77,7 +80,9 @@ class About(Memory):
         labels: Tensor | None = None,
         matrix: Tensor | None = None,
         through: Tensor | None = None,
+        frames: tuple[Size, ...] | None = None,
         image_size: Size | None = None,
+        grid: Grid | None = None,
     ) -> About:
         """The record for a block that stands alone, where a metric is used without the engine.
 
@@ -91,7 +96,9 @@ class About(Memory):
             labels: integer labels, (n,).
             matrix: the view's pixel matrices, (n, 3, 3).
             through: of a chain, the matrices after each step but the last, (n, K, 3, 3).
+            frames: height and width of the images after each of these steps; default: those of the images.
             image_size: height and width of the images.
+            grid: where the layer's cells lie; default: those of a map, or of a square of tokens, tile the image.
 
         Raises:
             ValueError: where shapes differ, or ids are not n consecutive numbers.
@@ -115,9 +122,11 @@ class About(Memory):
             labels=labels,
             matrix=matrix,
             through=through,
+            frames=frames,
             image_size=image_size,
         )
         site = Site(layer, 1, tuple(clean.shape[1:]), image_size=image_size)
+        site = replace(site, cells=_cells_of(site, grid))
         return cls(shown, site, block, upcast(augmented))
 
     @property
@@ -149,6 +158,11 @@ class About(Memory):
     def through(self) -> Tensor | None:
         """Of a chain, the matrices after each step but the last, (B, K, 3, 3), or None."""
         return self.shown.through
+
+    @property
+    def frames(self) -> tuple[Size, ...] | None:
+        """Height and width of the images after each of these steps; None where they stay as they are."""
+        return self.shown.frames
 
     @property
     def image_size(self) -> Size | None:
@@ -198,6 +212,14 @@ class About(Memory):
         if self.shown.rows.stop - self.shown.rows.start == x.shape[0]:
             return x
         return x[self.shown.rows]
+
+
+def _cells_of(site: Site, grid: Grid | None) -> Cells | None:
+    """The cells of a layer that stands alone, of whose model nothing is known."""
+    size = site.layout.size
+    if size is None or (grid is None and site.image_size is None):
+        return None
+    return Cells(grid or Grid.tiling(site.image_size or size, size), site.layout.as_map)
 
 
 @dataclass(frozen=True)

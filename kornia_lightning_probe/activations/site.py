@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from torch import Tensor
+
+from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.layout import Layout, layout_of
-from kornia_lightning_probe.functional.grids import Size
+from kornia_lightning_probe.functional.grids import Grid, Size
 
 #: The names of the pixels and of the prediction among the layers.
 INPUT = "input"
 OUTPUT = "output"
+
+# Of a map: rows and columns. The slices and frames of volumes and video are one more.
+_AXES = 2
+
+
+@dataclass(frozen=True)
+class HeadSpace:
+    """The directions of an embedding that a linear head reads.
+
+    Args:
+        basis: orthonormal columns, (C, r) float64.
+        part: which part of a sequence the head reads, as in `Site.part`.
+    """
+
+    basis: Tensor = field(compare=False, repr=False)
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,9 @@ class Site:
         image_size: height and width of the images, which tell grids of their shape; None takes square ones.
         depth: of volumes and video, the number of slices or frames.
         is_folded: whether slices or frames, or windows of them, were rows of the batch in the model.
+        cells: where its cells lie, followed through the model's operators, or why that is not known; None where there
+            are none.
+        head: of the embedding, what a linear head reads of it; None where it is read in another way, or nobody knows.
     """
 
     name: str
@@ -46,11 +68,20 @@ class Site:
     image_size: Size | None = None
     depth: int | None = None
     is_folded: bool = False
+    cells: Cells | str | None = None
+    head: HeadSpace | None = None
 
     @cached_property
     def layout(self) -> Layout:
         """Which axes of the activation are its grid, and which its channels."""
         return layout_of(self.shape, image_size=self.image_size, depth=self.depth, is_folded=self.is_folded)
+
+    @property
+    def grid(self) -> Grid | None:
+        """Where the cells of a map lie, of rows and columns; None where there are none, or it is not known."""
+        if isinstance(self.cells, Cells) and len(self.cells.grid.size) == _AXES:
+            return self.cells.grid
+        return None
 
     @property
     def has_cells(self) -> bool:

@@ -32,12 +32,14 @@ class Augmented(NamedTuple):
             pixel centres; None where the augmentation doesn't tell.
         through: of a chain, the same after each of its steps but the last, (B, K, 3, 3) on the CPU; None where there is
             no such step.
+        frames: height and width of the images after each of these steps: a crop makes them smaller until a pad.
     """
 
     images: tuple[Tensor, ...]
     changed: bool
     matrix: Tensor | None
     through: Tensor | None = None
+    frames: tuple[tuple[int, int], ...] | None = None
 
 
 class AugmentationBank:
@@ -303,11 +305,13 @@ class AugmentationBank:
         done = []
         for images, unit in zip(entries, units, strict=True):
             done.append(draw_view(view, images, unit, pixels=self.pixels, seed=seed, changes=changes, graph=graph))
+        way = done[0].way
         return Augmented(
             images=tuple(one.images for one in done),
             changed=any(one.changed for one in done),
             matrix=done[0].matrix,
-            through=done[0].through,
+            through=None if way is None else way.through,
+            frames=None if way is None else way.frames,
         )
 
     def look_at(self, view: View, units: Sequence[Tensor], augmented: Augmented) -> Look:

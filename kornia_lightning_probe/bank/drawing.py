@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.bank.frames import call, call_on_clips, takes_clips
-from kornia_lightning_probe.bank.matrices import MatrixRecorder, is_kornia_chain
+from kornia_lightning_probe.bank.matrices import MatrixRecorder, Way, is_kornia_chain
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.image_layout import IMAGE, VIDEO, VOLUME, ImageLayout
@@ -29,13 +29,13 @@ class Drawn(NamedTuple):
         changed: False where no pixel changed by more than 1e-4 of the range.
         matrix: (B, 3, 3) float32, from where a pixel (x, y, 1) was to where it is now, or None; of volumes and video
             always None.
-        through: of a chain, the same after each of its steps but the last, (B, K, 3, 3), or None.
+        way: of a chain, where pixels were after each of its steps but the last, or None.
     """
 
     images: Tensor
     changed: bool
     matrix: Tensor | None
-    through: Tensor | None
+    way: Way | None
 
 
 def draw_view(
@@ -65,10 +65,10 @@ def draw_view(
             unit.copy_(pixels.to_unit(images))
         changed = changes or differ(augmented.detach(), unit.detach())
         normalised = pixels.from_unit(augmented, dtype=images.dtype)
-        matrix = through = None
+        matrix = way = None
         if recorder is not None:
-            matrix, through = recorder.matrices(len(images))
-    return Drawn(normalised, changed, matrix, through)
+            matrix, way = recorder.matrices(len(images))
+    return Drawn(normalised, changed, matrix, way)
 
 
 def draw_unit(view: View, unit: Tensor, *, layout: ImageLayout, seed: int) -> Tensor:

@@ -7,15 +7,16 @@ alike, so that one image goes the same way on all of them.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Literal
 
 import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
 from torch import nn
 
 from kornia_lightning_probe.bank import operators
-from kornia_lightning_probe.bank.views import Ladder
+from kornia_lightning_probe.bank.views import Extremes, Ladder
 
 
 def hflip() -> Ladder:
@@ -28,17 +29,57 @@ def vflip() -> Ladder:
     return _ladder([1.0], lambda _: K.RandomVerticalFlip(p=1.0))
 
 
-def rotation(degrees: Sequence[float] = (5, 15, 30)) -> Ladder:
+def rotation(degrees: Sequence[float] = (5, 15, 30), *, ends: Literal["drawn", "both"] = "drawn") -> Ladder | Extremes:
     """Rotate about the centre, to the left or to the right.
 
     Args:
         degrees: the angles, which are the severities.
+        ends: "drawn" draws a side for each image. "both" shows each image turned to either side, under signed
+            severities (to the left above 0), for the worst of them, `worst` in `ProbeResult.severity()`; these are no
+            curve from the identity.
+
+    Raises:
+        ValueError: for another word.
 
     Example:
-        >>> list(rotation((10, 45)))
-        [10.0, 45.0]
+        >>> list(rotation((10, 45))), list(rotation((10, 45), ends="both"))
+        ([10.0, 45.0], [-45.0, -10.0, 10.0, 45.0])
     """
-    return _ladder(degrees, operators.SignedRotation)
+    if ends not in ("drawn", "both"):
+        raise ValueError(f"ends is 'drawn' or 'both', got {ends!r}")
+    ladder = _ladder(degrees, operators.SignedRotation)
+    if ends == "drawn":
+        return ladder
+    return Extremes({angle: operators.PinnedPose(angle) for angle in sorted([*ladder, *(-angle for angle in ladder)])})
+
+
+def corners(rotation: float = 30, translation: float = 0.1) -> Extremes:
+    """Every corner, edge and face of a box of rotations and moves, without its centre: 26 views, for the worst of them.
+
+    Args:
+        rotation: degrees to either side.
+        translation: fraction of the width to the left and right, of the height up and down.
+
+    Returns:
+        The views by the numbers 1 to 26, which are no severities: rotation changes slowest, then right, then down, each
+        from its negative to its positive end. `worst` in `ProbeResult.severity()` takes each image at its own worst.
+
+    Raises:
+        ValueError: for an end that isn't a positive number.
+
+    Example:
+        >>> len(corners())
+        26
+    """
+    for end in (rotation, translation):
+        _check_severity(float(end), {})
+    steps = itertools.product((-1, 0, 1), repeat=3)
+    moved = [step for step in steps if any(step)]
+    poses = [
+        operators.PinnedPose(turn * float(rotation), right=right * translation, down=down * translation)
+        for turn, right, down in moved
+    ]
+    return Extremes({float(number): pose for number, pose in enumerate(poses, start=1)})
 
 
 def translation(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
@@ -264,7 +305,7 @@ def _ladder(magnitudes: Iterable[Any], build: Callable[[Any], nn.Module], *, ide
     return Ladder(sorted(ladder.items()))
 
 
-def _check_severity(severity: float, ladder: Ladder) -> None:
+def _check_severity(severity: float, ladder: Collection[float]) -> None:
     if not math.isfinite(severity) or severity <= 0:
         raise ValueError(f"A level must differ from the identity: severity {severity:g} isn't a positive number")
     if severity in ladder:

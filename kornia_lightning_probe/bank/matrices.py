@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from kornia.augmentation import (
@@ -16,6 +16,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 _CHAINS = (nn.Sequential, ImageSequential, AugmentationSequential)
+
+
+class Way(NamedTuple):
+    """Where pixels were on the way through a chain, and the frames that they may have left.
+
+    Attributes:
+        through: the matrices after each step but the last, (B, K, 3, 3) float32, on the CPU.
+        frames: height and width of the images after each of these steps; a crop makes them smaller, a pad larger.
+    """
+
+    through: Tensor
+    frames: tuple[tuple[int, int], ...]
 
 
 class MatrixRecorder:
@@ -44,9 +56,11 @@ class MatrixRecorder:
         self._steps = _steps(transform)
         self._handles: list[RemovableHandle] = []
         self._matrices: list[Tensor] = []
+        self._frames: list[tuple[int, int]] = []
 
     def __enter__(self) -> MatrixRecorder:
         self._matrices.clear()
+        self._frames.clear()
         for step in self._steps or ():
             if isinstance(step, RigidAffineAugmentationBase2D) and not isinstance(step, IntensityAugmentationBase2D):
                 self._handles.append(step.register_forward_hook(self._note))
@@ -59,7 +73,7 @@ class MatrixRecorder:
             handle.remove()
         self._handles.clear()
 
-    def matrices(self, num_images: int) -> tuple[Tensor | None, Tensor | None]:
+    def matrices(self, num_images: int) -> tuple[Tensor | None, Way | None]:
         """Give the matrix of what ran inside the `with`, and those on the way to it.
 
         Args:
@@ -68,14 +82,15 @@ class MatrixRecorder:
         Returns:
             The matrix, (B, 3, 3) float32: takes homogeneous pixel coordinates (x, y, 1), integers at pixel centres,
             from where a pixel was to where it is now; the identity for a purely photometric chain. None where a step
-            has no matrix. And the matrices after each step but the last, (B, K, 3, 3): where pixels were on the way,
-            and may have left the frame; None where fewer than two steps moved pixels, or a step has no matrix.
+            has no matrix. And the way there, on which pixels may have left the frame; None where fewer than two steps
+            moved pixels, or a step has no matrix.
         """
         products = self._products(num_images)
         if products is None:
             return None, None
-        through = torch.stack(products[:-1], dim=1) if len(products) > 1 else None
-        return products[-1], through
+        if len(products) == 1:
+            return products[0], None
+        return products[-1], Way(torch.stack(products[:-1], dim=1), tuple(self._frames[:-1]))
 
     def _products(self, num_images: int) -> list[Tensor] | None:
         """The product after each step, or the identity where there is none; on the CPU."""
@@ -90,10 +105,11 @@ class MatrixRecorder:
             products.append(matrix @ products[-1])
         return products
 
-    def _note(self, module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def _note(self, module: nn.Module, _inputs: Any, output: Tensor) -> None:
         # transform_matrix is a property that answers for the last call, so it is read now and copied.
         matrix: Tensor = module.transform_matrix  # type: ignore[assignment] # nn.Module types it Tensor | Module
         self._matrices.append(matrix.detach().to("cpu", torch.float32, copy=True))
+        self._frames.append((output.shape[-2], output.shape[-1]))
 
 
 def is_kornia_chain(transform: Any) -> bool:

@@ -30,6 +30,29 @@ class SignedRotation(K.RandomRotation):  # type: ignore[misc] # Kornia's lazy im
         return params
 
 
+class PinnedPose(K.RandomAffine):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Turns and moves every image alike.
+
+    Args:
+        degrees: the angle, to the left where it is positive, as SignedRotation's.
+        right: by how much of the width it moves to the right.
+        down: by how much of the height it moves down; black enters where nothing was.
+    """
+
+    def __init__(self, degrees: float, *, right: float = 0.0, down: float = 0.0) -> None:
+        # RandomAffine turns the other way than RandomRotation.
+        super().__init__((-degrees, -degrees), p=1.0)
+        self.flags.update(right=right, down=down)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """The same for each image, in pixels."""
+        params: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        height, width = batch_shape[-2:]
+        pixels = params["translations"].new_tensor([self.flags["right"] * width, self.flags["down"] * height])
+        params["translations"] = pixels.expand(batch_shape[0], 2)
+        return params
+
+
 class SignedTranslation(K.RandomTranslate):  # type: ignore[misc] # Kornia's lazy import hides its type
     """Moves each image by the same distance along both axes, forwards or backwards on each.
 

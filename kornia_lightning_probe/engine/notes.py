@@ -134,6 +134,23 @@ class Findings:
             kind=f"batch dependence at {listed(layers)}",
         )
 
+    def without_grid(self, what: str, reasons: Mapping[str, str], *, aloud: bool) -> None:
+        """Note the layers at which it is not known where cells lie in the image.
+
+        Args:
+            what: what they are left out of.
+            reasons: by layer the operator that lost them, or what else it was.
+            aloud: whether what they are left out of was asked for.
+        """
+        for name, why in reasons.items():
+            self.leave_out(f"{what} at {name}", f"it is not known where its cells lie in the image: {why}")
+        if reasons and aloud:
+            told = [f"{name!r} ({why})" for name, why in reasons.items()]
+            self.warn(
+                f"left out of {what}, as it is not known where their cells lie in the image: {listed(told)}",
+                kind=f"without a grid for {what}: {listed(reasons)}",
+            )
+
     def spoilt(self, reasons: Mapping[str, str]) -> None:
         """Note layers whose activations came in several sizes."""
         for name, why in reasons.items():

@@ -115,12 +115,15 @@ class Forward:
         if rows is None:
             self._sink(name, activation)
             return
-        parts = rows.unfold(activation)
-        if len(parts) == 1:
-            self._sink(name, parts[0])
-            return
-        for entry, part in zip(rows.entries, parts, strict=True):
-            self._sink(f"{name}[{self._entry_name(entry)}]", part)
+        for given, part in zip(self.names_of(name), rows.unfold(activation), strict=True):
+            self._sink(given, part)
+
+    def names_of(self, name: str) -> list[str]:
+        """The names under which an activation is handed on: one for each image of several that lie in it."""
+        rows = self.subject.rows.get(name)
+        if rows is None or len(rows.entries) < 2:
+            return [name]
+        return [f"{name}[{self._entry_name(entry)}]" for entry in rows.entries]
 
     def _entry_name(self, entry: int) -> str:
         """How an image of several is called: by its key, or image0 and image1 of a tuple."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.functional.distances import squared_norm, upcast
+from kornia_lightning_probe.functional.distances import all_finite, squared_norm, upcast
 from kornia_lightning_probe.functional.estimates import between_image_deviation
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.labels import IGNORED
@@ -87,6 +87,25 @@ class ProbeSet:
             "is small; take images that differ as those do which the model has to tell apart"
         )
         return (sentence if is_alike else "", "images nearly alike")
+
+
+def require_finite(images: ProbeImages) -> None:
+    """Refuse images with pixels that are no numbers.
+
+    Raises:
+        ValueError: which names the images.
+    """
+    spoilt: set[int] = set()
+    for block in (images.scout, *images.blocks):
+        for entry in block.images:
+            if not all_finite(entry):
+                rows = (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+                spoilt.update(images.image_ids[block.ids[row]] for row in rows)
+    if spoilt:
+        raise ValueError(
+            f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
+            f"{listed(sorted(spoilt))} of the source). Repair or leave out these images"
+        )
 
 
 def _classes(block: Block) -> Tensor:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.activations.cells import Cells
+from kornia_lightning_probe.activations.readouts import readouts_of
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.engine.company import see_in_company
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, other_rows, other_shape, room_for, rows_of
 from kornia_lightning_probe.engine.segments import slices
+from kornia_lightning_probe.functional.grids import Grid
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.model.linear_head import head_space
 from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.scores import Choice, Scores, are_of_pairs
 
@@ -86,8 +91,29 @@ class Scout:
             {str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()}
         )
         folded = {name for name, rows in subject.rows.items() if rows.is_folded}
-        sites = _sites(kept, block, embedding, folded=folded)
+        found = _sites(kept, block, embedding, folded=folded, cells=self._cells())
+        sites = [self._with_head(site, kept) for site in found]
+        grids = {site.name: site.cells.grid.facts() for site in sites if isinstance(site.cells, Cells)}
+        self.findings.facts["grids"] = grids
         return Scouted(block, kept, sites, self._dtypes, whole_blocks=whole_blocks, scores=scores)
+
+    def _cells(self) -> dict[str, Cells | str]:
+        """Where the cells lie, by the names under which activations are handed on."""
+        found = self.forward.subject.cells.items()
+        return {given: cells for name, cells in found for given in self.forward.names_of(name)}
+
+    def _with_head(self, site: Site, kept: Mapping[str, Tensor]) -> Site:
+        """The embedding's site with what a linear head reads of it; others as they are."""
+        if not site.is_embedding or OUTPUT not in kept:
+            return site
+        for readout in readouts_of(site):
+            if readout.site.representation == "pooled":
+                features = readout.take(kept[site.name])
+                model = self.forward.subject.model
+                space = head_space(model, features, kept[OUTPUT], part=readout.site.part)
+                if space is not None:
+                    return replace(site, head=space)
+        return site
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
         """The activation that was asked for, else the last one in front of the head, else that before the output."""
@@ -178,8 +204,15 @@ def scout_passes(num_images: int, batch_size: int) -> int:
     return len(slices(num_images, batch_size)) + 1
 
 
-def _sites(kept: dict[str, Tensor], block: Block, embedding: str, *, folded: Container[str]) -> list[Site]:
+def _sites(
+    kept: dict[str, Tensor], block: Block, embedding: str, *, folded: Container[str], cells: Mapping[str, Cells | str]
+) -> list[Site]:
     height, width = block.images[0].shape[-2:]
+    pixels = _cells_of_pixels(block)
+    cells = {INPUT: pixels, **cells}
+    if _are_as_many(cells.get(OUTPUT), pixels):
+        # What is said of each pixel lies there, wherever a network that was trained to say it looks.
+        cells[OUTPUT] = pixels
     depth = block.layout.depth(block.images[0])
     label_shape = None if block.labels is None else tuple(block.labels.shape[1:])
     kinds: dict[str, Literal["input", "output"]] = {INPUT: "input", OUTPUT: "output"}
@@ -194,9 +227,38 @@ def _sites(kept: dict[str, Tensor], block: Block, embedding: str, *, folded: Con
             image_size=(height, width),
             depth=depth,
             is_folded=name in folded,
+            cells=_that_fit(cells.get(name), activation),
         )
         for index, (name, activation) in enumerate(kept.items())
     ]
+
+
+def _cells_of_pixels(block: Block) -> Cells | str:
+    if len(block.images) > 1:
+        return "several images, taken together"
+    image = block.images[0]
+    sides = tuple(image.shape[axis] for axis in block.layout.grid_axes)
+    grid = Grid(sides, (1.0,) * len(sides), (0.0,) * len(sides), (0.0,) * len(sides))
+    return Cells(grid, partial(torch.movedim, source=block.layout.channel_axis, destination=1))
+
+
+def _are_as_many(cells: Cells | str | None, others: Cells | str) -> bool:
+    if not isinstance(cells, Cells) or not isinstance(others, Cells):
+        return False
+    return cells.grid.size == others.grid.size
+
+
+def _that_fit(cells: Cells | str | None, activation: Tensor) -> Cells | str | None:
+    """The cells of an activation, where it is as large as it was in the pass of two images that told them."""
+    if not isinstance(cells, Cells):
+        return cells
+    try:
+        size = cells.as_map(torch.empty_like(activation[:1], device="meta")).shape[2:]
+    except RuntimeError:
+        size = torch.Size()
+    if tuple(size) != cells.grid.size:
+        return f"it gave {tuple(activation.shape[1:])} for each image, and another shape in a batch of two"
+    return cells
 
 
 def _before_output(layers: Sequence[str], ends_in_output: bool) -> str:

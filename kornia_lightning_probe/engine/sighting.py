@@ -112,8 +112,10 @@ def look_at(
         targets=targets or Targets(),
         is_asked_for=is_asked_for,
     ).knowing_numbers(output, numbers)
+    scores = None if choice.scores is None else choice.scores.part_of(output)
+    grid = None if scores is None else tracing.grid_of_output(scores)
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())
-    sighting = Sighting(tracing.result(_main_entry(choice.of(output))), differs, knows_head=not is_sharded)
+    sighting = Sighting(tracing.result(_main_entry(choice.of(output))), differs, knows_head=not is_sharded, output=grid)
     return FirstLook(sighting, choice.knowing(has_head=sighting.trace.head.exists))
 
 

@@ -1,82 +1,70 @@
-"""Where the cells of a feature grid lie in the image."""
+"""Where the cells of a grid lie in the image."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Phase = Literal["half-pixel", "corner", "unpadded"]
 Size = tuple[int, int]
+Place = tuple[float, ...]
 
 
-def grid_to_image(image_size: Size, grid_size: Size, *, phase: Phase = "half-pixel") -> Tensor:
-    r"""The matrix G that takes a cell of a feature grid to the pixel at its centre.
-
-    "half-pixel": :math:`x = s\,(x_f + 1/2) - 1/2` with s = image side / grid side, so that the cells tile the image;
-    right for pooled, patchified and resized maps. "corner": :math:`x = s\,x_f`, right for chains of stride-2
-    convolutions of odd size with symmetric padding, whose first cell lies on the first pixel; there s is the stride,
-    see :func:`stride_of`. "unpadded": a grid of the stride of :func:`unpadded_stride` in the middle of the image, right
-    for chains of convolutions without padding. All are the identity where the grid is as large as the image.
+@dataclass(frozen=True)
+class Grid:
+    r"""Where cells lie: cell :math:`i` along an axis at :math:`o + s\,i` pixels, integers at pixel centres.
 
     Args:
-        image_size: height and width in pixels.
-        grid_size: height and width in cells.
-        phase: where cells lie.
-
-    Returns:
-        (3, 3) float64.
-
-    Example:
-        >>> centre = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-        >>> grid_to_image((8, 8), (4, 4)) @ centre
-        tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
-        >>> grid_to_image((8, 8), (4, 4), phase="corner") @ centre
-        tensor([0., 0., 1.], dtype=torch.float64)
-        >>> grid_to_image((8, 8), (6, 6), phase="unpadded") @ centre  # a 3 x 3 convolution
-        tensor([1., 1., 1.], dtype=torch.float64)
-    """
-    matrix = torch.eye(3, dtype=torch.float64)
-    for axis, (pixels, cells) in enumerate(zip(reversed(image_size), reversed(grid_size), strict=True)):
-        strides = {"corner": stride_of, "unpadded": unpadded_stride}
-        scale = strides[phase](pixels, cells) if phase in strides else pixels / cells
-        matrix[axis, axis] = scale
-        # The middle of the grid is that of the image; (scale - 1) / 2 where the cells tile it.
-        matrix[axis, 2] = 0.0 if phase == "corner" else (pixels - 1 - scale * (cells - 1)) / 2
-    return matrix
-
-
-def stride_of(pixels: int, cells: int) -> float:
-    """The stride of a chain of stride-2 convolutions that left so many cells of so many pixels.
-
-    Each halves a side and rounds up, so 9 pixels become 5 and then 3 cells at a stride of 4, not 9 / 3.
-
-    Args:
-        pixels: side of the image.
-        cells: side of the grid.
-
-    Returns:
-        The power of two with ceil(pixels / stride) = cells, the largest where there are several; pixels / cells where
-        there is none.
+        size: cells along each axis, (rows, columns) of a map.
+        stride: s, pixels from one cell to the next.
+        offset: o, the pixel of the first cell's centre.
+        spread: by how many pixels a cell may lie off that, where branches that are added up disagree, or cells are
+            shares of uneven size.
 
     Example:
-        >>> stride_of(9, 3), stride_of(224, 7), stride_of(12, 4)
-        (4.0, 32.0, 3.0)
+        >>> Grid((4, 4), (2.0, 2.0), (0.5, 0.5), (0.0, 0.0)) == Grid.tiling((8, 8), (4, 4))
+        True
     """
-    strides = [2.0**power for power in range(pixels.bit_length()) if -(-pixels // 2**power) == cells]
-    return strides[-1] if strides else pixels / cells
 
+    size: tuple[int, ...]
+    stride: Place
+    offset: Place
+    spread: Place
 
-def unpadded_stride(pixels: int, cells: int) -> float:
-    """The stride of unpadded convolutions and poolings of stride 1 and 2 that left so many cells of so many pixels.
+    @classmethod
+    def tiling(cls, image_size: Size, size: Size) -> Grid:
+        """The grid whose cells tile an image, as those of pooled and patchified maps do: o = (s - 1) / 2.
 
-    Returns:
-        The largest power of two that fits: such layers leave less of the image than a stride alone.
+        Args:
+            image_size: height and width in pixels.
+            size: height and width in cells.
+        """
+        strides = [pixels / cells for pixels, cells in zip(image_size, size, strict=True)]
+        offsets = [(stride - 1) / 2 for stride in strides]
+        return cls(size, tuple(strides), tuple(offsets), (0.0,) * len(size))
 
-    Example:
-        >>> unpadded_stride(32, 28), unpadded_stride(32, 14), unpadded_stride(32, 5)
-        (1.0, 2.0, 4.0)
-    """
-    return 2.0 ** math.floor(math.log2(pixels / cells))
+    def to_image(self) -> Tensor:
+        """The matrix G that takes a cell (x, y, 1) of a map to the pixel at its centre.
+
+        Returns:
+            (3, 3) float64.
+
+        Example:
+            >>> centre = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+            >>> Grid.tiling((8, 16), (4, 4)).to_image() @ centre  # cells of 2 rows and 4 columns
+            tensor([5.5000, 0.5000, 1.0000], dtype=torch.float64)
+        """
+        # Axes are (down, right), points (x, y).
+        matrix = torch.diag(torch.tensor([*reversed(self.stride), 1.0], dtype=torch.float64))
+        matrix[:-1, -1] = torch.tensor(self.offset[::-1], dtype=torch.float64)
+        return matrix
+
+    def facts(self) -> dict[str, list[float]]:
+        """The same as plain data: size, stride, offset and spread, one number for each axis of the image."""
+        return {
+            "size": list(self.size),
+            "stride": list(self.stride),
+            "offset": list(self.offset),
+            "spread": list(self.spread),
+        }

@@ -6,14 +6,12 @@ with (x, y) and integers at the centres of pixels or cells. Sampling asks where 
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
 from kornia_lightning_probe.functional.distances import accumulation_dtype, squared_difference
-from kornia_lightning_probe.functional.grids import Phase, Size, grid_to_image
+from kornia_lightning_probe.functional.grids import Size
 
 #: What rounding in a float32 matrix may do to a coordinate, in pixels or cells.
 TOLERANCE = 1e-3
@@ -27,7 +25,7 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
 
     Args:
         matrix: M, (B, 3, 3), source to destination in pixels.
-        to_image: G of :func:`grid_to_image`, (3, 3).
+        to_image: G of :meth:`~kornia_lightning_probe.functional.grids.Grid.to_image`, (3, 3).
 
     Returns:
         (B, 3, 3) float64, source to destination in cells.
@@ -35,19 +33,23 @@ def carried_to_grid(matrix: Tensor, to_image: Tensor) -> Tensor:
     Example:
         >>> shift = torch.eye(3)[None]
         >>> shift[0, 0, 2] = 4.0  # pixels to the right, which are 2 cells of 2 pixels
-        >>> float(carried_to_grid(shift, grid_to_image((8, 8), (4, 4)))[0, 0, 2])
+        >>> from kornia_lightning_probe.functional.grids import Grid
+        >>> float(carried_to_grid(shift, Grid.tiling((8, 8), (4, 4)).to_image())[0, 0, 2])
         2.0
     """
     carried: Tensor = torch.linalg.inv_ex(to_image).inverse @ matrix.double() @ to_image
     return carried
 
 
-def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None = None) -> Tensor:
+def transform_cells(
+    matrix: Tensor, size: Size, *, onto: Size | None = None, device: torch.device | None = None
+) -> Tensor:
     """Where a matrix sends each cell of a grid, in the unit of `grid_sample`: -1 and 1 are the outermost cells.
 
     Args:
-        matrix: (B, 3, 3), in cells.
-        size: height and width of the grid, at least 2.
+        matrix: (B, 3, 3), from cells to cells.
+        size: height and width of the grid.
+        onto: those of the grid that they are sent to; default: the same.
         device: of the result; default: the matrix's.
 
     Returns:
@@ -62,7 +64,8 @@ def transform_cells(matrix: Tensor, size: Size, *, device: torch.device | None =
                 [-1., -1.]])
     """
     height, width = size
-    scaled = torch.tensor([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1], [0, 0, 1]]).to(matrix) @ matrix
+    down, across = _spans(size if onto is None else onto)
+    scaled = torch.tensor([[2 / across, 0, -1], [0, 2 / down, -1], [0, 0, 1]]).to(matrix) @ matrix
     scaled = torch.where(scaled.isfinite().all(-1).all(-1)[:, None, None], scaled, _far_away(scaled))
     is_affine = bool((scaled[:, 2] == scaled.new_tensor([0.0, 0.0, 1.0])).all())
     scaled = scaled.to(device=device or matrix.device, dtype=torch.float32)
@@ -93,9 +96,15 @@ def inside(points: Tensor, size: Size) -> Tensor:
         >>> inside(torch.tensor([[-1.0, 0.5], [1.1, 0.5]]), (3, 3))
         tensor([ True, False])
     """
+    down, across = _spans(size)
+    x, y = points.abs().unbind(-1)
+    return (x <= 1 + 2 * TOLERANCE / across) & (y <= 1 + 2 * TOLERANCE / down)
+
+
+def _spans(size: Size) -> tuple[float, float]:
+    """From the first cell to the last; a single one, which would be no unit, is taken to be as wide as rounding."""
     height, width = size
-    across, along = points.abs().unbind(-1)
-    return (across <= 1 + 2 * TOLERANCE / (width - 1)) & (along <= 1 + 2 * TOLERANCE / (height - 1))
+    return max(height - 1, TOLERANCE), max(width - 1, TOLERANCE)
 
 
 def eroded(mask: Tensor) -> Tensor:
@@ -135,6 +144,32 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, points.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=True)
 
 
+def cells_at(points: Tensor, size: Size) -> Tensor | None:
+    """The cells at which points lie, where all of those inside lie on one: under flips, and moves by whole cells.
+
+    Args:
+        points: (B, H, W, 2) of :func:`transform_cells`.
+        size: height and width of the grid that is read.
+
+    Returns:
+        (B, H * W) int64, each cell's number row by row, of points outside the nearest one at the border; None where
+        any point lies between cells.
+
+    Example:
+        >>> cells_at(torch.tensor([[[[1.0, -1.0], [0.0, -1.0], [-1.0, -1.0]]]]), (2, 3))
+        tensor([[2, 1, 0]])
+        >>> cells_at(torch.tensor([[[[0.5, 0.0]]]]), (2, 3)) is None
+        True
+    """
+    spans = points.new_tensor(_spans(size)[::-1])
+    places = (points + 1) / 2 * spans
+    nearest = places.round()
+    if bool((((places - nearest).abs() > TOLERANCE).any(-1) & inside(points, size)).any()):
+        return None
+    column, row = nearest.maximum(torch.zeros_like(spans)).minimum(spans).long().unbind(-1)
+    return (row * size[1] + column).flatten(1)
+
+
 def moves(matrix: Tensor, image_size: Size) -> Tensor:
     """Which matrices move a corner of the image by more than rounding.
 
@@ -154,90 +189,6 @@ def moves(matrix: Tensor, image_size: Size) -> Tensor:
     moved = matrix @ corners
     still = (moved - corners * moved[:, 2:]).abs() <= TOLERANCE * moved[:, 2:]
     return ~still.flatten(1).all(1)
-
-
-class GridWarp:
-    """A view's transform as it acts on the feature grids of one size: where cells come from, and which can tell.
-
-    Nothing here depends on what a layer shows, so layers of one size share it. What is not asked for is not computed.
-
-    Args:
-        matrix: (B, 3, 3), source to destination in pixels; it is worked out in float64, on the host.
-        image_size: height and width in pixels.
-        size: height and width of the grid, at least 3.
-        phase: where the cells lie.
-        device: where maps are.
-        through: of a chain, the matrices after each step but the last, (B, K, 3, 3): what has left the frame on the way
-            does not come back.
-
-    Example:
-        >>> shift = torch.eye(3)[None]
-        >>> shift[0, 0, 2] = 2.0  # pixels, which are one cell
-        >>> GridWarp(shift, (8, 8), (4, 4)).mask.int()  # the first column comes from outside
-        tensor([[[0, 0, 0, 0],
-                 [0, 0, 1, 0],
-                 [0, 0, 1, 0],
-                 [0, 0, 0, 0]]], dtype=torch.int32)
-    """
-
-    def __init__(
-        self,
-        matrix: Tensor,
-        image_size: Size,
-        size: Size,
-        *,
-        phase: Phase = "half-pixel",
-        device: torch.device | None = None,
-        through: Tensor | None = None,
-    ) -> None:
-        self.size = size
-        self._device = matrix.device if device is None else device
-        to_image = grid_to_image(image_size, size, phase=phase)
-        host = matrix.detach().to("cpu", torch.float64)
-        self._moved = moves(host, image_size)
-        self._matrix = carried_to_grid(host, to_image)
-        steps = () if through is None else through.detach().cpu().unbind(1)
-        self._through = [carried_to_grid(step, to_image) for step in steps]
-
-    @cached_property
-    def moves_any(self) -> bool:
-        """Whether the view moves any of the images."""
-        return bool(self._moved.any())
-
-    @cached_property
-    def sources(self) -> Tensor:
-        """Where each cell's content was, (B, H, W, 2): T'f is `sample(f, sources)`."""
-        return transform_cells(self._back, self.size, device=self._device)
-
-    @cached_property
-    def mask(self) -> Tensor:
-        """Cells whose source lies inside, eroded by one; none for an image that stays put; (B, H, W) bool."""
-        return eroded(self._has_source)
-
-    @cached_property
-    def targets(self) -> Tensor:
-        """Where each cell's content is now, (B, H, W, 2): the way back is `sample(T'f, targets)`."""
-        return transform_cells(self._matrix, self.size, device=self._device)
-
-    @cached_property
-    def mask_back(self) -> Tensor:
-        """Cells whose target lies inside and among cells that have a source, eroded by one; (B, H, W) bool."""
-        share = sample(self._has_source.unsqueeze(1).float(), self.targets).squeeze(1)
-        return eroded(inside(self.targets, self.size) & (share > 1 - 2 * TOLERANCE))
-
-    @cached_property
-    def _back(self) -> Tensor:
-        # Not finite where the matrix is singular, which sends all cells far away.
-        back: Tensor = torch.linalg.inv_ex(self._matrix).inverse
-        return back
-
-    @cached_property
-    def _has_source(self) -> Tensor:
-        known = inside(self.sources, self.size) & self._moved.to(self._device).view(-1, 1, 1)
-        for step in self._through:
-            on_the_way = transform_cells(step @ self._back, self.size, device=self._device)
-            known &= inside(on_the_way, self.size)
-        return known
 
 
 def masked_squared_distance(maps: Tensor, others: Tensor, mask: Tensor, *, buffer: Tensor) -> Tensor:

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from kornia_lightning_probe.activations.cells import Cells
+from kornia_lightning_probe.activations.site import OUTPUT
+from kornia_lightning_probe.functional.grids import Grid as GridOfCells
 from kornia_lightning_probe.model.stages import MOST, main_stages
 from kornia_lightning_probe.model.subject import Subject, apart_from_ends
-from kornia_lightning_probe.model.tracing import Activation, Rows, Trace
+from kornia_lightning_probe.model.tracing import NO_CELLS, Activation, Grid, Rows, Trace
 from kornia_lightning_probe.model.tree import Node, module_tree
 
 
@@ -22,11 +25,13 @@ class Sighting:
         differs: whether the two images' rows of an activation differ; they are its first axis.
         knows_head: whether the trace can know the head: of a sharded model, whose weights are others in the forward
             than those that the model holds, it can't.
+        output: where the cells of the class scores lie, or why that is not known; None where there are no scores.
     """
 
     trace: Trace
     differs: Mapping[str, bool]
     knows_head: bool = True
+    output: Grid | str | None = None
 
     @cached_property
     def usable(self) -> dict[str, Activation]:
@@ -52,6 +57,15 @@ class Sighting:
         if found.rows.axis == 0 and len(found.rows.entries) < 2:
             return None
         return found.rows
+
+    def cells(self, name: str) -> Cells | str | None:
+        """Where the cells of an activation in order lie, or why that is not known; None where there are none."""
+        grid = self.trace.activations[name].grid
+        if grid == NO_CELLS:
+            return None
+        if isinstance(grid, str):
+            return grid
+        return Cells(_plain(grid), grid.map_of_rows)
 
     def layers(self, root: Node) -> list[str]:
         """The stages and blocks from stem to head that ran, in order of execution, and what goes into the head.
@@ -101,7 +115,12 @@ class Sighting:
         if subject.is_auto:
             subject = self._of_those_that_ran(subject)
         rows = {name: found for name in self.usable if (found := self.rows(name)) is not None}
-        return apart_from_ends(replace(subject, front=self.embedding(subject.layers), rows=rows))
+        cells = {name: places for name in self.usable if (places := self.cells(name)) is not None}
+        front = self.embedding(subject.layers)
+        named = apart_from_ends(replace(subject, front=front, rows=rows, cells=cells))
+        if self.output is None or self.output == NO_CELLS:
+            return named
+        return replace(named, cells={**named.cells, OUTPUT: _cells_of_scores(self.output)})
 
     def _of_those_that_ran(self, subject: Subject) -> Subject:
         root = module_tree(subject.model)
@@ -149,6 +168,21 @@ class Sighting:
         same = self.trace.holding_the_same(activation)
         owners = {self.trace.activations[name].layer for name in same}
         return not owners.isdisjoint(layers)
+
+
+def _plain(grid: Grid) -> GridOfCells:
+    """A grid in pixels, without its arithmetic."""
+    stride, offset, spread = ([float(part) for part in line] for line in (grid.stride, grid.offset, grid.spread))
+    return GridOfCells(grid.size, tuple(stride), tuple(offset), tuple(spread))
+
+
+def _cells_of_scores(grid: Grid | str) -> Cells | str:
+    """The cells of class scores (B, K, H, W), or of one number for each pixel (B, H, W)."""
+    if isinstance(grid, str):
+        return grid
+    if not grid.is_raster or len(grid.axes) < len(grid.size):
+        return "its cells do not come row by row"
+    return Cells(_plain(grid))
 
 
 def _beyond(found: Activation) -> str:

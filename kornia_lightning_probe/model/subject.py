@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT
 from kornia_lightning_probe.model.layers import LayerSelector, exact_names, select_layers, without_auto
 from kornia_lightning_probe.wording import quoted
@@ -58,6 +59,7 @@ class Subject:
         is_auto: whether layers are chosen among those that run.
         named: those of the layers that were asked for in another way than "auto".
         rows: how activations are brought into order, images first, by name; others are so already.
+        cells: where the cells of activations lie in the image, or why that is not known, by name.
     """
 
     model: nn.Module
@@ -70,6 +72,7 @@ class Subject:
     is_auto: bool = False
     named: frozenset[str] = frozenset()
     rows: Mapping[str, InOrder] = field(default_factory=dict)
+    cells: Mapping[str, Cells | str] = field(default_factory=dict)
 
 
 def choose_subject(
@@ -145,6 +148,7 @@ def apart_from_ends(subject: Subject) -> Subject:
         layers={names.get(name, name): module for name, module in subject.layers.items()},
         exact=frozenset(names.get(name, name) for name in subject.exact),
         rows={names.get(name, name): found for name, found in subject.rows.items()},
+        cells={names.get(name, name): found for name, found in subject.cells.items()},
         embedding=names.get(subject.embedding or "", subject.embedding),
         front=names.get(subject.front or "", subject.front),
     )

@@ -30,6 +30,9 @@ class ProbeMetadata(Mapping[str, Any]):
         output: which part of the model's output is measured as class scores: "output", "output[2]", "output[logits]".
         output_kind: "classes", or of one number for two classes "logit" or "probability".
         shapes: each layer's activation, of one image.
+        grids: of the pixels, each layer and the output whose cells' places in the image are known: how many there are
+            ("size"), the pixels from one to the next ("stride"), the pixel of the first one's centre ("offset"), and by
+            how many pixels they may lie off that ("spread"), down and right.
         activation_dtypes: the dtypes of activations that were seen.
         noise_floor: how far two equal passes lie apart, as a sensitivity.
         batch_dependent_layers: layers at which images of a batch touch each other.
@@ -51,6 +54,8 @@ class ProbeMetadata(Mapping[str, Any]):
         readout: of a drift, "pooled" or "flattened" features.
         pooled_for_their_size: of a drift, layers that are too large to be flattened.
         references: of a drift, the epoch of each probe that it is compared with.
+        head: of the directions of the embedding that a linear head reads, their number (`directions`) among its
+            `features`, the share that `chance` gives and that of the differences `between_images`.
         left_out: the name of a layer, metric or view, and the reason why it is not in the result.
         warnings: sentences that were said aloud.
         warning_kinds: of each of them, by what it is known again where it has other values; empty for its words.
@@ -79,6 +84,7 @@ class ProbeMetadata(Mapping[str, Any]):
     output: str | None = None
     output_kind: str | None = None
     shapes: Mapping[str, list[int]] | None = None
+    grids: Mapping[str, Mapping[str, list[Any]]] | None = None
     activation_dtypes: list[str] | None = None
     noise_floor: float | None = None
     batch_dependent_layers: list[str] | None = None
@@ -100,6 +106,7 @@ class ProbeMetadata(Mapping[str, Any]):
     readout: str | None = None
     pooled_for_their_size: list[str] | None = None
     references: Mapping[str, int | None] | None = None
+    head: Mapping[str, float] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     warning_kinds: list[str] | None = None

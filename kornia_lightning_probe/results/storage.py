@@ -107,6 +107,7 @@ def _metadata(whole: Part) -> ProbeMetadata:
     part = whole.entry("metadata")
     bank = part.mapping().get("bank") or {}
     _require_bank(Part(bank, "metadata.bank"))
+    _require_grids(Part(part.mapping().get("grids") or {}, "metadata.grids"))
     # An older file may hold nothing in a place that is never empty now.
     known = {name: value for name, value in part.mapping().items() if value is not None}
     fields = Part(known, part.place).fields(ProbeMetadata)
@@ -120,6 +121,16 @@ def _require_bank(part: Part) -> None:
             view.entry("augmentation").read(str)
             view.entry("severity").read(float)
             view.entry("transform").read(str)
+
+
+def _require_grids(part: Part) -> None:
+    """Refuse grids that comparisons could not read."""
+    for layer in part.mapping():
+        grid = part.entry(layer)
+        count = len(grid.entry("size").read(list[int]))
+        for name in ("stride", "offset", "spread"):
+            for number in grid.entry(name).entries(count):
+                number.read(float)
 
 
 def numbers_of_json(source: str | os.PathLike[str]) -> ProbeNumbers:

@@ -130,3 +130,39 @@ def test_no_hook_stays_also_after_an_exception():
     with pytest.raises(ZeroDivisionError), MatrixRecorder(transform):
         raise ZeroDivisionError
     assert sum(len(step._forward_hooks) for step in transform) == 0
+
+
+FLIP = K.RandomHorizontalFlip(p=1.0)
+
+
+@pytest.mark.parametrize(
+    ("chain", "frames"),
+    [
+        ([K.CenterCrop(8), K.PadTo((SIZE, SIZE))], [(8, 8)]),
+        ([K.PadTo((20, 18)), K.CenterCrop(SIZE)], [(20, 18)]),
+        ([K.CenterCrop((8, 12)), FLIP, K.PadTo((SIZE, SIZE))], [(8, 12), (8, 12)]),
+        ([K.CenterCrop(8), K.Resize((12, 12)), K.PadTo((SIZE, SIZE), pad_mode="replicate")], [(8, 8), (12, 12)]),
+        ([FLIP], None),
+    ],
+)
+@pytest.mark.parametrize("kind", [nn.Sequential, K.ImageSequential, K.AugmentationSequential])
+def test_a_chain_tells_the_frame_after_each_of_its_steps_but_the_last(chain, frames, kind):
+    options = {"data_keys": ["input"]} if kind is K.AugmentationSequential else {}
+    with MatrixRecorder(kind(*chain, **options)) as recorder:
+        output = recorder.transform(_ramps(2))
+    matrix, way = recorder.matrices(2)
+    assert output.shape[-2:] == (SIZE, SIZE)
+    assert matrix.shape == (2, 3, 3)
+    if frames is None:
+        assert way is None
+    else:
+        assert list(way.frames) == frames
+        assert way.through.shape == (2, len(frames), 3, 3)
+
+
+def test_a_recorder_that_is_used_again_forgets_the_frames():
+    recorder = MatrixRecorder(nn.Sequential(K.CenterCrop(8), K.PadTo((SIZE, SIZE))))
+    for _ in range(2):
+        with recorder:
+            recorder.transform(_ramps(1))
+    assert recorder.matrices(1)[1].frames == ((8, 8),)

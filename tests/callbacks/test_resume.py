@@ -57,6 +57,10 @@ def test_a_resumed_training_has_the_history_of_an_uninterrupted_one(tmp_path, ke
         # Nothing is said about weights_only: the default must do.
         fit(tmp_path / "again", resumed, model=Calm, ckpt_path=path, max_epochs=3)
         assert_same_numbers(resumed.history, whole.history)
+        # The grids of the probes before come back, and those after are found anew.
+        assert [result.metadata["grids"] for result in resumed.history] == [
+            result.metadata["grids"] for result in whole.history
+        ]
 
 
 def test_a_training_resumed_within_an_epoch_keeps_what_was_measured_before(tmp_path):

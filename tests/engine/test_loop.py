@@ -61,6 +61,30 @@ def test_processes_that_see_other_layers_stop():
         run(SmallCNN(), IMAGES, plain_bank(), world=world)
 
 
+def test_processes_whose_cells_lie_elsewhere_stop():
+    # The same layers and shapes, but the second process pads on the other side.
+    class Padded(nn.Sequential):
+        def forward(self, x):
+            return super().forward(nn.functional.pad(x, self.sides))
+
+    def told(sides, other):
+        net = Padded(nn.Conv2d(3, 4, 3))
+        net.sides = sides
+        texts = []
+
+        def gather(text):
+            texts.append(text)
+            return [text, other if other and text.endswith("layers") else text]
+
+        run(net, IMAGES, plain_bank(), layers="0", metrics="sensitivity", world=World(gather=gather))
+        return next(text for text in texts if text.endswith("layers"))
+
+    first = told((2, 0, 2, 0), None)
+    assert told((2, 0, 2, 0), first) == first
+    with pytest.raises(OtherRankError, match="the processes differ in the layers that run"):
+        told((0, 2, 0, 2), first)
+
+
 # A visitor.
 
 

@@ -59,11 +59,11 @@ def test_the_batch_size_splits_and_merges_passes():
             batch_size=batch_size,
             forward=lambda model, x, calls=calls: (calls.append(len(x)), model(x))[1],
         )
-    # Blocks of 17 and 16: a first look at two images, the scout, eight images in other company, sixteen mirrored, 4
-    # views; then the second block and its 4 views.
-    assert sizes[7] == [2] + [7, 7, 3] + [8] + [7, 7, 2] + [7, 7, 3] * 4 + [7, 7, 2] * 5
-    assert sizes[32] == [2, 17, 8, 16] + [17] * 4 + [16] + [32, 32]
-    assert sizes[EVERYTHING] == [2, 17, 8, 16, 4 * 17, 16, 4 * 16]
+    # Blocks of 17 and 16: a first look at two images, the scout, eight images in other company, 4 views; then the
+    # second block and its 4 views.
+    assert sizes[7] == [2] + [7, 7, 3] + [8] + [7, 7, 3] * 4 + [7, 7, 2] * 5
+    assert sizes[32] == [2, 17, 8] + [17] * 4 + [16] + [32, 32]
+    assert sizes[EVERYTHING] == [2, 17, 8, 4 * 17, 16, 4 * 16]
 
 
 def test_residual_stages_give_the_same_numbers_at_any_batch_size():

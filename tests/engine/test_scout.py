@@ -7,8 +7,15 @@ from support.nets import (
     SharedTwice,
     SmallCNN,
 )
-from support.probing import images_of, plain_bank, run
+from support.probing import halved, images_of, plain_bank, run
+from support.scouting import scouting, subject_of
+from support.volumes import volumes_of
 from torch import nn
+
+from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.engine.sighting import look_at
+from kornia_lightning_probe.functional.grids import Grid
+from kornia_lightning_probe.images.probe_images import ProbeImages
 
 IMAGES = images_of(40)
 
@@ -128,3 +135,61 @@ def test_the_output_may_be_an_entry_of_a_dictionary():
 def test_an_embedding_that_gave_no_activation_is_an_error_that_shows_what_did():
     with pytest.raises(ValueError, match=r"embedding='head.call2' is none of the layers .*'block1', 'block2', 'head'"):
         run(SmallCNN(), IMAGES, plain_bank(), embedding="head.call2")
+
+
+def sites_of(net, images=None, **options):
+    images = IMAGES if images is None else images
+    subject = subject_of(net, **options)
+    look = look_at(subject, ProbeImages(images).scout, seed=0)
+    chosen = look.sighting.choose(subject)
+    with scouting(net, images, rows=chosen.rows, cells=chosen.cells, wants_scores=True, **options) as (scouted, _):
+        return {site.name: site for site in scouted.sites}
+
+
+def test_sites_know_where_their_cells_lie():
+    class Mapped(nn.Sequential):
+        """Scores of each pair of pixels."""
+
+    net = Mapped(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 5, 1))
+    sites = sites_of(net, layers=["0"])
+    # 12 x 12 pixels, of which each second one is the middle of a cell.
+    coarse = Grid((6, 6), (2.0, 2.0), (0.0, 0.0), (0.0, 0.0))
+    assert sites["input"].grid == Grid((12, 12), (1.0, 1.0), (0.0, 0.0), (0.0, 0.0))
+    assert sites["0"].grid == coarse
+    assert sites["output"].grid == coarse
+
+
+def test_a_vector_has_no_cells():
+    class Pooled(nn.Sequential):
+        """Ends in a vector, behind a map of one cell."""
+
+    sites = sites_of(Pooled(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5)))
+    assert [site.cells for name, site in sites.items() if name != "input"] == [None] * (len(sites) - 1)
+
+
+def test_cells_that_were_of_another_size_in_a_batch_of_two_are_unknown():
+    class Fickle(nn.Sequential):
+        """Halves the images of larger batches."""
+
+        def forward(self, x):
+            return super().forward(x if len(x) == 2 else x[..., ::2, ::2])
+
+    sites = sites_of(Fickle(nn.Conv2d(3, 4, 3, padding=1)), layers=["0"])
+    assert sites["0"].cells == "it gave (4, 6, 6) for each image, and another shape in a batch of two"
+
+
+@pytest.mark.parametrize(("layout", "frames"), [("volume", 2), ("video", 1)])
+def test_volumes_and_video_have_three_axes_and_no_map(layout, frames):
+    class Framewise(nn.Sequential):
+        """Takes (B, C, D, H, W), as volumes are; frames of video are turned."""
+
+        def forward(self, x):
+            return super().forward(x if layout == "volume" else x.transpose(1, 2))
+
+    images = volumes_of(4) if layout == "volume" else volumes_of(4).transpose(1, 2)
+    net = Framewise(nn.Conv3d(images.shape[3 - frames], 2, 3, (1, 2, 2), 1))
+    result = probe_model(net, images, AugmentationBank({"halve": halved}, layout=layout), layers="0")
+    grids = result.metadata["grids"]
+    assert grids["input"]["size"] == [images.shape[frames], *images.shape[3:]]
+    assert grids["0"]["stride"] == [1.0, 2.0, 2.0]
+    assert "equivariance_error" not in result.metrics

@@ -1,12 +1,7 @@
-import math
-
-import pytest
 import torch
-from kornia.geometry.transform import warp_perspective
+from support.moves import at_corners, hflip, rand, shift, tiling
 
-from kornia_lightning_probe.functional.grids import grid_to_image
 from kornia_lightning_probe.functional.warping import (
-    GridWarp,
     carried_to_grid,
     eroded,
     inside,
@@ -17,73 +12,12 @@ from kornia_lightning_probe.functional.warping import (
 )
 
 
-def _shift(x, y, count=1):
-    return torch.tensor([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]]).repeat(count, 1, 1)
-
-
-def _hflip(width, count=1):
-    return torch.tensor([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).repeat(count, 1, 1)
-
-
-def _rotation(degrees, side):
-    """About the centre of a square, source to destination."""
-    c, s, m = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), (side - 1) / 2
-    return torch.tensor([[[c, s, m - c * m - s * m], [-s, c, m + s * m - c * m], [0.0, 0.0, 1.0]]])
-
-
-def _perspective():
-    return torch.tensor([[[1.05, 0.1, -0.8], [-0.05, 0.95, 1.1], [0.004, -0.003, 1.0]]])
-
-
-def _rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _warped(maps, matrix):
-    """What maps show, moved by a matrix on their own grid."""
-    height, width = maps.shape[2:]
-    return sample(maps, GridWarp(matrix, (height, width), (height, width)).sources)
-
-
-def test_a_mirrored_grid_is_mirrored_exactly_at_half_pixel_phase_and_moved_by_half_a_cell_at_corner_phase():
+def test_a_grid_that_tiles_the_image_is_mirrored_exactly_and_one_at_a_corner_is_half_a_cell_off():
     # Pixel 2 x_f goes to 7 - 2 x_f, which is cell 3.5 - x_f; half-pixel: 2 x_f + .5 to 6.5 - 2 x_f, cell 3 - x_f.
-    half = carried_to_grid(_hflip(8), grid_to_image((8, 8), (4, 4)))
-    corner = carried_to_grid(_hflip(8), grid_to_image((8, 8), (4, 4), phase="corner"))
+    half = carried_to_grid(hflip(8), tiling(8, 4).to_image())
+    corner = carried_to_grid(hflip(8), at_corners(4, 2.0).to_image())
     assert half[0, 0].tolist() == [-1.0, 0.0, 3.0]
     assert corner[0, 0].tolist() == [-1.0, 0.0, 3.5]
-
-
-@pytest.mark.parametrize("singular", [torch.zeros(1, 3, 3), torch.arange(9.0).view(1, 3, 3), torch.ones(1, 3, 3)])
-def test_a_singular_matrix_leaves_nothing_that_can_tell(singular):
-    grid = GridWarp(singular, (8, 8), (4, 4))
-    assert not grid.mask.any()
-    assert not grid.mask_back.any()
-    assert sample(_rand(1, 2, 4, 4), grid.sources).isfinite().all()
-
-
-def test_a_matrix_moves_what_a_map_shows_from_source_to_destination():
-    # x -> x + 1, y -> y + 2: what was at (0, 0) is at (1, 2) now.
-    maps = torch.zeros(1, 1, 4, 4)
-    maps[0, 0, 0, 0] = 1.0
-    moved = _warped(maps.roll((1, 1), (2, 3)), _shift(1.0, 2.0))
-    assert (moved[0, 0] > 0.5).nonzero().tolist() == [[3, 2]]
-
-
-@pytest.mark.parametrize("matrix", [_perspective(), _rotation(20, 12), _shift(1.3, -0.6), _hflip(12)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_warp_is_that_of_kornia_wherever_the_source_is_inside(matrix, dtype):
-    maps = _rand(1, 3, 12, 12).to(dtype)
-    ours, theirs = _warped(maps, matrix), warp_perspective(maps, matrix.to(dtype), (12, 12))
-    mask = inside(GridWarp(matrix, (12, 12), (12, 12)).sources, (12, 12)).unsqueeze(1)
-    assert mask.float().mean() > 0.6
-    assert ours.dtype == dtype
-    torch.testing.assert_close(ours * mask, theirs * mask, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_rotation_by_quarter_turns_is_exact(quarters):
-    maps = _rand(1, 2, 7, 7)
-    torch.testing.assert_close(_warped(maps, _rotation(90 * quarters, 7)), maps.rot90(quarters, (2, 3)))
 
 
 def test_points_behind_the_camera_and_matrices_that_are_not_finite_are_outside():
@@ -94,7 +28,7 @@ def test_points_behind_the_camera_and_matrices_that_are_not_finite_are_outside()
     assert not seen[0, :, :2].any()
     assert seen[0, :, 2].any()
     assert not seen[1].any()
-    assert sample(_rand(2, 1, 3, 3), transform_cells(torch.cat([behind, broken]), (3, 3))).isfinite().all()
+    assert sample(rand(2, 1, 3, 3), transform_cells(torch.cat([behind, broken]), (3, 3))).isfinite().all()
 
 
 def test_erosion_takes_the_rim_of_the_grid_and_all_neighbours_of_a_hole():
@@ -104,50 +38,10 @@ def test_erosion_takes_the_rim_of_the_grid_and_all_neighbours_of_a_hole():
     assert eroded(mask)[0].int().equal(expected.int())
 
 
-@pytest.mark.parametrize(
-    ("matrix", "phase", "expected"),
-    [
-        # Nothing leaves the grid: only its rim goes.
-        (_hflip(8), "half-pixel", [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]),
-        # Sources 3.5, 2.5, 1.5, .5: the first column is outside, and its neighbour goes with it.
-        (_hflip(8), "corner", [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]),
-        # Sources -.5, .5, 1.5, 2.5 in both directions.
-        (_shift(1.0, 1.0), "half-pixel", [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]),
-        # Two cells: sources -2, -1, 0, 1, and what is inside is all rim.
-        (_shift(4.0, 0.0), "half-pixel", [[0] * 4] * 4),
-        # The identity: an image that stays put is not looked at.
-        (_shift(0.0, 0.0), "half-pixel", [[0] * 4] * 4),
-    ],
-)
-def test_the_mask_of_a_small_grid_is_as_counted_by_hand(matrix, phase, expected):
-    assert GridWarp(matrix, (8, 8), (4, 4), phase=phase).mask[0].int().tolist() == expected
-
-
-def test_the_mask_of_the_way_back_leaves_out_what_was_lost_on_the_way_there():
-    # One cell to the right: columns 0 to 3 go to 1 to 4, and on a grid of 5 column 4 is lost.
-    expected = torch.zeros(5, 5)
-    expected[1:4, 1:3] = 1
-    assert GridWarp(_shift(2.0, 0.0), (10, 10), (5, 5)).mask_back[0].float().equal(expected)
-
-
-def test_what_leaves_the_frame_on_the_way_through_a_chain_is_masked():
-    # Two cells to the right and back: a whole that moves down by one cell only, but columns 3 and 4 of 5 were lost.
-    there, whole = _shift(4.0, 0.0), _shift(0.0, 2.0)
-    direct = GridWarp(whole, (10, 10), (5, 5)).mask[0].int()
-    chained = GridWarp(whole, (10, 10), (5, 5), through=there.unsqueeze(1)).mask[0].int()
-    assert direct.tolist() == [[0] * 5, [0] * 5, *[[0, 1, 1, 1, 0]] * 2, [0] * 5]
-    assert chained.tolist() == [[0] * 5, [0] * 5, *[[0, 1, 0, 0, 0]] * 2, [0] * 5]
-
-
-def test_a_grid_says_whether_anything_moves():
-    assert not GridWarp(_shift(0.0, 0.0, 3), (8, 8), (4, 4)).moves_any
-    assert GridWarp(torch.cat([_shift(0.0, 0.0), _shift(0.0, 1.0)]), (8, 8), (4, 4)).moves_any
-
-
 def test_rounding_moves_nothing_and_a_small_perspective_does():
     # RandomRotation(0) leaves 1e-5; a perspective term of 1e-4 moves pixel 223 by about 5.
-    rounded = _shift(1e-5, -1e-5)
-    tilted = _shift(0.0, 0.0)
+    rounded = shift(1e-5, -1e-5)
+    tilted = shift(0.0, 0.0)
     tilted[0, 2, 0] = 1e-4
     assert moves(torch.cat([rounded, tilted, torch.full((1, 3, 3), torch.nan)]), (224, 224)).tolist() == [
         False,

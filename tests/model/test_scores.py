@@ -282,11 +282,11 @@ def test_processes_choose_by_the_labels_of_all():
 
 
 def test_the_choice_stands_in_the_summary():
-    assert "class scores: output[2]\n" in probed(ENDS["tuple"][0], labels=BRIGHT).summary()
+    assert "class scores: output[2]\n" in probed(ENDS["tuple"][0], labels=BRIGHT).summary(full=True)
     single = probed(ENDS["one logit"][0], labels=BRIGHT)
-    assert "class scores: output, a logit of the second of two classes" in single.summary()
+    assert "class scores: output, a logit of the second of two classes" in single.summary(full=True)
     assert single.metadata["output_kind"] == "logit"
-    assert "class scores" not in probed(lambda given: two_logits(given[0]), labels=BRIGHT).summary()
+    assert "class scores" not in probed(lambda given: two_logits(given[0]), labels=BRIGHT).summary(full=True)
 
 
 def test_the_choice_is_made_by_the_labels_of_all_blocks():

@@ -79,7 +79,7 @@ def test_the_mean_over_all_tokens_was_never_measured_and_has_no_row(result):
 
 def test_views_say_what_moves_pixels(result):
     assert [view.moves_pixels for view in result.views] == [True, False]
-    assert "maps and tokens: spatial mean under rotation" in result.summary()
+    assert "maps and tokens: spatial mean under rotation" in result.summary(full=True)
 
 
 def test_known_metrics_have_their_quantity_and_others_have_none(result):
@@ -136,4 +136,4 @@ def test_an_old_drift_says_what_it_means():
             "rankme": {"layers": ["stem"], "value": [[2.0]], "std_error": [[None]], "num_images": [[4]]},
         },
     }  # fmt: skip
-    assert "how many directions the images spread over" in ProbeResult.from_state(state).summary()
+    assert "how many directions the images spread over" in ProbeResult.from_state(state).summary(full=True)

@@ -259,3 +259,35 @@ def test_what_a_metric_says_of_itself_is_kept_in_files_and_states():
     result = made_result(tables={"own": table_of(("fc",), torch.zeros(6, 1), quantity=own)})
     assert ProbeResult.from_json(result.to_json()).table("own").quantity == own
     assert ProbeResult.from_state(result.state()).table("own").quantity == own
+
+
+def with_grid(**changes):
+    grid = {"size": [4, 6], "stride": [2.0, 2.5], "offset": [0.5, 1.0], "spread": [0.0, 0.25], **changes}
+    return made_result(metadata={"num_images": 32, "grids": {"conv1": grid}})
+
+
+def test_grids_come_back_as_they_were():
+    again = ProbeResult.from_json(with_grid().to_json())
+    assert again.metadata["grids"] == with_grid().metadata["grids"]
+    assert [type(cells) for cells in again.metadata["grids"]["conv1"]["size"]] == [int, int]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"size": [4.5, 6]}, r"metadata.grids.conv1.size\[0\] must be a whole number, got 4.5"),
+        ({"stride": [2.0]}, r"metadata.grids.conv1.stride must be a list of 2 entries, got \[2.0\]"),
+        ({"offset": [0.5, "right"]}, r"metadata.grids.conv1.offset\[1\] must be a number, got 'right'"),
+        ({"spread": None}, r"metadata.grids.conv1.spread must be a list, got None"),
+    ],
+)
+def test_a_grid_that_no_comparison_could_read_is_refused(changes, told):
+    with pytest.raises(ValueError, match=told):
+        ProbeResult.from_json(with_grid(**changes).to_json())
+
+
+def test_a_grid_without_a_part_is_refused():
+    state = with_grid().state()
+    del state["metadata"]["grids"]["conv1"]["offset"]
+    with pytest.raises(ValueError, match=r"^metadata.grids.conv1.offset is missing$"):
+        ProbeResult.from_state(state)

@@ -14,10 +14,10 @@ from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.functional.distances import accumulation_dtype, upcast
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
-from kornia_lightning_probe.metrics.block_sums import BlockSums
 from kornia_lightning_probe.metrics.layers.sensitivity import Ledger
+from kornia_lightning_probe.metrics.maps.grid_metric import GridMetric
 from kornia_lightning_probe.model.outputs import of_images
-from kornia_lightning_probe.wording import quoted
+from kornia_lightning_probe.wording import listed, quoted
 
 # Of pooled features, so much of what images differ by may be lost to rounding.
 _MOST_LOST = 1e-5
@@ -85,6 +85,12 @@ class Prepared:
         """What keeps which activations were finite, and which layers tell images apart."""
         return next(metric for metric in self.metrics.values() if isinstance(metric, Ledger))
 
+    @property
+    def sites(self) -> dict[str, Site]:
+        """By name, what is read: layers and parts of them; where there are several ways, the last."""
+        readouts = [reader.readout for readers in self.readers.values() for reader in readers]
+        return {readout.site.name: readout.site for readout in readouts}
+
     def choose_precision(
         self, activations: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype] | None = None
     ) -> list[str]:
@@ -145,7 +151,7 @@ def prepare(
     Args:
         metrics: what is measured.
         sites: the pixels, the layers, the output.
-        views: the bank's.
+        views: the bank's, and behind them their twins where a metric reads them.
         num_images: N.
         device: where tables live.
         findings: where it is noted what applies nowhere.
@@ -162,20 +168,33 @@ def prepare(
             _note_nowhere(metric, sites, findings, default_set=default_set)
             continue
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
-        ready = metric.prepare(views, layers, num_images, device=device)
+        rows = views if metric.reads_twins else [view for view in views if not _is_twin(view)]
+        ready = metric.prepare(rows, layers, num_images, device=device)
         ready.image_ids = tuple(image_ids)
         prepared.metrics[metric.name] = ready
         for number in concerned:
-            if isinstance(ready, BlockSums):
-                ready.fit(readouts[number].site)
-            wanted = tuple(ready.wants_view(readouts[number].site, view) for view in views)
+            ready.fit(readouts[number].site)
+            wanted = tuple(_wants(ready, readouts[number].site, view) for view in views)
             if any(wanted):
                 wishes.setdefault(number, []).append(Wish(ready, wanted))
+    if any(view.moves_pixels for view in views):
+        _note_unknown_grids(prepared, sites, findings, default_set=default_set)
     for number, readout in enumerate(readouts):
         layer = sites[_place(readout.site, sites)].name
         for reader in _readers(layer, readout, wishes.get(number, [])):
             prepared.readers.setdefault(layer, []).append(reader)
     return prepared
+
+
+def _wants(metric: ProbeMetric, site: Site, view: Any) -> bool:
+    """Whether a metric wants to see a view at a site; of twins only those do that say so."""
+    if _is_twin(view) and not metric.reads_twins:
+        return False
+    return metric.wants_view(site, view)
+
+
+def _is_twin(view: Any) -> bool:
+    return bool(getattr(view, "is_twin", False))
 
 
 def _tells_apart(activation: Tensor) -> bool:
@@ -209,6 +228,24 @@ def _kind(metric: ProbeMetric, readout: Readout) -> Kind:
     return "view"
 
 
+def _note_unknown_grids(prepared: Prepared, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
+    """Note at which layers it is not known where their cells lie, so that no map can be carried there."""
+    metrics = [metric for metric in prepared.metrics.values() if isinstance(metric, GridMetric)]
+    for scope, what in (("layers", "equivariance"), ("output", "pixel_flip_rate under views that move pixels")):
+        if any(metric.scope == scope for metric in metrics):
+            reasons = _why_no_grid(sites, of_output=scope == "output")
+            findings.without_grid(what, reasons, aloud=not default_set)
+
+
+def _why_no_grid(sites: Sequence[Site], *, of_output: bool) -> dict[str, str]:
+    """By site why it is not known where its cells lie; vectors have none."""
+    reasons: dict[str, str] = {}
+    for site in sites:
+        if (site.kind == "output") == of_output and len(site.shape) > 1 and isinstance(site.cells, str):
+            reasons[site.name] = site.cells
+    return reasons
+
+
 def _note_nowhere(metric: ProbeMetric, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
     reason = _why_nowhere(metric, sites)
     if default_set:
@@ -222,6 +259,9 @@ def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
     reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]"
     if metric.needs:
         reason += f"; it needs {metric.needs}"
+    if isinstance(metric, GridMetric) and metric.scope == "layers":
+        lost = [f"{name!r} ({why})" for name, why in _why_no_grid(sites, of_output=False).items()]
+        reason += f"; that is not known of {listed(lost)}" if lost else ""
     for site in sites:
         if site.kind == "output" and metric.scope == "output":
             labels = "no labels" if site.label_shape is None else f"labels {of_images(site.label_shape)}"

@@ -12,20 +12,20 @@ from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
-from kornia_lightning_probe.engine.probe_set import ProbeSet
+from kornia_lightning_probe.engine.probe_set import ProbeSet, require_finite
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
-from kornia_lightning_probe.engine.under_views.calibrating import Calibration
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
 from kornia_lightning_probe.engine.under_views.drawing import Views
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
+from kornia_lightning_probe.engine.under_views.imagewise import Labels, image_scores
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
-from kornia_lightning_probe.functional.distances import all_finite
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
@@ -35,7 +35,6 @@ from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
-from kornia_lightning_probe.wording import listed
 
 
 @dataclass(frozen=True)
@@ -109,33 +108,33 @@ class UnderViews:
     """
 
     def __init__(self, plan: Plan, findings: Findings, *, device: torch.device) -> None:
-        self.wants_scores = any(metric.scope == "output" for metric in plan.metrics)
+        self.wants_scores = any(metric.scope == "output" or metric.reads_scores for metric in plan.metrics)
         self._plan = plan
         self._findings = findings
         self._device = device
         self._prepared = Prepared()
         self._rows = Rows()
         self._temporaries = Temporaries()
-        self._calibration = Calibration(plan.metrics)
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
-        self._views = Views(plan.bank, plan.images)
+        twins = any(metric.reads_twins for metric in plan.metrics)
+        self._labels = Labels(plan.images.num_images)
+        self._views = Views(plan.bank, plan.images, twins=twins)
         self._set = ProbeSet(plan.images)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
         self._nothing: list[str] = []
 
-    def opening_passes(self, num_images: int, size: int) -> int:
-        """The mirrored images where a metric calibrates on them, and the reference's."""
-        passes = self._calibration.num_passes(num_images, size)
-        if self._plan.reference is not None:
-            passes += sum(len(slices(len(block), size)) for block in self._plan.reference.deal)
-        return passes
+    def opening_passes(self, num_images: int, size: int) -> int:  # noqa: ARG002 - for all visitors
+        """The reference's."""
+        if self._plan.reference is None:
+            return 0
+        return sum(len(slices(len(block), size)) for block in self._plan.reference.deal)
 
     def block_passes(self, num_images: int, size: int) -> int:
-        """All views."""
-        groups = view_groups(len(self._plan.bank), num_images, size)
+        """All views and their twins."""
+        groups = view_groups(len(self._views.all), num_images, size)
         return len(slices(num_images, size)) * len(groups)
 
     def check(self) -> None:
@@ -144,7 +143,7 @@ class UnderViews:
             self._findings.leave_out(name, "this augmentation needs images of 3 channels")
         for images in (self._plan.images, self._plan.reference):
             if images is not None:
-                _require_finite(images)
+                require_finite(images)
                 for block in (images.scout, *images.blocks):
                     for entry in block.images:
                         self._plan.bank.check(entry)
@@ -156,7 +155,7 @@ class UnderViews:
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
-            plan.bank.views,
+            self._views.all,
             plan.images.num_images,
             device=self._device,
             findings=self._findings,
@@ -166,7 +165,6 @@ class UnderViews:
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
         self._see_labels(scouted.sites, block)
-        self._calibration.run(self._prepared, scouted, passes)
         self._cleaning = Cleaning(self._prepared.readers, self._temporaries)
         if plan.reference is not None:
             blocks = (passes.keep_clean(other.to(self._device)) for other in plan.reference.blocks)
@@ -178,10 +176,11 @@ class UnderViews:
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
         """Compare a block under every view with its clean self."""
         plan = self._plan
+        self._labels.see(block)
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
         size = passes.size(len(block))
-        groups = view_groups(len(plan.bank), len(block), size)
+        groups = view_groups(len(self._views.all), len(block), size)
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
@@ -194,7 +193,7 @@ class UnderViews:
         units = [plan.bank.to_unit(entry) for entry in block.images]
         for group in groups:
             views, inputs = self._views.draw(block, shown, group, units)
-            draw = plan.bank.views[group.start].label
+            draw = self._views.all[group.start].label
             for rows in slices(len(block), size):
                 segment = Segment(group, rows)
                 is_whole = segment.num_images == len(block)
@@ -210,7 +209,7 @@ class UnderViews:
     def tables(self) -> list[Tensor]:
         """The metrics' tables, and what was seen of the views and of the images."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._views.seen, self._set.seen]
+        return [*tables, self._views.seen, self._labels.table, self._set.seen]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -235,14 +234,12 @@ class UnderViews:
             findings.facts["metrics_without_influence"] = without
         return ProbeNumbers(
             layers=[name for name in self._prepared.readers if name not in (INPUT, OUTPUT)],
-            views=[
-                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels)
-                for view in plan.bank
-            ],
+            views=[_info(view) for view in plan.bank],
             tables=tables,
             epoch=epoch,
             step=step,
             metadata=findings.metadata(),
+            images=image_scores(ledger, plan.bank.views, self._labels, without=self._dropped),
         )
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
@@ -279,7 +276,7 @@ class UnderViews:
         kind = (num_images, at_once, places)
         if self._slots is None or self._slots[0] != kind:
             templates = {reading.number: reading.templates() for reading in kept}
-            self._slots = kind, Slots(templates, len(self._plan.bank), at_once)
+            self._slots = kind, Slots(templates, len(self._views.all), at_once)
         return self._slots[1]
 
     def _metric_tables(self) -> dict[str, MetricTable]:
@@ -297,11 +294,12 @@ class UnderViews:
                 estimate.value,
                 estimate.std_error,
                 estimate.num_images,
-                (metric.filled > 0).any(-1),
+                (metric.filled > 0).any(-1)[: len(self._plan.bank)],
                 estimate.influence,
                 metric.quantity,
             )
             tables[metric.name] = table.without(self._dropped)
+            self._findings.facts.update(metric.facts(self._prepared.sites))
         return tables
 
     def _missing(self) -> dict[str, float]:
@@ -315,18 +313,8 @@ class UnderViews:
         return shares
 
 
-def _require_finite(images: ProbeImages) -> None:
-    spoilt: set[int] = set()
-    for block in (images.scout, *images.blocks):
-        for entry in block.images:
-            if not all_finite(entry):
-                rows = (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-                spoilt.update(images.image_ids[block.ids[row]] for row in rows)
-    if spoilt:
-        raise ValueError(
-            f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
-            f"{listed(sorted(spoilt))} of the source). Repair or leave out these images"
-        )
+def _info(view: View) -> ViewInfo:
+    return ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels, view.on_curve)
 
 
 def _image_size(block: Block) -> Size:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
+from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.clean import CleanBlock
-from kornia_lightning_probe.activations.layout import Layout
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.functional.memory import piece_of
-from kornia_lightning_probe.functional.warping import GridWarp, masked_squared_distance, sample
+from kornia_lightning_probe.functional.warping import masked_squared_distance
 
 
 class CarriedMap:
@@ -20,54 +21,53 @@ class CarriedMap:
 
     Args:
         about: at a site that is a map.
-        grid: the view's transform on the layer's grid.
+        cells: the site's.
+        warp: the view's transform on the layer's grid.
 
     Attributes:
-        clean: a, (B, C, H, W), a view.
+        clean: a, (B, C, H, W).
         augmented: b, likewise.
-        grid: as given; T'a is `sample(clean, grid.sources)`.
+        warp: as given; T'a is `warp.carried(clean)`.
     """
 
-    def __init__(self, about: About, grid: GridWarp) -> None:
-        self.grid = grid
-        self.clean = about.site.layout.as_map(about.clean)
-        self.augmented = about.site.layout.as_map(about.augmented)
+    def __init__(self, about: About, cells: Cells, warp: GridWarp) -> None:
+        self.warp = warp
+        self.clean = cells.as_map(about.clean)
+        self.augmented = cells.as_map(about.augmented)
         # Not the record itself, which remembers this map: nothing would free the two but a garbage collection.
-        self._block, self._shown, self._layout = about.block, about.shown, about.site.layout
+        self._block, self._shown, self._as_map = about.block, about.shown, cells.as_map
         self._last: tuple[slice, Tensor] | None = None
 
     @cached_property
     def distance(self) -> Tensor:
         """``|mask * (b_i - T'a_i)|^2``, (B,)."""
-        return self._by_pieces(self.grid.mask, self._carried, self.augmented)
+        return self._by_pieces(self.warp.mask, self._carried, self.augmented)
 
     @cached_property
     def distance_in_place(self) -> Tensor:
         """``|mask * (b_i - a_i)|^2``, (B,)."""
-        return self._by_pieces(self.grid.mask, self.augmented.__getitem__, self.clean)
+        return self._by_pieces(self.warp.mask, self.augmented.__getitem__, self.clean)
 
     @cached_property
     def distance_back(self) -> Tensor:
         """``|mask_back * (T'^-1 T'a_i - a_i)|^2``, (B,)."""
-        targets = self.grid.targets
-        return self._by_pieces(
-            self.grid.mask_back, lambda piece: sample(self._carried(piece), targets[piece]), self.clean
-        )
+        back = self.warp.carried_back
+        return self._by_pieces(self.warp.mask_back, lambda piece: back(self._carried(piece), piece), self.clean)
 
     @cached_property
     def deviation(self) -> Tensor:
         """``e_i`` over the cells of the mask, (B,); NaN where there are none."""
-        return self._deviation_over(self.grid.mask)
+        return self._deviation_over(self.warp.mask)
 
     @cached_property
     def deviation_back(self) -> Tensor:
         """``e_i`` over the cells of the mask of the way back, (B,); NaN where there are none."""
-        return self._deviation_over(self.grid.mask_back)
+        return self._deviation_over(self.warp.mask_back)
 
     def _carried(self, piece: slice) -> Tensor:
         """T'a of some images; the last answer is kept, and where a map is one piece that is all there is."""
         if self._last is None or self._last[0] != piece:
-            self._last = piece, sample(self.clean[piece], self.grid.sources[piece])
+            self._last = piece, self.warp.carried(self.clean[piece], piece)
         return self._last[1]
 
     def _by_pieces(self, mask: Tensor, maps: Callable[[slice], Tensor], others: Tensor) -> Tensor:
@@ -82,17 +82,17 @@ class CarriedMap:
         return torch.cat([distance(slice(start, start + step)) for start in range(0, len(self.clean), step)])
 
     def _deviation_over(self, mask: Tensor) -> Tensor:
-        block, rows, layout = self._block, self._shown.rows, self._layout
-        energy, factor = block.remember(("equivariance", "energy"), lambda: _energy(block, layout))
+        block, rows, as_map = self._block, self._shown.rows, self._as_map
+        energy, factor = block.remember(("equivariance", "energy"), lambda: _energy(block, as_map))
         masked = (energy[rows] * mask).flatten(1).sum(1, dtype=factor.dtype)
         return torch.where(mask.flatten(1).any(1), masked * factor[rows], torch.nan)
 
 
-def _energy(block: CleanBlock, layout: Layout) -> tuple[Tensor, Tensor]:
+def _energy(block: CleanBlock, as_map: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Each cell's squared distance from the mean image over all channels, (n, H, W), and what makes e of its sum, (n,).
 
     The second is n/(n-1), or what a deviation known from reference images is to the image's own.
     """
-    maps, mean = layout.as_map(block.activation), layout.as_map(block.mean)
+    maps, mean = as_map(block.activation), as_map(block.mean)
     energy = torch.cat([(piece - mean).square_().sum(1) for piece in torch.split(maps, len(piece_of(maps)))])
     return energy, torch.where(block.squared_deviation == 0, 0.0, block.deviation / block.squared_deviation)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
+from kornia_lightning_probe.activations.cells import Cells
+from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, sensitivity
-from kornia_lightning_probe.functional.grids import Phase
-from kornia_lightning_probe.functional.warping import GridWarp
 from kornia_lightning_probe.metrics.maps.carried import CarriedMap
-from kornia_lightning_probe.metrics.maps.grid_metric import GridMetric, grid_size
+from kornia_lightning_probe.metrics.maps.grid_metric import SMALLEST, GridMetric, has_grid
 from kornia_lightning_probe.quantity import Quantity, sensitivity_quantity
-
-# Grids of so many sizes and views are kept for the next layer.
-_KEPT = 8
 
 
 class GeometricMetric(GridMetric):
     """The base of measures that carry a view's matrix to a layer's grid.
 
-    It applies to maps and to grids of tokens. Under a view without a matrix, or whose matrices move none of the
-    images at hand, its cells stay unfilled; an image that such a view happens to leave in place counts as missing.
+    It applies to maps and to grids of tokens whose place in the image is known: it is followed through the model's
+    operators, and a layer behind one that nobody knows the grid of is left out. Under a view without a matrix, or whose
+    matrices move none of the images at hand, its cells stay unfilled; an image that such a view happens to leave in
+    place counts as missing.
 
     Args:
         max_images: about so many of the N images are looked at, in whole blocks, evenly spread, since warping a layer's
@@ -36,16 +35,17 @@ class GeometricMetric(GridMetric):
     """
 
     statistics = ("distance", "deviation")
+    needs = f"maps, or grids of tokens, of at least {SMALLEST} x {SMALLEST} cells whose places in the image are known"
 
     def __init__(self, *, max_images: int | None = 32, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if max_images is not None and max_images < 1:
             raise ValueError(f"max_images must be at least 1, or None for all images, got {max_images}")
         self.max_images = max_images
-        self._grids: dict[Hashable, GridWarp] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_grids": {}}
+    def applies_to(self, site: Site) -> bool:
+        """Whether the site is a map of at least 3 x 3 cells of which it is known where they lie."""
+        return super().applies_to(site) and has_grid(site)
 
     def carried(self, about: About) -> CarriedMap | None:
         """The layer's maps under this view, shared by all metrics.
@@ -59,8 +59,7 @@ class GeometricMetric(GridMetric):
         first = about.ids[0] - int(about.shown.rows.start)
         if not self.wants_block((first, first + len(about.block.activation))):
             return None
-        phase = self.phases.get(about.layer, "half-pixel")
-        return about.remember(("equivariance", "carried", phase), lambda: self._carry(about, phase))
+        return about.remember(("equivariance", "carried"), lambda: self._carry(about))
 
     def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """The root of mean distance over twice mean deviation, and its standard error."""
@@ -75,20 +74,11 @@ class GeometricMetric(GridMetric):
         wanted = -(-self.max_images // (stop - first))
         return stop * wanted // total > first * wanted // total
 
-    def _carry(self, about: About, phase: Phase) -> CarriedMap | None:
-        matrix, image_size, size = about.matrix, about.image_size, grid_size(about.site)
-        if matrix is None or image_size is None or size is None:
+    def _carry(self, about: About) -> CarriedMap | None:
+        warp = self.warp(about)
+        if warp is None or not warp.moves_any or not isinstance(about.site.cells, Cells):
             return None
-        host, device = matrix.detach().cpu().contiguous(), about.augmented.device
-        way = b"" if about.through is None else about.through.contiguous().numpy().tobytes()
-        key = (host.numpy().tobytes(), way, image_size, size, phase, device)
-        grid = self._grids.pop(key, None) or GridWarp(
-            host, image_size, size, phase=phase, device=device, through=about.through
-        )
-        self._grids[key] = grid
-        if len(self._grids) > _KEPT:
-            del self._grids[next(iter(self._grids))]
-        return CarriedMap(about, grid) if grid.moves_any else None
+        return CarriedMap(about, about.site.cells, warp)
 
 
 class EquivarianceError(GeometricMetric):
@@ -120,7 +110,9 @@ class EquivarianceError(GeometricMetric):
     """
 
     name = "equivariance_error"
-    quantity = sensitivity_quantity("0: the map moves as the image does; 1: as far from that as another image")
+    quantity = sensitivity_quantity(
+        "0: the map moves as the image does; 1: as far from that as another image", on_grid=True
+    )
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's masked distance from the carried map, and its masked deviation."""
@@ -147,7 +139,7 @@ class InvarianceError(GeometricMetric):
     """
 
     name = "invariance_error"
-    quantity = sensitivity_quantity("0: the map stays put; 1: as far from that as another image")
+    quantity = sensitivity_quantity("0: the map stays put; 1: as far from that as another image", on_grid=True)
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's masked distance from the clean map, and its masked deviation."""
@@ -175,7 +167,9 @@ class InterpolationFloor(GeometricMetric):
     """
 
     name = "interpolation_floor"
-    quantity = Quantity(meaning="what moving the map there and back costs", range=(0.0, math.inf), scale=(0.0, 1.2))
+    quantity = Quantity(
+        meaning="what moving the map there and back costs", range=(0.0, math.inf), scale=(0.0, 1.2), on_grid=True
+    )
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Each image's masked distance between there and back and the clean map, and its masked deviation."""

@@ -2,76 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
+from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.site import Site
-from kornia_lightning_probe.functional.calibration import calibrated_phase, is_ambiguous
-from kornia_lightning_probe.functional.distances import upcast
-from kornia_lightning_probe.functional.grids import Phase, Size
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.metrics.base import ProbeMetric
 
 #: An eroded mask has nothing left of a smaller grid.
 SMALLEST = 3
 
-# What calibration says of activations that are still there; several metrics ask about the same ones.
-_CALIBRATED: MutableMapping[Tensor, Phase] = WeakIdKeyDictionary()
+# Grids and views, so many of them, are kept for the next layer.
+_KEPT = 8
 
 
-def grid_size(site: Site) -> Size | None:
-    """Height and width of the grid on which a site's activations lie; None where it is none of 3 x 3 cells or more.
+def has_grid(site: Site) -> bool:
+    """Whether it is known where a site's cells lie, and they are 3 x 3 or more.
 
     Example:
-        >>> [grid_size(Site("layer", 1, shape)) for shape in ((64, 14, 7), (197, 768), (9,))]
-        [(14, 7), (14, 14), None]
+        >>> from kornia_lightning_probe.activations.cells import Cells
+        >>> from kornia_lightning_probe.functional.grids import Grid
+        >>> has_grid(Site("layer", 1, (64, 14, 7), cells=Cells(Grid.tiling((28, 28), (14, 7)))))
+        True
+        >>> has_grid(Site("layer", 1, (64, 14, 7), cells="roll was not undone"))
+        False
     """
-    size = site.layout.size
-    if size is None or min(size) < SMALLEST:
-        return None
-    return size
+    return site.grid is not None and min(site.grid.size) >= SMALLEST
 
 
 class GridMetric(ProbeMetric):
-    """Measures on the grid of a layer or of the output, whose place in the image is found out beforehand.
-
-    Until :meth:`calibrate` is called, cells tile the image ("half-pixel").
-
-    Attributes:
-        phases: where the cells of each calibrated layer lie.
-    """
+    """Measures on the grid of a layer or of the output, whose place in the image its site knows."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.phases: dict[str, Phase] = {}
+        self._warps: dict[Hashable, GridWarp] = {}
 
-    def applies_to(self, site: Site) -> bool:
-        """Whether the site is a grid of at least 3 x 3 cells."""
-        return super().applies_to(site) and grid_size(site) is not None
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_warps": {}}
 
-    def asks_for_stripes(self, site: Site, image_size: Size) -> bool:
-        """Whether the grid may be one of convolutions without padding, which stripes in images tell."""
-        size = grid_size(site)
-        return size is not None and is_ambiguous(image_size, size)
-
-    def calibrate(
-        self, site: Site, clean: Tensor, flipped: Tensor, *, image_size: Size, striped: Tensor | None = None
-    ) -> None:
-        """Find out where cells lie, before anything is measured, on every process with the same images.
-
-        See :func:`~kornia_lightning_probe.functional.calibration.calibrated_phase`.
+    def warp(self, about: About) -> GridWarp | None:
+        """The view's transform on the layer's grid.
 
         Args:
-            site: the layer, or the output.
-            clean: its activations of some images, (n, ...).
-            flipped: its activations of the same images, mirrored left to right.
-            image_size: height and width of the images in pixels.
-            striped: its activations of the first images with stripes, (m, ...), given where :meth:`asks_for_stripes`.
+            about: any.
+
+        Returns:
+            None where the view does not tell its matrix, or nobody knows where the cells lie.
         """
-        if clean not in _CALIBRATED:
-            maps, mirrored = (site.layout.as_map(upcast(activation)) for activation in (clean, flipped))
-            stripes = None if striped is None else site.layout.as_map(upcast(striped))
-            _CALIBRATED[clean] = calibrated_phase(maps, mirrored, image_size, striped=stripes)
-        self.phases[site.name] = _CALIBRATED[clean]
+        matrix, image_size, grid = about.matrix, about.image_size, about.site.grid
+        if matrix is None or image_size is None or grid is None:
+            return None
+        device = about.augmented.device
+        key = (_bytes_of(matrix), _bytes_of(about.through), about.frames, image_size, grid, device)
+        warp = self._warps.pop(key, None)
+        if warp is None:
+            warp = GridWarp(
+                matrix.detach().cpu(), image_size, grid, device=device, through=about.through, frames=about.frames
+            )
+        self._warps[key] = warp
+        if len(self._warps) > _KEPT:
+            del self._warps[next(iter(self._warps))]
+        return warp
+
+
+def _bytes_of(matrix: Tensor | None) -> bytes:
+    if matrix is None:
+        return b""
+    return matrix.detach().cpu().contiguous().numpy().tobytes()

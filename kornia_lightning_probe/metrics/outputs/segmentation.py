@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.site import Site
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.functional.memory import piece_of
-from kornia_lightning_probe.functional.warping import GridWarp, moves, sample
+from kornia_lightning_probe.functional.warping import moves
 from kornia_lightning_probe.metrics.maps.grid_metric import SMALLEST, GridMetric
 from kornia_lightning_probe.quantity import Quantity
 
@@ -45,12 +47,17 @@ class PixelFlipRate(GridMetric):
         scale=(0.0, 1.0),
         marks=((0.0, "0 (none)"), (0.5, "0.5"), (1.0, "1 (every pixel)")),
         of_output=True,
+        on_grid=True,
     )
     needs = f"class scores (B, classes, H, W) of at least {SMALLEST} x {SMALLEST} pixels"
 
     def applies_to(self, site: Site) -> bool:
         """Class scores of at least 3 x 3 pixels."""
-        return super().applies_to(site) and len(site.shape) == 3
+        return super().applies_to(site) and len(site.shape) == 3 and min(site.shape[1:]) >= SMALLEST
+
+    def wants_view(self, site: Site, view: Any) -> bool:
+        """Whether the view moves no pixel, or it is known where the output's cells lie."""
+        return site.grid is not None or not view.moves_pixels
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's share of pixels, of those that can tell."""
@@ -59,24 +66,19 @@ class PixelFlipRate(GridMetric):
             return {}
         expected, known = clean.argmax(1), torch.ones_like(clean[:, 0], dtype=torch.bool)
         moved = moves(matrix, image_size)
-        if moved.any():
-            grid = GridWarp(
-                matrix,
-                image_size,
-                (clean.shape[2], clean.shape[3]),
-                phase=self.phases.get(about.layer, "half-pixel"),
-                device=clean.device,
-                through=about.through,
-            )
+        if moved.any() or about.through is not None:
+            warp = self.warp(about)
+            if warp is None:
+                return {}
             stays = ~moved.to(clean.device).view(-1, 1, 1)
-            expected = torch.where(stays, expected, _carried_classes(clean, grid))
-            known = grid.mask | stays
+            expected = torch.where(stays, expected, _carried_classes(clean, warp))
+            known = torch.where(stays, warp.kept, warp.mask)
         flipped = ((expected != augmented.argmax(1)) & known).flatten(1).sum(1) / known.flatten(1).sum(1)
         return {"flipped": torch.where(augmented.flatten(1).isfinite().all(1), flipped, torch.nan)}
 
 
-def _carried_classes(scores: Tensor, grid: GridWarp) -> Tensor:
+def _carried_classes(scores: Tensor, warp: GridWarp) -> Tensor:
     """The class of each pixel once the scores have moved, (B, H, W)."""
     step = len(piece_of(scores))
-    parts = zip(torch.split(scores, step), torch.split(grid.sources, step), strict=True)
-    return torch.cat([sample(part, points).argmax(1) for part, points in parts])
+    pieces = [slice(start, start + step) for start in range(0, len(scores), step)]
+    return torch.cat([warp.carried(scores[piece], piece).argmax(1) for piece in pieces])

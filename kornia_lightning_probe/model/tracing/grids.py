@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,10 @@ from kornia_lightning_probe.model.tracing.rows import (
     pairs_of,
     parts_of,
 )
-from kornia_lightning_probe.model.tracing.runs import Atom, Framed, LostError, Vector, size_of
+from kornia_lightning_probe.model.tracing.runs import Atom, Framed, LostError, Vector
+
+#: Why a vector has no grid.
+NO_CELLS = "no cells: a vector"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Grid:
         size: cells along each coordinate, (rows, columns) of a map.
         stride: pixels from one cell to the next.
         offset: the pixel of the first cell's centre, at integer centres.
-        spread: how far branches that were added up lie off that; at most a quarter of the stride.
+        spread: how far branches that were added up lie off that; at most a quarter of the stride, but for outputs.
         axes: the tensor's axes that hold cells: (2, 3) of a map, (1,) of tokens.
         is_raster: whether cells come row by row; else :meth:`maps` brings them into order.
 
@@ -53,6 +57,7 @@ class Grid:
     is_raster: bool = field(compare=False)
     entries: int = field(repr=False, compare=False)
     order: Order = field(repr=False, compare=False)
+    order_of_rows: Order = field(repr=False, compare=False)
 
     def maps(self, activation: Tensor) -> tuple[Tensor, ...]:
         """The activation's cells as (N, C, *size), without class tokens, one for each entry as in `Rows.unfold`."""
@@ -60,6 +65,10 @@ class Grid:
         if self.entries < 2:
             return (ordered,)
         return ordered.unbind(0)
+
+    def map_of_rows(self, activation: Tensor) -> Tensor:
+        """The cells as (N, C, *size) of what `Rows.unfold` gives, (N, ...), for one of its entries."""
+        return self.order_of_rows(activation)
 
     def matrix(self) -> Tensor:
         """The matrix (3, 3) float64 that takes a cell (x, y, 1) of a map to its pixel (x, y, 1)."""
@@ -71,25 +80,27 @@ class Grid:
         return matrix
 
 
-def grid_of(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid:
+def grid_of(grid: Arrangement, rows: Arrangement | None, images: int, *, may_disagree: bool = False) -> Grid:
     """Reads where the cells are.
 
     Args:
         grid: where the activation's elements lie, in pixels.
         rows: where they lie in (entry, image); None takes the first axis for the images.
         images: how many images there are.
+        may_disagree: whether branches that are added up may lie further apart than half a stride.
 
     Raises:
-        LostError: There are no cells, or they lie on no grid; the text says why.
+        LostError: There are no cells (`NO_CELLS`), or they lie on no grid; the text says why.
     """
     if not grid.has_cells:
-        raise LostError("no cells: a vector")
+        raise LostError(NO_CELLS)
     if any(grid.roll):
         raise LostError("its cells are rolled")
     rows = rows or Arrangement.of_image(grid.shape, (-1, 0))
     parts = parts_of(rows, grid, images)
     lines = [_line(parts, coordinate) for coordinate in range(grid.dims)]
-    _refuse_misaligned(lines, grid.spread)
+    if not may_disagree:
+        _refuse_misaligned(lines, grid.spread)
     at_cells = [index for line in lines for index in line.parts]
     at_entries, at_images = along_rows(parts, ENTRY), along_rows(parts, IMAGE)
     if not at_images:
@@ -101,7 +112,11 @@ def grid_of(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid:
     entries = count_of(parts, at_entries)
     if at_entries:
         shape = (entries, *shape)
-    order = _order(grid, rows, (*at_entries, *at_images, *channels, *at_cells), shape)
+    dimensions = _dimensions(grid, rows)
+    order = _order(dimensions, (*at_entries, *at_images, *channels, *at_cells), shape)
+    order_of_rows = _order(
+        _of_one_entry(dimensions, at_entries, at_images), (*at_images, *channels, *at_cells), shape[-len(size) - 2 :]
+    )
     return Grid(
         size=size,
         stride=tuple(line.stride for line in lines),
@@ -111,6 +126,7 @@ def grid_of(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid:
         is_raster=at_cells == sorted(at_cells),
         entries=entries,
         order=order,
+        order_of_rows=order_of_rows,
     )
 
 
@@ -162,23 +178,59 @@ def _refuse_misaligned(lines: Sequence[_Line], spread: Vector) -> None:
             raise LostError(f"branches disagree by up to {float(2 * width):.4g} px")
 
 
-def _order(grid: Arrangement, rows: Arrangement, permutation: tuple[int, ...], shape: tuple[int, ...]) -> Order:
-    view: list[int] = []
-    frames: list[Frame] = []
+class _Dimension(NamedTuple):
+    """A dimension of an activation that is viewed as its runs: how long it is, -1 of images, and which parts it holds.
+
+    What lies within a frame is several parts, from `lead` on, as long as `runs`.
+    """
+
+    length: int
+    parts: tuple[int, ...]
+    runs: tuple[int, ...] = ()
+    lead: int = 0
+
+
+def _dimensions(grid: Arrangement, rows: Arrangement) -> list[_Dimension]:
+    """The dimensions, in the order of the parts of `parts_of`."""
+    found: list[_Dimension] = []
     images_left = True
     if not rows.walks_along(IMAGE):
-        view.append(-1)
+        found.append(_Dimension(-1, (0,)))
         images_left = False
+    number = len(found)
     for row_atoms, cell_atoms in zip(rows.axes, grid.axes, strict=True):
         for row, cell in pairs_of(row_atoms, cell_atoms):
+            count, lead = row.count, 0
+            runs: tuple[int, ...] = ()
             if isinstance(cell, Framed):
-                counts = tuple(run.count for run in cell.runs)
-                frames.append(Frame(len(view), cell.lead, size_of(cell.runs), counts))
-            count = row.count
+                runs, lead = tuple(run.count for run in cell.runs), cell.lead
             if images_left and _is_images(row):
                 count, images_left = -1, False
-            view.append(count)
-    return Order(tuple(view), tuple(reversed(frames)), permutation, shape)
+            parts = tuple(range(number, number + max(1, len(runs))))
+            found.append(_Dimension(count, parts, runs, lead))
+            number += len(parts)
+    return found
+
+
+def _of_one_entry(
+    dimensions: Sequence[_Dimension], at_entries: Sequence[int], at_images: Sequence[int]
+) -> list[_Dimension]:
+    """The dimensions of one entry's images, in the order in which `Rows.unfold` gives them: images first."""
+    images = [dimension for part in at_images for dimension in dimensions if part in dimension.parts]
+    leading = {*at_entries, *at_images}
+    return images + [dimension for dimension in dimensions if leading.isdisjoint(dimension.parts)]
+
+
+def _order(dimensions: Sequence[_Dimension], wanted: Sequence[int], shape: tuple[int, ...]) -> Order:
+    """How to bring these dimensions into the order of the wanted parts, joined to a shape."""
+    frames = [
+        Frame(place, dimension.lead, prod(dimension.runs), dimension.runs)
+        for place, dimension in enumerate(dimensions)
+        if dimension.runs
+    ]
+    parts = [part for dimension in dimensions for part in dimension.parts]
+    permutation = tuple(parts.index(part) for part in wanted)
+    return Order(tuple(dimension.length for dimension in dimensions), tuple(reversed(frames)), permutation, shape)
 
 
 def _is_images(row: Atom) -> bool:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -21,6 +21,8 @@ from kornia_lightning_probe.model.tracing.mode import Facts, Follower
 from kornia_lightning_probe.model.tracing.operators import Places, Unknown
 from kornia_lightning_probe.model.tracing.rows import Rows, rows_of
 from kornia_lightning_probe.model.tracing.runs import LostError
+
+_Found = TypeVar("_Found", Rows, Grid)
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,10 @@ class Tracing:
         found = [self._activation(seen, sources[seen.facts.flow.value]) for seen in self._seen]
         return Trace({each.name: each for each in found}, self._head(flows), self._left_out)
 
+    def grid_of_output(self, output: Tensor) -> Grid | str:
+        """Where the cells of an output lie, however far branches disagree, or why not; asked before :meth:`result`."""
+        return self._grid(self._follower.facts_of(output), may_disagree=True)
+
     def _facts_of_image(self, entry: int, image: Tensor) -> Facts:
         rows = Arrangement.of_image(image.shape, (-1, 0), at=(Fraction(entry), Fraction(0)))
         axes = range(2, image.ndim) if self._grid_axes is None else self._grid_axes
@@ -234,15 +240,21 @@ class Tracing:
 
     def _activation(self, seen: _Seen, source: str) -> Activation:
         facts = seen.facts
-        known_rows: Arrangement | None = None
-        rows: Rows | str = _why(facts.rows, facts.flow)
-        if isinstance(facts.rows, Arrangement):
-            rows = _rows(facts.rows, self._count)
-            known_rows = facts.rows if isinstance(rows, Rows) else None
-        grid: Grid | str = _why(facts.grid, facts.flow)
-        if isinstance(facts.grid, Arrangement):
-            grid = _grid(facts.grid, known_rows, self._count)
+        rows, grid = self._rows(facts), self._grid(facts)
         return Activation(seen.name, seen.layer, seen.shape, facts.flow.reached, source, seen.passes_on, rows, grid)
+
+    def _rows(self, facts: Facts) -> Rows | str:
+        if isinstance(facts.rows, Arrangement):
+            return _or_why(partial(rows_of, facts.rows, self._count))
+        return _why(facts.rows, facts.flow)
+
+    def _grid(self, facts: Facts, *, may_disagree: bool = False) -> Grid | str:
+        if not isinstance(facts.grid, Arrangement):
+            return _why(facts.grid, facts.flow)
+        rows = facts.rows if isinstance(facts.rows, Arrangement) else None
+        if isinstance(self._rows(facts), str):
+            rows = None
+        return _or_why(partial(grid_of, facts.grid, rows, self._count, may_disagree=may_disagree))
 
     def _head(self, flows: Sequence[Flow]) -> Head:
         used = _that_is_used([flow for flow in flows if flow.is_moving])
@@ -322,16 +334,9 @@ def _tensors_of(arguments: object) -> list[Tensor]:
     return [entry for _, entry in named_entries("", arguments) if isinstance(entry, Tensor)]
 
 
-def _rows(rows: Arrangement, images: int) -> Rows | str:
+def _or_why(find: Callable[[], _Found]) -> _Found | str:
     try:
-        return rows_of(rows, images)
-    except LostError as lost:
-        return str(lost)
-
-
-def _grid(grid: Arrangement, rows: Arrangement | None, images: int) -> Grid | str:
-    try:
-        return grid_of(grid, rows, images)
+        return find()
     except LostError as lost:
         return str(lost)
 

@@ -11,6 +11,7 @@ from kornia_lightning_probe.reporting.text.equivariance import COLUMNS, equivari
 from kornia_lightning_probe.reporting.text.moving import moving_text
 from kornia_lightning_probe.reporting.text.severity import severity_text
 from kornia_lightning_probe.reporting.text.table import BLANK_BAR, bar, named, number, side_by_side, wrapped
+from kornia_lightning_probe.reporting.text.verdict import verdict_text
 from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
 from kornia_lightning_probe.results.tables import pick_layers
 
@@ -22,12 +23,13 @@ _KINDS = {
 }
 
 
-def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40) -> str:
-    """Lay a result out: sensitivity as a table of layers x augmentations, equivariance, the others in a line each.
+def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40, full: bool = False) -> str:
+    """Lay a result out: the verdict, and sensitivity as a table of layers x augmentations.
 
     Args:
         numbers: The result.
         max_layers: The most layers in the table, picked evenly by depth; None shows all. What isn't shown is said.
+        full: Whether severity curves, equivariance and a line for each other metric follow.
 
     Returns:
         The text, no line longer than 100 characters, without a line break at its end.
@@ -36,7 +38,7 @@ def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40) -> str:
     if is_of_clean_images(numbers):
         parts += clean_text(numbers, max_layers=max_layers)
     elif numbers.metrics:
-        parts += _of_views(numbers, max_layers)
+        parts += _of_views(numbers, max_layers, full=full)
     remarks = [wrapped(f"note: {note}") for note in numbers.metadata.notes]
     remarks += _left_out(numbers)
     if remarks:
@@ -44,11 +46,24 @@ def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40) -> str:
     return "\n\n".join(parts)
 
 
-def _of_views(numbers: ProbeNumbers, max_layers: int | None) -> Iterator[str]:
+def _of_views(numbers: ProbeNumbers, max_layers: int | None, *, full: bool) -> Iterator[str]:
     metric = _shown(numbers)
+    verdict = verdict_text(numbers)
+    if verdict:
+        yield "\n".join(map(wrapped, verdict.splitlines()))
     yield _title(numbers, metric)
     yield from _table(numbers, metric, max_layers)
     yield "\n".join(_notes(numbers, metric, max_layers))
+    if full:
+        yield from _rest(numbers, metric, max_layers)
+    else:
+        others = len(numbers.metrics) - 1
+        also = f"and {others} other metrics" if others else "and no other metric"
+        yield f"severity curves, {also}: summary(full=True)"
+
+
+def _rest(numbers: ProbeNumbers, metric: str, max_layers: int | None) -> Iterator[str]:
+    """What the one table does not say."""
     yield from severity_text(numbers, metric, max_layers=max_layers)
     equivariance = list(equivariance_text(numbers, max_layers=max_layers))
     yield from equivariance
@@ -56,6 +71,7 @@ def _of_views(numbers: ProbeNumbers, max_layers: int | None) -> Iterator[str]:
     if equivariance:
         already |= set(COLUMNS[1:])
     others = [_one_line(numbers, name) for name in numbers.metrics if name not in already]
+    others += _beside_head_share(numbers)
     if others:
         yield "\n".join(["other metrics, mean over the views", *others])
 
@@ -150,6 +166,14 @@ def _one_line(numbers: ProbeNumbers, metric: str) -> str:
     mean = numbers.value(metric)
     ends = f"from {number(values[low])} ({low}) to {number(values[high])} ({high})"
     return wrapped(f"  {metric}: {number(mean)}, {ends}")
+
+
+def _beside_head_share(numbers: ProbeNumbers) -> Iterator[str]:
+    """What the head's share of the movement is to be held against."""
+    head = numbers.metadata.head
+    if head is not None and "head_share" in numbers.metrics:
+        between, chance = number(head["between_images"]), number(head["chance"])
+        yield f"    beside head_share: {between} of the differences between images; chance: {chance}"
 
 
 def _left_out(numbers: ProbeNumbers) -> list[str]:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from support.readings import Sees, SeesBlocks, prepared_for, readings_of, site_of
+from support.readings import STILL, Sees, SeesBlocks, prepared_for, readings_of, site_of
 
 from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.engine.segments import Segment
@@ -20,7 +20,7 @@ class Fed:
     """A feed of one layer's block, whose metrics see whole blocks, views, or distances."""
 
     def __init__(self, *metrics, num_views=3, at_once=1):
-        self.prepared = prepared_for(list(metrics), site_of("fc", (1,)), views=range(num_views))
+        self.prepared = prepared_for(list(metrics), site_of("fc", (1,)), views=(STILL,) * num_views)
         readings = readings_of(self.prepared, {"fc": CLEAN})
         kept = [reading for reading in readings["fc"] if reading.reader.kind != "view"]
         slots = Slots({reading.number: reading.templates() for reading in kept}, num_views, at_once)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from support.activations import normal
@@ -8,7 +10,9 @@ from support.probing import images_of, plain_bank, run, said
 from support.readings import MOVING, STILL, Sees, prepared_for, site_of
 from torch import nn
 
-from kornia_lightning_probe.metrics import CentredCosine, LayerSensitivity, Ledger, Spread
+from kornia_lightning_probe.activations.cells import Cells
+from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.metrics import CentredCosine, EquivarianceError, Grid, LayerSensitivity, Ledger, Spread
 
 IMAGES = images_of(40)
 CONV = site_of("conv", (3, 8, 8))
@@ -56,6 +60,43 @@ def own(base, own_name):
             return super().measure(clean, augmented, about)
 
     return Own()
+
+
+def unknown(name):
+    return replace(site_of(name, (3, 8, 8)), cells="_fft_c2c: no rule for this operator")
+
+
+def test_a_metric_of_maps_that_applies_nowhere_names_the_operators_that_lost_them():
+    findings = Findings()
+    prepared = prepared_for([EquivarianceError()], unknown("conv"), site_of("fc", (5,)), findings=findings)
+    assert list(prepared.metrics) == [Ledger.name]
+    (told,) = findings.warnings
+    assert told == (
+        "the metric 'equivariance_error' is not in the result: this metric applies to none of ['conv', 'fc']; it needs "
+        "maps, or grids of tokens, of at least 3 x 3 cells whose places in the image are known; that is not known of "
+        "'conv' (_fft_c2c: no rule for this operator)"
+    )
+
+
+@pytest.mark.parametrize(("views", "is_noted"), [((STILL, MOVING), True), ((STILL, STILL), False)])
+@pytest.mark.parametrize("default_set", [True, False])
+def test_layers_of_unknown_grids_are_noted_where_a_view_moves_pixels_and_said_where_maps_were_asked_for(
+    views, is_noted, default_set
+):
+    known = replace(CONV, cells=Cells(Grid.tiling((8, 8), (8, 8))))
+    findings = Findings()
+    prepared_for(
+        [EquivarianceError()], known, unknown("after"), views=views, findings=findings, default_set=default_set
+    )
+    reason = "it is not known where its cells lie in the image: _fft_c2c: no rule for this operator"
+    assert findings.left_out == ({"equivariance at after": reason} if is_noted else {})
+    assert len(findings.warnings) == (is_noted and not default_set)
+
+
+def test_nobody_is_told_of_grids_who_measures_no_maps():
+    findings = Findings()
+    prepared_for([CentredCosine()], unknown("conv"), views=(MOVING,), findings=findings)
+    assert (findings.left_out, findings.warnings) == ({}, [])
 
 
 def test_each_kind_of_metric_is_read_in_its_own_way():

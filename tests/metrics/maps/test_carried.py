@@ -117,7 +117,7 @@ def test_a_single_image_with_a_reference_is_measured_against_the_reference():
     assert prepared.estimates().value.isfinite().all()
 
 
-def test_the_three_share_their_work_and_few_grids_are_kept():
+def test_the_three_share_their_work_and_few_warps_are_kept():
     maps = uniform(8, 3, 8, 8)
     metrics = [kind() for kind in KINDS]
     for degrees in range(1, 12):
@@ -125,19 +125,19 @@ def test_the_three_share_their_work_and_few_grids_are_kept():
         about = about_of(maps, maps, shift)
         carried = {id(metric.carried(about)) for metric in metrics}
         assert len(carried) == 1
-    assert [len(metric._grids) for metric in metrics] == [8, 0, 0]
+    assert [len(metric._warps) for metric in metrics] == [8, 0, 0]
 
 
-def test_layers_of_one_size_share_a_grid():
+def test_layers_of_one_size_share_a_warp():
     metric = EquivarianceError()
 
-    def grid(channels, side, layer):
+    def warp(channels, side, layer):
         maps = uniform(8, channels, side, side)
-        return metric.carried(about_of(maps, maps, matrices(HFLIP), layer=layer)).grid
+        return metric.carried(about_of(maps, maps, matrices(HFLIP), layer=layer)).warp
 
-    first = grid(3, 8, "first")
-    assert grid(5, 8, "second") is first
-    assert grid(5, 4, "third") is not first
+    first = warp(3, 8, "first")
+    assert warp(5, 8, "second") is first
+    assert warp(5, 4, "third") is not first
 
 
 @pytest.mark.parametrize("kind", KINDS)

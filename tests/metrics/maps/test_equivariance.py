@@ -23,7 +23,9 @@ from torch import nn
 
 from kornia_lightning_probe import AugmentationBank
 from kornia_lightning_probe.functional.estimates import between_image_deviation, sensitivity
-from kornia_lightning_probe.functional.warping import GridWarp, sample
+from kornia_lightning_probe.functional.grid_warp import GridWarp
+from kornia_lightning_probe.functional.grids import Grid
+from kornia_lightning_probe.functional.warping import sample
 from kornia_lightning_probe.metrics.maps.equivariance import (
     EquivarianceError,
     GeometricMetric,
@@ -85,7 +87,7 @@ def test_a_map_that_is_shuffled_among_images_reads_one():
 def test_the_metric_is_the_formula_written_out():
     clean, augmented, matrix = uniform(6, 4, 8, 8), uniform(6, 4, 8, 8, seed=1), matrices(ROT90, 6)
     matrix[:3] = torch.tensor(SHIFT)
-    grid = GridWarp(matrix, (SIDE, SIDE), (8, 8))
+    grid = GridWarp(matrix, (SIDE, SIDE), Grid.tiling((SIDE, SIDE), (8, 8)))
     mask, mask_back = grid.mask.unsqueeze(1).double(), grid.mask_back.unsqueeze(1).double()
     a, b, m = clean.double(), augmented.double(), clean.double().mean(0)
     carried = sample(a, grid.sources)
@@ -208,16 +210,15 @@ def test_scaling_shifting_and_repeating_features_changes_nothing():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_clones_and_pickles_measure_the_same_and_carry_no_grids(kind):
+def test_clones_and_pickles_measure_the_same_and_carry_no_warps(kind):
     maps = uniform(8, 3, 8, 8)
     about = about_of(maps, maps.roll(1, 3), matrices(ROT90))
     metric = kind(max_images=5)
-    metric.calibrate(about.site, maps, maps.flip(-1), image_size=(SIDE, SIDE))
     whole = measured(metric, about)
-    assert whole._grids
+    assert whole._warps
     for other in (whole.clone(), copy.deepcopy(whole), pickle.loads(pickle.dumps(whole))):  # noqa: S301
-        assert other._grids == {}
-        assert (other.phases, other.max_images) == (whole.phases, 5)
+        assert other._warps == {}
+        assert other.max_images == 5
         assert other.compute().value == whole.compute().value
 
 

@@ -7,13 +7,15 @@ from support.maps import HFLIP, KINDS, ROT90, SIDE, about_of, all_values, matric
 from torch import nn
 
 from kornia_lightning_probe import AugmentationBank
+from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.layout import layout_of
+from kornia_lightning_probe.functional.grids import Grid
 from kornia_lightning_probe.metrics import Site
-from kornia_lightning_probe.metrics.maps.equivariance import (
-    EquivarianceError,
-    InterpolationFloor,
-)
-from kornia_lightning_probe.metrics.maps.grid_metric import grid_size
+from kornia_lightning_probe.metrics.maps.equivariance import EquivarianceError, InterpolationFloor
+from kornia_lightning_probe.metrics.maps.grid_metric import has_grid
+
+# Where three convolutions of stride 2 and padding 1 leave the 8 x 8 cells of an image of 64 pixels.
+STEM = Grid((8, 8), (8.0, 8.0), (0.0, 0.0), (0.0, 0.0))
 
 
 def _stem(levels=3):
@@ -29,83 +31,71 @@ def _stem(levels=3):
 
 
 def _on_a_stem(view):
-    """Errors before and after calibration, and the floor."""
+    """Errors on a grid that would tile the image and on the true one, and the floor of that."""
     bank = AugmentationBank({"view": view})
     images, stem = smooth(16, 64), _stem()
     augmented = bank.augment(bank[0], images, block=0)
     with torch.no_grad():
-        clean, moved, flipped = stem(images), stem(augmented.images[0]), stem(images.flip(-1))
-    about = about_of(clean, moved, augmented.matrix, image_size=(64, 64))
-    metric, floor = EquivarianceError(max_images=None), InterpolationFloor(max_images=None)
-    assumed = value(metric, about)
-    for each in (metric, floor):
-        each.calibrate(about.site, clean, flipped, image_size=(64, 64))
-        assert each.phases == {"layer": "corner"}
-    return assumed, value(metric, replace(about)), value(floor, replace(about))
+        clean, moved = stem(images), stem(augmented.images[0])
+    wrong, true = (
+        about_of(clean, moved, augmented.matrix, image_size=(64, 64), grid=grid)
+        for grid in (Grid.tiling((64, 64), (8, 8)), STEM)
+    )
+    error, floor = EquivarianceError(max_images=None), InterpolationFloor(max_images=None)
+    return value(error, wrong), value(error, true), value(floor, true)
 
 
 @pytest.mark.parametrize(
     "view", [K.RandomHorizontalFlip(p=1.0), K.RandomVerticalFlip(p=1.0), K.RandomRotation((90.0, 90.0), p=1.0)]
 )
-def test_on_a_strided_stem_the_wrong_phase_errs_ten_times_as_much_as_the_calibrated_one(view):
+def test_on_a_strided_stem_a_wrong_grid_errs_ten_times_as_much_as_the_true_one(view):
     # A cell of 8 pixels is mirrored 7/8 of a cell off.
-    assumed, calibrated, floor = _on_a_stem(view)
-    assert calibrated < floor < 0.1
-    assert assumed > 10 * calibrated
+    wrong, true, floor = _on_a_stem(view)
+    assert true < floor < 0.1
+    assert wrong > 10 * true
 
 
 @pytest.mark.parametrize("view", [K.RandomRotation((15.0, 15.0), p=1.0), K.RandomPerspective(0.4, p=1.0)])
-def test_on_a_strided_stem_the_calibrated_error_lies_below_the_floor(view):
-    assumed, calibrated, floor = _on_a_stem(view)
-    assert calibrated < assumed
-    assert calibrated < floor
+def test_on_a_strided_stem_the_error_lies_below_the_floor(view):
+    wrong, true, floor = _on_a_stem(view)
+    assert true < wrong
+    assert true < floor
 
 
-def test_a_layer_that_was_not_calibrated_is_taken_to_tile_the_image():
-    images = uniform(8, 3, SIDE, SIDE)
-    pooled = nn.functional.avg_pool2d(images, 4)
+def test_a_layer_that_stands_alone_is_taken_to_tile_the_image():
+    pooled = nn.functional.avg_pool2d(uniform(8, 3, SIDE, SIDE), 4)
     about = about_of(pooled, pooled.flip(-1), matrices(HFLIP))
-    metric = EquivarianceError()
-    assert metric.phases == {}
-    assert value(metric, about) == pytest.approx(0.0, abs=1e-5)
-    metric.calibrate(about.site, pooled, pooled.flip(-1), image_size=(SIDE, SIDE))
-    assert metric.phases == {"layer": "half-pixel"}
+    assert about.site.grid == Grid.tiling((SIDE, SIDE), (8, 8))
+    assert value(EquivarianceError(), about) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_calibration_belongs_to_the_prepared_metric_and_not_to_its_original():
-    images = smooth()
-    metric = EquivarianceError()
-    prepared = metric.prepare(["view"], ["layer"], 8)
-    prepared.calibrate(
-        Site("layer", 1, (3, 8, 8)), images[..., ::4, ::4], images.flip(-1)[..., ::4, ::4], image_size=(32, 32)
-    )
-    assert prepared.phases == {"layer": "corner"}
-    assert metric.phases == {}
+def test_a_layer_whose_grid_is_unknown_is_not_measured():
+    maps = uniform(8, 3, 8, 8)
+    known = about_of(maps, maps.flip(-1), matrices(HFLIP))
+    for cells in (None, "_fft_c2c: no rule for this operator"):
+        about = replace(known, site=replace(known.site, cells=cells))
+        for kind in KINDS:
+            assert not kind().applies_to(about.site)
+            assert kind().measure(about.clean, about.augmented, about) == {}
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"),
-    [
-        ((5, 4, 6), (4, 6)),
-        ((7, 7, 12), (7, 7)),
-        ((16, 8), (4, 4)),
-        ((17, 8), (4, 4)),
-        ((15, 8), None),
-        ((5, 8), None),
-        ((8,), None),
-        ((4, 2, 9), None),
-        ((3, 4, 5, 6), None),
-    ],
+    ("size", "measured"),
+    [((4, 6), True), ((3, 3), True), ((2, 9), False), ((9, 2), False), ((4, 4, 4), False), ((9,), False)],
 )
-def test_maps_and_token_grids_of_three_cells_or_more_are_measured(shape, size):
-    assert grid_size(Site("layer", 1, shape)) == size
+def test_maps_of_three_cells_or_more_are_measured(size, measured):
+    # Volumes have a third axis, and no matrix.
+    grid = Grid(size, (1.0,) * len(size), (0.0,) * len(size), (0.0,) * len(size))
+    site = Site("layer", 1, (5, *size), cells=Cells(grid))
+    assert has_grid(site) is measured
     for kind in KINDS:
-        assert kind().applies_to(Site("layer", 1, shape)) == (size is not None)
+        assert kind().applies_to(site) is measured
 
 
 def test_outputs_and_pooled_features_are_not_measured():
-    assert not EquivarianceError().applies_to(Site("output", 3, (4, 8, 8), "output"))
-    assert not EquivarianceError().applies_to(Site("layer", 1, (4, 8, 8), representation="pooled"))
+    cells = Cells(Grid.tiling((8, 8), (8, 8)))
+    assert not EquivarianceError().applies_to(Site("output", 3, (4, 8, 8), "output", cells=cells))
+    assert not EquivarianceError().applies_to(Site("layer", 1, (4, 8, 8), representation="pooled", cells=cells))
 
 
 def test_all_layouts_of_one_grid_give_the_same_numbers():
@@ -122,3 +112,21 @@ def test_all_layouts_of_one_grid_give_the_same_numbers():
     assert values(lambda x: x.permute(0, 2, 3, 1).contiguous()) == expected
     assert values(tokens) == expected
     assert values(lambda x: torch.cat([torch.full((8, 1, 12), 7.0), tokens(x)], 1)) == expected
+
+
+def test_tokens_in_any_order_are_brought_into_that_of_a_map():
+    maps, moved = uniform(8, 12, 4, 4), uniform(8, 12, 4, 4, seed=1)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+
+    def shuffled(x):
+        return x.flatten(2).transpose(1, 2)[:, order]
+
+    def as_map(x):
+        return x[:, order.argsort()].transpose(1, 2).unflatten(2, (4, 4))
+
+    about = about_of(shuffled(maps), shuffled(moved), matrices(ROT90))
+    site = replace(about.site, cells=Cells(Grid.tiling((SIDE, SIDE), (4, 4)), as_map))
+    expected = all_values(about_of(maps, moved, matrices(ROT90)))
+    assert all_values(replace(about, site=site)) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    # Read row by row they are another map.
+    assert all_values(about) != pytest.approx(expected, rel=1e-2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.activations import assert_same, normal
+from support.nets import UNet
 from support.probing import images_of, mirrored
 from torch import nn
 
@@ -217,6 +218,78 @@ def test_photometric_views_are_compared_in_place_and_unknown_ones_not_at_all():
     changed = (model(images)["out"].argmax(1) != model(darker(images))["out"].argmax(1)).double().mean()
     assert result.value("pixel_flip_rate", "output", "darker") == pytest.approx(changed.item())
     assert math.isnan(result.value("pixel_flip_rate", "output", "own"))
+
+
+class Strided(Segmenter):
+    """Scores of every fourth pixel, which lie at its corner and not in the middle of four."""
+
+    def forward(self, x):
+        return {"out": self.head(x[..., ::4, ::4])}
+
+
+def test_scores_are_carried_on_the_grid_where_they_lie():
+    # Pixel 4 i of 24 goes to 23 - 4 i under a flip, which lies between cells; on a grid that tiles the image, cell i
+    # would go to cell 5 - i, three pixels beside it.
+    torch.manual_seed(0)
+    model, images = Strided(), smooth()
+    result = probed(model, AugmentationBank({"hflip": hflip()}), images)
+    assert result.metadata["grids"]["output"] == {
+        "size": [6, 6], "stride": [4.0, 4.0], "offset": [0.0, 0.0], "spread": [0.0, 0.0]
+    }  # fmt: skip
+    before, after = (model(x)["out"].argmax(1) for x in (images, images.flip(-1)))
+    as_if_tiling = (after != before.flip(-1)).double().mean()
+    assert result.value("pixel_flip_rate", "output") < as_if_tiling / 2
+
+
+class Enlarged(Segmenter):
+    """Scores of every fourth pixel, enlarged to all of them."""
+
+    def forward(self, x):
+        coarse = self.head(x[..., ::4, ::4])
+        return {"out": nn.functional.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)}
+
+
+@pytest.mark.parametrize("net", [UNet, Enlarged])
+def test_scores_of_every_pixel_are_carried_as_pixels_are_whatever_they_were_made_of(net):
+    # The branches of the one disagree by up to 7 pixels, and what the other sees lies 1.5 pixels beside what it says.
+    torch.manual_seed(0)
+    model, images = net().eval(), smooth()
+    bank = AugmentationBank({"hflip": hflip()})
+    result = probe_model(model, images, bank, layers="re:inc|head", metrics=[PixelFlipRate()])
+    assert result.metadata["grids"]["output"] == result.metadata["grids"]["input"]
+
+    def classes(x):
+        with torch.no_grad():
+            output = model(x)
+        return (output["out"] if isinstance(output, dict) else output).argmax(1)
+
+    # A flip of pixels needs no interpolation; the rim is not counted.
+    changed = (classes(images.flip(-1)) != classes(images).flip(-1))[:, 1:-1, 1:-1]
+    assert result.value("pixel_flip_rate", "output") == pytest.approx(changed.double().mean().item())
+
+
+class Spectral(Segmenter):
+    """Scores behind a Fourier transform, of which nobody knows where they lie."""
+
+    def forward(self, x):
+        return {"out": torch.fft.fft2(self.head(x)).real}
+
+
+def test_scores_whose_places_are_unknown_are_compared_in_place_only():
+    darker = K.RandomBrightness((0.5, 0.5), p=1.0)
+    bank = AugmentationBank({"darker": darker, "hflip": hflip()})
+    told = r"left out of pixel_flip_rate under views that move pixels, as it is not known where .*'output' \(_fft_c2c"
+    with pytest.warns(UserWarning, match=told):
+        result = probed(Spectral(), bank)
+    assert result.value("pixel_flip_rate", "output", "darker") >= 0
+    assert math.isnan(result.value("pixel_flip_rate", "output", "hflip"))
+    assert "pixel_flip_rate under views that move pixels at output" in result.metadata["left_out"]
+
+
+def test_what_a_chain_cuts_off_and_pads_again_in_place_is_not_counted():
+    # A crop of the 16 in the middle and a pad by 4: no pixel moves, and those of the rim are lost.
+    chain = nn.Sequential(K.CenterCrop(16), K.RandomCrop((24, 24), padding=4))
+    assert probed(Segmenter(), AugmentationBank({"rim": chain})).value("pixel_flip_rate", "output") == 0
 
 
 @pytest.mark.filterwarnings(MIXTURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -161,3 +162,41 @@ def test_a_single_image_is_the_first_axis():
     found = rows(lambda net, x: net.seen(x), IMAGES[:1])
     assert (found.axis, found.images) == (0, 1)
     assert found.unfold(IMAGES)[0].shape == IMAGES.shape
+
+
+def both_in_one(net, left, right):
+    """Tokens of two images in one batch, those of the left image first, without an axis that is theirs alone."""
+    tokens = torch.cat([left, right]).flatten(2).transpose(1, 2)
+    return net.seen(tokens)
+
+
+def sequence_first(net, x):
+    return net.seen(x.flatten(2).permute(2, 0, 1))
+
+
+def windowed(net, x):
+    """Windows of 2 x 2 cells as rows of the batch."""
+    x = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3)
+    return net.seen(x.flatten(3, 4).flatten(0, 2).flatten(1, 2).unflatten(1, (4, -1)))
+
+
+def with_class_token(net, x):
+    tokens = x.flatten(2).transpose(1, 2)
+    return net.seen(torch.cat([torch.zeros(len(x), 1, tokens.shape[2]), tokens], 1))
+
+
+@pytest.mark.parametrize(
+    ("function", "images"),
+    [(both_in_one, 2), (sequence_first, 1), (windowed, 1), (with_class_token, 1)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_cells_come_into_order_whether_the_images_were_before_or_not(function, images):
+    # All of these only move cells about, so that the map is the image again; of more images than were traced too.
+    few = [torch.rand(2, 3, 4, 6) for _ in range(images)]
+    net = Watched(function)
+    found = traced(net, *few).activations["seen"]
+    many = [torch.rand(5, 3, 4, 6) for _ in range(images)]
+    activation = net(*many)
+    assert [torch.equal(*pair) for pair in zip(found.grid.maps(activation), many, strict=True)] == [True] * images
+    for part, image in zip(found.rows.unfold(activation), many, strict=True):
+        assert torch.equal(found.grid.map_of_rows(part), image)

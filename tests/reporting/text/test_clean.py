@@ -10,7 +10,7 @@ LONG = tuple(f"backbone.layer{i // 16}.{i % 16}.conv2" for i in range(60))
 
 
 def line_of(result, start):
-    return next(line for line in result.summary().splitlines() if line.startswith(start))
+    return next(line for line in result.summary(full=True).splitlines() if line.startswith(start))
 
 
 def drift(layers=("stem", "body", "flat", "head"), *, is_first=False):
@@ -25,7 +25,7 @@ def drift(layers=("stem", "body", "flat", "head"), *, is_first=False):
 
 
 def test_a_drift_has_a_column_for_each_reference_and_no_views():
-    text = drift().summary()
+    text = drift().summary(full=True)
     assert text.startswith(
         "32 images x 4 layers, epoch 0, step 0\n\ncka_previous: debiased CKA with the previous probe"
     )
@@ -36,7 +36,7 @@ def test_a_drift_has_a_column_for_each_reference_and_no_views():
 
 
 def test_the_first_drift_has_nothing_to_compare_with():
-    lines = drift(is_first=True).summary().splitlines()
+    lines = drift(is_first=True).summary(full=True).splitlines()
     assert lines[2:] == [
         "rankme: flat 5.25 (how many directions the images spread over)",
         "cka_previous, cka_first: nothing to compare with yet",
@@ -44,18 +44,18 @@ def test_the_first_drift_has_nothing_to_compare_with():
 
 
 def test_a_drift_of_many_layers_says_what_is_left_out_and_a_dead_one_has_a_dash():
-    text = drift(LONG).summary()
+    text = drift(LONG).summary(full=True)
     assert "40 of 60 layers are shown" in text
     assert max(map(len, text.splitlines())) <= 100
     tables = {"cka_first": table_of(("a", "b"), [[NAN, 1.0]], error=NAN)}
     dead = ProbeResult(layers=("a", "b"), views=[CLEAN], tables=tables)
     assert line_of(dead, "a ").split() == ["a", "-"]
-    assert "-: no value" in dead.summary()
+    assert "-: no value" in dead.summary(full=True)
 
 
 def test_a_metric_of_ones_own_on_clean_images_has_no_meaning_to_tell_but_its_values():
     tables = {"own": table_of(("a", "b"), [[0.5, 1.0]]), "alone": table_of(("a",), [[2.0]])}
-    text = ProbeResult(layers=("a", "b"), views=[CLEAN], tables=tables).summary()
+    text = ProbeResult(layers=("a", "b"), views=[CLEAN], tables=tables).summary(full=True)
     assert "own:" not in text
     assert text.endswith("alone: a 2.00")
 

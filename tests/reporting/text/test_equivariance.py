@@ -17,7 +17,7 @@ def equivariance(error, layers=("conv1", "conv2")):
 
 
 def equivariance_lines(result, **options):
-    lines = result.summary(**options).splitlines()
+    lines = result.summary(full=True, **options).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("equivariance of maps"))
     return lines[start : lines.index("", start)]
 
@@ -31,7 +31,7 @@ def test_equivariance_stands_beside_flattened_sensitivity_over_the_same_views():
         ["conv1", "0.50", "0.40", "0.15", "0.06", "2", "of", "2"],
         ["conv2", "0.50", "0.40", "0.30", "0.06", "1", "of", "2"],
     ]
-    text = result.summary()
+    text = result.summary(full=True)
     assert "equivariance_error near interpolation_floor: maps move along" in text
     assert "  equivariance_error:" not in text
     assert max(map(len, text.splitlines())) <= 100
@@ -57,6 +57,6 @@ def test_equivariance_has_at_most_twelve_rows_and_says_so():
 
 
 def test_without_a_value_of_equivariance_there_is_no_table_of_it():
-    text = moving_result(tables=equivariance([[NAN, NAN], [NAN, NAN]])).summary()
+    text = moving_result(tables=equivariance([[NAN, NAN], [NAN, NAN]])).summary(full=True)
     assert "equivariance of maps" not in text
     assert "  equivariance_error: " in text

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
-from kornia_lightning_probe.results.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.grids import OtherGrids
+from kornia_lightning_probe.results.comparing.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
-from kornia_lightning_probe.results.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.tables import MetricTable
 from kornia_lightning_probe.wording import listed, unknown
 
@@ -126,7 +127,7 @@ def compare_numbers(first: ProbeNumbers, second: ProbeNumbers, *, z_limit: float
         first=first.when,
         second=second.when,
         z_limit=z_limit,
-        left_out=tuple(left_out(first, second)),
+        left_out=(*left_out(first, second), *common.grids.sentences()),
         notes=tuple(common.notes()),
     )
 
@@ -138,6 +139,10 @@ class _Cells(NamedTuple):
     std_error: Tensor
     attempted: Tensor
     shares: Tensor | None
+
+    def without(self, places: Tensor) -> _Cells:
+        """The same as if nothing had been measured in some places."""
+        return self._replace(value=self.value.masked_fill(places, torch.nan), attempted=self.attempted & ~places)
 
 
 class _Pair(NamedTuple):
@@ -175,12 +180,19 @@ class _Common:
         for i, view in enumerate(self.views):
             by_name.setdefault(view.augmentation, []).append(i)
         self.augmentations = list(by_name.values())
+        self.grids = OtherGrids(first, second)
         self.metrics = [metric for metric in first.metrics if self.layers(metric)]
         if not self.views:
             raise ValueError(
                 "the results have no view (an augmentation at one severity) in common: "
                 f"{what_each_has(first, second)}; compare two results of one kind of probe, measured under banks that "
                 "share a view"
+            )
+        refused = list(self.grids.sentences())
+        if not self.metrics and refused:
+            raise ValueError(
+                f"the results have nothing in common that can be compared: {'; '.join(refused)}; measure other metrics "
+                "beside these, or models whose cells lie alike"
             )
         if not self.metrics:
             raise ValueError(
@@ -194,7 +206,8 @@ class _Common:
         if metric not in self.second.tables:
             return []
         there = set(self.second.table(metric).layers)
-        return [layer for layer in self.first.table(metric).layers if layer in there]
+        both = [layer for layer in self.first.table(metric).layers if layer in there]
+        return [layer for layer in both if not self.grids.refuse(metric, layer)]
 
     def pair(self, metric: str) -> _Pair:
         """Both results' cells of a metric."""
@@ -203,6 +216,9 @@ class _Common:
         second = self._cut(self.second.table(metric), layers, side=1)
         if metric == SENSITIVITY and self.moved_in_one:
             first, second = self._without_moved(first), self._without_moved(second)
+        carried = self.grids.carried(metric, layers, self.views)
+        if carried is not None:
+            first, second = first.without(carried), second.without(carried)
         paired = self.pairing.same and _as_many_images(first, second)
         is_zero_at_rest = self.first.table(metric).quantity.at_identity == 0
         return _Pair(layers, first, second, paired, is_zero_at_rest)
@@ -252,6 +268,7 @@ class _Common:
             names = listed(by_standing["no value"])
             yield f"no value in both results under any view that both have, so not compared: {names}"
         yield from banks_differ(self.first, self.second)
+        yield from self.grids.notes(self.metrics)
         if self.moved_in_one:
             names = listed(self.views[i].label for i in self.moved_in_one)
             yield (

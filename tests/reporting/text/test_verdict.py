@@ -1,0 +1,160 @@
+"""Each sentence appears where the numbers say so, and only there; results are made by hand."""
+
+import pytest
+import torch
+from support.made_results import SENSITIVITY, table_of, views_of
+
+from kornia_lightning_probe.quantity import Quantity
+from kornia_lightning_probe.result import ProbeResult
+
+LADDERS = {"blur": (1.0,), "turn": (1.0,), "noise": (1.0,)}
+LAYERS = ("conv", "fc")
+
+
+def made(fc, *, conv=(0.1, 0.1, 0.1), pixels=(0.9, 0.9, 0.9), error=0.01, epoch=1, tables=None, **metadata):
+    """Sensitivity of three views at two layers, the embedding last."""
+    value = torch.tensor([pixels, conv, fc]).T
+    known = {"embedding": "fc", "num_images": 100, "shapes": {"output": [10]}} | metadata
+    tables = {"sensitivity": table_of(("input", *LAYERS), value, error, quantity=SENSITIVITY), **(tables or {})}
+    return ProbeResult(layers=LAYERS, views=views_of(LADDERS), tables=tables, epoch=epoch, step=epoch, metadata=known)
+
+
+def accuracies(clean, under):
+    """Tables of accuracy under the three views, and of its drop."""
+    under = torch.tensor([under]).T
+    quantity = Quantity(range=(0.0, 1.0), of_output=True)
+    return {
+        "accuracy": table_of(("output",), under, images=100, quantity=quantity),
+        "accuracy_drop": table_of(("output",), clean - under, images=100, quantity=quantity),
+    }
+
+
+def test_what_leads_by_three_errors_is_named_alone_beside_the_pixels():
+    # Without what each image adds the error of a difference is the sum of both, .02: a lead of .1 is five of them.
+    text = made((0.3, 0.5, 0.4)).verdict()
+    assert "The embedding, fc, moves most under turn (0.50), the pixels themselves by 0.90" in text
+
+
+def test_what_does_not_lead_is_named_with_those_that_it_does_not_lead():
+    text = made((0.3, 0.5, 0.46)).verdict()
+    assert "moves most under turn (0.50), noise (0.46), which lead together." in text
+    assert "pixels" not in text
+
+
+def test_the_layer_that_moves_furthest_is_named_where_it_leads():
+    assert "of the layers conv moves furthest (0.80)" in made((0.3, 0.5, 0.4), conv=(0.1, 0.8, 0.1)).verdict()
+    assert "furthest" not in made((0.3, 0.5, 0.4), conv=(0.1, 0.49, 0.1)).verdict()
+
+
+def test_of_changes_those_are_told_that_are_beyond_three_errors_and_two_hundredths():
+    before = made((0.6, 0.5, 0.4), epoch=-1)
+    # Errors of a change are the root of two hundredths: .042 is three of them.
+    text = made((0.3, 0.6, 0.42)).verdict(before=before)
+    assert "Since before training the embedding moves less under blur (0.60 to 0.30); more under turn" in text
+    assert "undecided under noise" in text
+
+
+def test_a_change_below_two_hundredths_is_never_decided_however_small_its_error():
+    before = made((0.6, 0.5, 0.4), error=1e-6, epoch=-1)
+    text = made((0.585, 0.5, 0.4), error=1e-6).verdict(before=before)
+    assert "Since before training it is undecided whether the embedding moves otherwise." in text
+    assert "unchanged" not in text
+
+
+def test_without_baselines_nothing_is_said_of_changes():
+    text = made((0.3, 0.5, 0.4)).verdict()
+    assert "since" not in text.lower()
+    alone = made((0.3, 0.5, 0.4))
+    assert "since" not in alone.verdict(before=alone, first=alone).lower()
+
+
+def test_both_baselines_are_told_of():
+    before, first = made((0.9, 0.9, 0.9), epoch=-1), made((0.3, 0.7, 0.4), epoch=0)
+    text = made((0.3, 0.5, 0.4)).verdict(before=before, first=first)
+    assert "Since before training" in text
+    assert ", and since the first trained probe the embedding moves less under turn" in text
+
+
+def test_the_largest_fall_is_named_alone_only_where_it_leads():
+    before = made((0.9, 0.9, 0.9), conv=(0.1, 0.1, 0.1), epoch=-1)
+    assert "The largest fall since before training: fc under blur by 0.80." in made((0.1, 0.5, 0.6)).verdict(
+        before=before
+    )
+    together = made((0.1, 0.11, 0.6)).verdict(before=before)
+    assert "The largest fall since before training: fc under blur by 0.80, fc under turn by 0.79." in together
+    assert "fall" not in made((0.95, 0.95, 0.95)).verdict(before=before)
+
+
+def test_the_outputs_are_judged_where_they_are_beyond_chance():
+    # Chance is .1 of 10 classes, three errors of 100 images .09.
+    text = made((0.3, 0.5, 0.4), tables=accuracies(0.9, [0.8, 0.4, 0.7])).verdict()
+    assert "The outputs are right on 0.90 of the clean images, and least under turn: 0.40." in text
+    text = made((0.3, 0.5, 0.4), tables=accuracies(0.15, [0.1, 0.1, 0.1])).verdict()
+    assert "right on 0.15 of the clean images, no more than chance" in text
+    assert "outputs" not in made((0.3, 0.5, 0.4)).verdict()
+
+
+def test_a_baseline_that_answers_by_chance_is_no_baseline_of_the_outputs():
+    now = made((0.3, 0.5, 0.4), tables=accuracies(0.9, [0.8, 0.4, 0.7]))
+    untrained = made((0.3, 0.5, 0.4), epoch=-1, tables=accuracies(0.1, [0.1, 0.1, 0.1]))
+    earlier = made((0.3, 0.5, 0.4), epoch=0, tables=accuracies(0.8, [0.8, 0.3, 0.7]))
+    assert "(before they were right by chance, which can't be compared)" in now.verdict(before=untrained)
+    assert "least under turn: 0.40 (before: 0.80 and 0.30)." in now.verdict(first=earlier)
+
+
+def spread(value):
+    return {"spread": table_of(LAYERS, torch.full((3, 2), value), quantity=Quantity())}
+
+
+def test_a_fall_that_more_spread_explains_is_doubtful():
+    first = made((0.6, 0.6, 0.6), epoch=0, tables=spread(1.0))
+    # Twice as far apart: .3 of it is as far as .6 was; .1 of it is not.
+    text = made((0.3, 0.1, 0.6), tables=spread(2.0)).verdict(first=first)
+    assert "images have moved 2 times as far apart, which alone explains the fall under blur" in text
+    assert "Doubtful" not in made((0.3, 0.1, 0.6), tables=spread(1.0)).verdict(first=first)
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"noise_floor": 0.05}, "Doubtful: the forward itself differs by 0.05 from pass to pass."),
+        ({"dead_layers": ["conv"]}, "Doubtful: conv gives every image the same."),
+    ],
+)
+def test_what_the_metadata_knows_is_doubtful(facts, sentence):
+    assert sentence in made((0.3, 0.5, 0.4), **facts).verdict()
+
+
+def test_a_channel_that_holds_most_of_a_layer_is_doubtful():
+    def held(share):
+        return {"channel_dominance": table_of(("conv",), torch.full((3, 1), share), quantity=Quantity())}
+
+    assert "one channel holds more than half of conv" in made((0.3, 0.5, 0.4), tables=held(0.7)).verdict()
+    assert "Doubtful" not in made((0.3, 0.5, 0.4), tables=held(0.3)).verdict()
+
+
+def test_there_are_five_sentences_at_most_and_none_without_sensitivity():
+    tables = accuracies(0.9, [0.8, 0.4, 0.7]) | spread(3.0)
+    first = made((0.6, 0.6, 0.6), epoch=0, tables=accuracies(0.8, [0.8, 0.3, 0.7]) | spread(1.0))
+    text = made((0.3, 0.1, 0.2), tables=tables, noise_floor=0.05).verdict(before=first, first=first)
+    assert len(text.splitlines()) == 5
+    other = ProbeResult(layers=LAYERS, views=views_of(LADDERS), tables={})
+    assert other.verdict() == ""
+
+
+def test_a_comparison_says_what_changed_and_what_most():
+    text = made((0.6, 0.5, 0.4), epoch=0).compare(made((0.3, 0.5, 0.4))).verdict()
+    assert text.splitlines() == [
+        "Since the first result the embedding moves less under blur (0.60 to 0.30); undecided under turn, noise.",
+        "The largest fall since the first result: fc under blur by 0.30.",
+    ]
+
+
+def test_results_and_comparisons_are_short_in_print():
+    one, other = made((0.6, 0.5, 0.4), epoch=0), made((0.3, 0.5, 0.4))
+    assert str(one).splitlines()[1:-1] == one.verdict().splitlines()
+    comparison = one.compare(other)
+    assert comparison.verdict() in str(comparison)
+    for shown in (str(one), str(comparison), repr(comparison)):
+        assert len(shown) < 700
+    assert repr(comparison) == "Comparison(epoch 1, step 1 minus epoch 0, step 0: 9 cells of 1 metrics)"
