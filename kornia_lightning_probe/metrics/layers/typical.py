@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -87,11 +87,3 @@ class SensitivityWithin(OneRepresentation):
             )
         deviation = distances.block.deviation_within(labels.to(distances.block.valid.device))
         return {"distance": distances.squared_distance, "deviation": deviation}
-
-    def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002
-        """Say so where no block holds two images of a class."""
-        if bool(estimate.num_images.any()):
-            return []
-        return [
-            f"{self.name} has no value: no block of images holds two of one class; take more images, or fewer classes"
-        ]
