@@ -130,9 +130,6 @@ def test_retrieval_is_one_where_nothing_moves_and_half_by_chance():
     assert value("retrieval_auc", augmentation="other image") == pytest.approx(0.5, abs=0.05)
 
 
-# Of so few images one moves furthest, and of four cells one varies most.
-@pytest.mark.filterwarnings("ignore:images? .* of the source hold")
-@pytest.mark.filterwarnings("ignore:single positions hold")
 @pytest.mark.parametrize(
     ("net", "metric"),
     [(ResNet, "flip_rate"), (ViT, "flip_rate"), (HuggingViT, "flip_rate"), (UNet, "sensitivity_pooled")],

@@ -10,11 +10,8 @@ from kornia_lightning_probe.randomness import isolated_rng
 
 EVERYTHING = 10**6
 
-# Nets of four channels have a leading one, and of few images one moves furthest.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:one channel holds more than half"),
-    pytest.mark.filterwarnings("ignore:images? .* of the source hold"),
-]
+# Nets of four channels have a leading one.
+pytestmark = pytest.mark.filterwarnings("ignore:one channel holds more than half")
 
 
 def net(kind=SmallCNN):
