@@ -144,6 +144,7 @@ def prepare(
     device: torch.device,
     findings: Findings,
     default_set: bool,
+    image_ids: Sequence[int] = (),
 ) -> Prepared:
     """Give every metric its tables, once the sites are known.
 
@@ -155,6 +156,7 @@ def prepare(
         device: where tables live.
         findings: where it is noted what applies nowhere.
         default_set: whether nobody asked for these metrics in particular; one that applies nowhere is no news then.
+        image_ids: the images' numbers in their source, for what metrics say of them; empty: their rows.
     """
     readouts = [readout for site in sites for readout in readouts_of(site)]
     prepared = Prepared()
@@ -168,8 +170,10 @@ def prepare(
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
         rows = views if metric.reads_twins else [view for view in views if not _is_twin(view)]
         ready = metric.prepare(rows, layers, num_images, device=device)
+        ready.image_ids = tuple(image_ids)
         prepared.metrics[metric.name] = ready
         for number in concerned:
+            ready.fit(readouts[number].site)
             wanted = tuple(_wants(ready, readouts[number].site, view) for view in views)
             if any(wanted):
                 wishes.setdefault(number, []).append(Wish(ready, wanted))

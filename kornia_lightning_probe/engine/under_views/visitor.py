@@ -16,6 +16,7 @@ from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
+from kornia_lightning_probe.engine.probe_set import ProbeSet, require_finite
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
@@ -25,7 +26,6 @@ from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
 from kornia_lightning_probe.engine.under_views.imagewise import Labels, image_scores
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
-from kornia_lightning_probe.functional.distances import all_finite
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
@@ -35,7 +35,6 @@ from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
-from kornia_lightning_probe.wording import listed
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,7 @@ class UnderViews:
         twins = any(metric.reads_twins for metric in plan.metrics)
         self._labels = Labels(plan.images.num_images)
         self._views = Views(plan.bank, plan.images, twins=twins)
+        self._set = ProbeSet(plan.images)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -143,7 +143,7 @@ class UnderViews:
             self._findings.leave_out(name, "this augmentation needs images of 3 channels")
         for images in (self._plan.images, self._plan.reference):
             if images is not None:
-                _require_finite(images)
+                require_finite(images)
                 for block in (images.scout, *images.blocks):
                     for entry in block.images:
                         self._plan.bank.check(entry)
@@ -160,6 +160,7 @@ class UnderViews:
             device=self._device,
             findings=self._findings,
             default_set=plan.default_set,
+            image_ids=plan.images.image_ids,
         )
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
@@ -206,9 +207,9 @@ class UnderViews:
         self._rows.write(self._prepared.metrics)
 
     def tables(self) -> list[Tensor]:
-        """The metrics' tables, and what was seen of the views."""
+        """The metrics' tables, and what was seen of the views and of the images."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._views.seen, self._labels.table]
+        return [*tables, self._views.seen, self._labels.table, self._set.seen]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -225,6 +226,7 @@ class UnderViews:
         dead = [ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()]
         findings.dead([layer for layer in dead if layer not in self._nothing])
         findings.missing(self._missing())
+        self._set.note(findings)
         self._views.note(findings)
         tables = self._metric_tables()
         without = [name for name, table in tables.items() if table.influence is None]
@@ -313,20 +315,6 @@ class UnderViews:
 
 def _info(view: View) -> ViewInfo:
     return ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels, view.on_curve)
-
-
-def _require_finite(images: ProbeImages) -> None:
-    spoilt: set[int] = set()
-    for block in (images.scout, *images.blocks):
-        for entry in block.images:
-            if not all_finite(entry):
-                rows = (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-                spoilt.update(images.image_ids[block.ids[row]] for row in rows)
-    if spoilt:
-        raise ValueError(
-            f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
-            f"{listed(sorted(spoilt))} of the source). Repair or leave out these images"
-        )
 
 
 def _image_size(block: Block) -> Size:
