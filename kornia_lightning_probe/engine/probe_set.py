@@ -46,6 +46,11 @@ class ProbeSet:
                 self.seen[_APART, rows] = _apart(block)
                 self.seen[_CONTRAST, rows] = _contrast(block)
 
+    def labels(self) -> Tensor | None:
+        """Each image's class, (N,) int64, -1 for none; None where no image has any."""
+        classes = self.seen[_CLASS]
+        return classes.long() - 1 if bool(classes.any()) else None
+
     def note(self, findings: Findings) -> None:
         """Say what makes numbers of these images less than they seem."""
         for sentence, kind in (self._copies(), self._one_class(), self._alike()):

@@ -23,7 +23,7 @@ from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
 from kornia_lightning_probe.engine.under_views.drawing import Views
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
-from kornia_lightning_probe.engine.under_views.imagewise import Labels, image_scores
+from kornia_lightning_probe.engine.under_views.imagewise import image_scores
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.functional.grids import Size
@@ -118,7 +118,6 @@ class UnderViews:
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
         twins = any(metric.reads_twins for metric in plan.metrics)
-        self._labels = Labels(plan.images.num_images)
         self._views = Views(plan.bank, plan.images, twins=twins)
         self._set = ProbeSet(plan.images)
         self._first: Clean = {}
@@ -176,7 +175,6 @@ class UnderViews:
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
         """Compare a block under every view with its clean self."""
         plan = self._plan
-        self._labels.see(block)
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
         size = passes.size(len(block))
@@ -209,7 +207,7 @@ class UnderViews:
     def tables(self) -> list[Tensor]:
         """The metrics' tables, and what was seen of the views and of the images."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._views.seen, self._labels.table, self._set.seen]
+        return [*tables, self._views.seen, self._set.seen]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -239,7 +237,7 @@ class UnderViews:
             epoch=epoch,
             step=step,
             metadata=findings.metadata(),
-            images=image_scores(ledger, plan.bank.views, self._labels, without=self._dropped),
+            images=image_scores(ledger, plan.bank.views, self._set.labels(), without=self._dropped),
         )
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
@@ -288,7 +286,7 @@ class UnderViews:
                 continue
             estimate = metric.estimates()
             for sentence in metric.remarks(estimate, metric.layers):
-                self._findings.warn(sentence)
+                self._findings.warn(sentence, kind=f"{metric.name} stands out")
             table = MetricTable(
                 metric.layers,
                 estimate.value,
