@@ -110,6 +110,7 @@ def look_at(
         num_images=2,
         image_shape=tuple(entries[0].shape[1:]),
         targets=targets or Targets(),
+        layout=block.layout,
         is_asked_for=is_asked_for,
     ).knowing_numbers(output, numbers)
     is_sharded = any(hasattr(parameter, "device_mesh") for parameter in subject.model.parameters())

@@ -156,15 +156,19 @@ def prepare(
     for metric in [*metrics, *own]:
         concerned = [number for number, readout in enumerate(readouts) if metric.applies_to(readout.site)]
         if not concerned:
-            _note_nowhere(metric, sites, findings, default_set=default_set)
+            _note_nowhere(metric, _why_nowhere(metric, sites), findings, default_set=default_set)
             continue
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
         ready = metric.prepare(views, layers, num_images, device=device)
+        found = {number: _wish(ready, readouts[number].site, views) for number in concerned}
+        if not any(any(wish.views) for wish in found.values()):
+            reason = f"none of these views is one that it is measured under{_needs(metric)}"
+            _note_nowhere(metric, reason, findings, default_set=default_set)
+            continue
         prepared.metrics[metric.name] = ready
-        for number in concerned:
-            wanted = tuple(ready.wants_view(readouts[number].site, view) for view in views)
-            if any(wanted):
-                wishes.setdefault(number, []).append(Wish(ready, wanted))
+        for number, wish in found.items():
+            if any(wish.views):
+                wishes.setdefault(number, []).append(wish)
     for number, readout in enumerate(readouts):
         layer = sites[_place(readout.site, sites)].name
         for reader in _readers(layer, readout, wishes.get(number, [])):
@@ -203,19 +207,24 @@ def _kind(metric: ProbeMetric, readout: Readout) -> Kind:
     return "view"
 
 
-def _note_nowhere(metric: ProbeMetric, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
-    reason = _why_nowhere(metric, sites)
+def _wish(metric: ProbeMetric, site: Site, views: Sequence[Any]) -> Wish:
+    return Wish(metric, tuple(metric.wants_view(site, view) for view in views))
+
+
+def _note_nowhere(metric: ProbeMetric, reason: str, findings: Findings, *, default_set: bool) -> None:
     if default_set:
         findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
     else:
         findings.metric_left_out(metric.name, reason, of_output=metric.scope == "output")
 
 
+def _needs(metric: ProbeMetric) -> str:
+    return f"; it needs {metric.needs}" if metric.needs else ""
+
+
 def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
     """Why a metric applies to none of these: what it needs, and what the output has where it is one of outputs."""
-    reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]"
-    if metric.needs:
-        reason += f"; it needs {metric.needs}"
+    reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]{_needs(metric)}"
     for site in sites:
         if site.kind == "output" and metric.scope == "output":
             labels = "no labels" if site.label_shape is None else f"labels {of_images(site.label_shape)}"

@@ -251,7 +251,8 @@ class UnderViews:
         if output is None:
             self._findings.labels_unused(f"the output is left out, as {self._findings.left_out[OUTPUT]}")
         elif output.label_shape is not None:
-            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=_image_size(block))
+            sides = block.layout.grid(block.images[0])
+            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=sides)
             if why:
                 self._findings.labels_unused(why)
 

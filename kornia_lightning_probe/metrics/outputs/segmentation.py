@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class PixelFlipRate(GridMetric):
     Under a view that moves pixels, what is predicted for Tx is compared with what was predicted for x, moved by the
     view's own matrix: the clean scores are carried along, then the highest one counts. Pixels count whose source lies
     inside the output, without those at the edge of that area; so a network that moves along reads 0. Not measured under
-    a view that does not tell its matrix, since it may have moved anything.
+    a view that does not tell its matrix, since it may have moved anything. Of volumes and video, (B, classes, D, H, W),
+    nothing is carried: only views that move no pixel are measured there.
 
     Example:
         >>> import torch
@@ -46,14 +48,31 @@ class PixelFlipRate(GridMetric):
         marks=((0.0, "0 (none)"), (0.5, "0.5"), (1.0, "1 (every pixel)")),
         of_output=True,
     )
-    needs = f"class scores (B, classes, H, W) of at least {SMALLEST} x {SMALLEST} pixels"
+    needs = (
+        f"class scores (B, classes, H, W) of at least {SMALLEST} x {SMALLEST} pixels, or (B, classes, D, H, W) and "
+        "views that move no pixel"
+    )
 
     def applies_to(self, site: Site) -> bool:
-        """Class scores of at least 3 x 3 pixels."""
+        """Class scores of at least 3 x 3 pixels, or of volumes and video."""
+        if _has_depth(site):
+            return site.kind == "output"
         return super().applies_to(site) and len(site.shape) == 3
+
+    def wants_view(self, site: Site, view: Any) -> bool:
+        """Of volumes and video, views that move no pixel."""
+        return not (_has_depth(site) and view.moves_pixels)
+
+    def calibrate(self, site: Site, *activations: Any, **more: Any) -> None:
+        """Find out where pixels lie, but for volumes and video."""
+        if not _has_depth(site):
+            super().calibrate(site, *activations, **more)
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's share of pixels, of those that can tell."""
+        if _has_depth(about.site):
+            known = torch.ones_like(clean[:, 0], dtype=torch.bool)
+            return _share(clean.argmax(1), augmented, known)
         matrix, image_size = about.matrix, about.image_size
         if matrix is None or image_size is None:
             return {}
@@ -71,8 +90,19 @@ class PixelFlipRate(GridMetric):
             stays = ~moved.to(clean.device).view(-1, 1, 1)
             expected = torch.where(stays, expected, _carried_classes(clean, grid))
             known = grid.mask | stays
-        flipped = ((expected != augmented.argmax(1)) & known).flatten(1).sum(1) / known.flatten(1).sum(1)
-        return {"flipped": torch.where(augmented.flatten(1).isfinite().all(1), flipped, torch.nan)}
+        return _share(expected, augmented, known)
+
+
+def _has_depth(site: Site) -> bool:
+    """Whether scores are those of volumes or video, (B, classes, D, H, W)."""
+    return len(site.shape) == 4
+
+
+def _share(expected: Tensor, augmented: Tensor, known: Tensor) -> Mapping[str, Tensor]:
+    """The share of known pixels whose class is another than the expected one."""
+    differs = (expected != augmented.argmax(1)) & known
+    flipped = differs.flatten(1).sum(1).double() / known.flatten(1).sum(1)
+    return {"flipped": torch.where(augmented.flatten(1).isfinite().all(1), flipped, torch.nan)}
 
 
 def _carried_classes(scores: Tensor, grid: GridWarp) -> Tensor:
