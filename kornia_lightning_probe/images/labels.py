@@ -34,8 +34,8 @@ class Targets:
         """What labels say, of one shape.
 
         Args:
-            labels: of some blocks, integers (B,) or masks (B, H, W), (B, D, H, W). In masks 255 is no class, and -100 is
-                none anywhere.
+            labels: of some blocks, integers (B,) or masks (B, H, W), (B, D, H, W). In masks 255 is no class, and -100
+                is none anywhere.
             others: what there is in their place.
 
         Example:
