@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from torch import nn
+
 from kornia_lightning_probe.model.stages import MOST, main_stages
 from kornia_lightning_probe.model.subject import Subject, apart_from_ends
 from kornia_lightning_probe.model.tracing import Activation, Rows, Trace
 from kornia_lightning_probe.model.tree import Node, module_tree
+
+_CALL = re.compile(r"\.call(\d+)")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Sighting:
         depends = self.differs.get(name, False) if found.depends is None else found.depends
         if not depends:
             return "it does not depend on the image"
+        if 0 in found.shape:
+            return f"it is empty, {found.shape}"
         if not holds_images:
             return f"where the images are in it is not known: {found.rows}"
         return ""
@@ -72,9 +79,10 @@ class Sighting:
         front = self._nearest_maker(self.usable)
         if front is not None:
             chosen = [layer for layer in chosen if not self._only_passes_on(layer)]
+            holder = self._seldom_called_holder(front)
             if not self._holds(chosen, front):
-                chosen.append(self.trace.activations[front].layer)
-            chosen = self._seldom_called(chosen, self.trace.activations[front].layer)
+                chosen.append(holder)
+            chosen = self._seldom_called(chosen, holder)
         return sorted(set(chosen), key=order.__getitem__)
 
     def embedding(self, layers: Iterable[str]) -> str | None:
@@ -101,7 +109,10 @@ class Sighting:
         if subject.is_auto:
             subject = self._of_those_that_ran(subject)
         rows = {name: found for name in self.usable if (found := self.rows(name)) is not None}
-        return apart_from_ends(replace(subject, front=self.embedding(subject.layers), rows=rows))
+        front = self.embedding(subject.layers)
+        only = self._only(subject.layers, front) if subject.is_auto else {}
+        only = {layer: call for layer, call in only.items() if layer not in subject.named}
+        return apart_from_ends(replace(subject, front=front, rows=rows, only=only))
 
     def _of_those_that_ran(self, subject: Subject) -> Subject:
         root = module_tree(subject.model)
@@ -118,9 +129,32 @@ class Sighting:
             return None
         return self.trace.embedding([name for name in among if not self.usable[name].passes_on])
 
+    def _seldom_called_holder(self, activation: str) -> str:
+        """The innermost layer that made an activation and ran once, as a shared activation function has not."""
+        holding = [self.trace.activations[name] for name in self.trace.holding_the_same(activation)]
+        made = [found.layer for found in holding if not found.passes_on]
+        once = [layer for layer in made if self._calls[layer] == 1]
+        return [*once, *made][0]
+
+    @cached_property
+    def _calls(self) -> Counter[str]:
+        """How often each layer ran."""
+        calls = {(found.layer, _call(found)) for found in self.trace.activations.values()}
+        return Counter(layer for layer, _ in calls)
+
+    def _only(self, layers: Mapping[str, nn.Module], front: str | None) -> dict[str, int]:
+        """Which call counts of a layer without weights that runs in many places: the one in front of the head."""
+        if front is None:
+            return {}
+        found = self.trace.activations[front]
+        is_shared = self._calls[found.layer] > 1
+        if not is_shared or any(True for _ in layers[found.layer].parameters()):
+            return {}
+        return {found.layer: _call(found)}
+
     def _seldom_called(self, layers: list[str], front: str) -> list[str]:
         """Without those that run again most often (shared position encodings), as long as all calls are too many."""
-        called = Counter(found.layer for found in self.usable.values() if ".call" in _beyond(found))
+        called = Counter(found.layer for found in self.usable.values() if _call(found) > 1)
         again = {layer: called[layer] for layer in layers}
         while len(again) + sum(again.values()) > MOST:
             most = max(again, key=lambda layer: again[layer])
@@ -151,9 +185,10 @@ class Sighting:
         return not owners.isdisjoint(layers)
 
 
-def _beyond(found: Activation) -> str:
-    """What the recorder has put behind a layer's name."""
-    return found.name.removeprefix(found.layer)
+def _call(found: Activation) -> int:
+    """Which of a layer's calls gave an activation, from 1."""
+    number = _CALL.match(found.name.removeprefix(found.layer))
+    return int(number[1]) if number else 1
 
 
 def _that_ran(node: Node, order: Mapping[str, int]) -> Node | None:

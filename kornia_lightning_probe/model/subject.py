@@ -58,6 +58,7 @@ class Subject:
         is_auto: whether layers are chosen among those that run.
         named: those of the layers that were asked for in another way than "auto".
         rows: how activations are brought into order, images first, by name; others are so already.
+        only: of layers that are called several times, the number of the only call that counts; of others all do.
     """
 
     model: nn.Module
@@ -70,6 +71,7 @@ class Subject:
     is_auto: bool = False
     named: frozenset[str] = frozenset()
     rows: Mapping[str, InOrder] = field(default_factory=dict)
+    only: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose_subject(
