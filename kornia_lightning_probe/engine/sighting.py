@@ -95,6 +95,8 @@ def look_at(
     numbers: list[Tensor] = []
 
     def receive(name: str, activation: Tensor) -> None:
+        if activation.is_quantized:
+            activation = activation.dequantize()
         if not activation.is_nested and activation.shape[0] == 2:
             differs[name] = not torch.equal(activation[0], activation[1])
             if isinstance(modules.get(name), _PRODUCTS) and have_one_number(activation):

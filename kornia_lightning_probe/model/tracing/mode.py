@@ -180,7 +180,8 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         first = next((arguments[name] for name in facts), None)
         if flows and results and isinstance(first, Tensor) and not operator.written:
             same = flows[0] if _holds_same(operator.name, first, results[0]) else None
-        return self.flows.through(operator.name, flows, same=same)
+        is_packed = any(isinstance(value, torch.ScriptObject) for value in arguments.values())
+        return self.flows.through(operator.name, flows, same=same, is_packed=is_packed)
 
     def _places(
         self,
@@ -275,6 +276,9 @@ def _described(func: OpOverload) -> Operator:
     # `add_` does what `add` does; `_foo__` and names of one underscore stay.
     if schema.is_mutable and name.endswith("_") and not name.endswith("__"):
         name = name[:-1]
+    if func.namespace == "quantized":
+        # What is called conv2d there takes its weights, stride and padding in one packed object.
+        name = f"quantized_{name}"
     names = tuple(argument.name for argument in schema.arguments)
     defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
     written = tuple(each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write)
