@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from kornia_lightning_probe.reporting.text.comparison import comparison_text
 from kornia_lightning_probe.reporting.text.summary import summary_text
-from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
+from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
+from kornia_lightning_probe.results.gain import GainRow, gain_rows
+from kornia_lightning_probe.results.image_files import with_images, write_images
+from kornia_lightning_probe.results.image_scores import ImageRow, LabelRow, label_rows, worst_rows
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.plain import json_text
 from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_columns, severity_rows
@@ -61,6 +64,7 @@ class ProbeResult(ProbeNumbers):
             epoch=numbers.epoch,
             step=numbers.step,
             metadata=numbers.metadata,
+            images=numbers.images,
         )
 
     def severity(
@@ -106,9 +110,70 @@ class ProbeResult(ProbeNumbers):
         """
         return Comparison(**vars(compare_numbers(self, other, z_limit=z_limit)))
 
+    def gain(self, augmentation: str | None = None, *, metric: str = "sensitivity_flat") -> tuple[GainRow, ...]:
+        """What each layer makes of the movement that reaches it: its value over that of the layer before it.
+
+        Above 1 a layer moves further than what it is given, relative to how far images lie apart. A healthy net has a
+        largest gain, too: name a layer only where it differs between two results. All layers are taken at one level,
+        the smallest at which each of them stands above the noise floor, since large movements saturate. The logarithms
+        add up to that of the embedding's value over the first one.
+
+        Args:
+            augmentation: This one; None takes the mean of the logarithms over all of them.
+            metric: A measure that is 0 where nothing moves. Under a pooled one the first layer comes first, since
+                pixels have none.
+
+        Returns:
+            One row for each layer that has a value, but for the first: layer, before, gain, std_error. NaN where no
+            level will do.
+
+        Raises:
+            ValueError: If a name is unknown, or the metric isn't 0 at the identity.
+        """
+        return gain_rows(self, augmentation, metric=metric)
+
+    def worst_images(
+        self, layer: str | None = None, augmentation: str | None = None, level: int | None = None, *, n: int = 6
+    ) -> tuple[ImageRow, ...]:
+        """The images that moved furthest, furthest first.
+
+        Args:
+            layer: The layer; None is the embedding.
+            augmentation: This one only; None is the mean over all views.
+            level: A level, from 1; None is the mean over all levels.
+            n: How many images, fewer where there are no more.
+
+        Returns:
+            Image (its number in the dataset), score, label, augmentation and level of each. The score is
+            sqrt(mean over the views of d_i / (2 mean e)): 1 is as far as swapping the image for another one.
+
+        Raises:
+            ValueError: If a name or level is unknown, n is no positive number, or each image's part isn't kept: it is
+                in a training's first and latest result, and in files beside the JSON.
+        """
+        return worst_rows(self, layer, augmentation, level, n=n)
+
+    def by_label(self, metric: str = SENSITIVITY, layer: str | None = None) -> tuple[LabelRow, ...]:
+        """The sensitivity of the images of each label, the most affected label first.
+
+        Distances between images are those of all labels together, so that labels can be compared.
+
+        Args:
+            metric: Only "sensitivity".
+            layer: The layer; None is the embedding.
+
+        Returns:
+            Label, value, std_error and num_images of each.
+
+        Raises:
+            ValueError: For another metric, an unknown layer, without labels, or where each image's part isn't kept.
+        """
+        return label_rows(self, metric, layer)
+
     def without_influence(self) -> ProbeResult:
-        """This result without what each image adds to the values, which is most of its memory; errors stay."""
+        """This result without each image's own part in the values, which is most of its memory; errors stay."""
         lighter = ProbeResult.of(self)
+        lighter.images = None
         lighter.tables = {name: replace(table, influence=None) for name, table in self.tables.items()}
         return lighter
 
@@ -187,8 +252,9 @@ class ProbeResult(ProbeNumbers):
         """Write the whole result to a JSON file, at once or not at all; without a path, give the JSON text.
 
         NaN becomes null, an infinity "inf" or "-inf"; every other number comes back bit for bit. The severity summaries
-        are written for other readers; what each image adds to the values isn't. Missing folders are made; a reader
-        never sees half a file.
+        are written for other readers; what each image adds to the values isn't. Each image's own movement, which
+        `worst_images` and `by_label` read, is in a file beside it, `{name}.images.npz`. Missing folders are made; a
+        reader never sees half a file.
 
         Args:
             path: Where to write; None writes nothing.
@@ -200,6 +266,7 @@ class ProbeResult(ProbeNumbers):
         if path is None:
             return text
         write_whole(Path(path), text)
+        write_images(self, Path(path))
         return None
 
     @classmethod
@@ -209,7 +276,9 @@ class ProbeResult(ProbeNumbers):
         Raises:
             ValueError: If the text is malformed, with the file and the place in it, or of a later format.
         """
-        return cls.of(numbers_of_json(path))
+        numbers = numbers_of_json(path)
+        is_text = isinstance(path, str) and path.lstrip().startswith("{")
+        return cls.of(numbers if is_text else with_images(numbers, Path(path)))
 
 
 class Comparison(ComparisonNumbers):

@@ -97,7 +97,7 @@ def in_a_folder(tmp_path, monkeypatch):
 def test_the_readmes_python_runs_from_top_to_bottom(in_a_folder):
     _, (trainer,) = run_page(README)
     assert "probe/embedding_sensitivity" in trainer.callback_metrics
-    assert {path.name for path in in_a_folder.glob("*.*")} == {"probe.json", "heatmap.png"}
+    assert {path.name for path in in_a_folder.glob("*.*")} == {"probe.images.npz", "probe.json", "heatmap.png"}
 
 
 # Each of these two has a test of its own below.
@@ -265,7 +265,11 @@ def test_measure_a_model_runs(tmp_path):
     said = run(tmp_path, "measure_a_model.py", "--steps", "2", "--output", "here")
     assert "120 images x 19 views x 5 layers" in said
     assert "change of sensitivity" in said
-    assert {path.name for path in (tmp_path / "here").iterdir()} == {"photographs.json", "photographs.png"}
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {
+        "photographs.images.npz",
+        "photographs.json",
+        "photographs.png",
+    }
 
 
 def test_own_metric_runs(tmp_path):

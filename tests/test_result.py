@@ -6,7 +6,7 @@ import torch
 from support.made_results import made_result
 
 from kornia_lightning_probe.result import Comparison, ProbeResult, ProbeRow
-from kornia_lightning_probe.results.comparison import ComparisonRow
+from kornia_lightning_probe.results.comparing.comparison import ComparisonRow
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
+
+from torch import Tensor
 
 from kornia_lightning_probe.activations.layout import Layout, layout_of
 from kornia_lightning_probe.functional.grids import Size
@@ -12,6 +14,19 @@ from kornia_lightning_probe.functional.grids import Size
 #: The names of the pixels and of the prediction among the layers.
 INPUT = "input"
 OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class HeadSpace:
+    """The directions of an embedding that a linear head reads.
+
+    Args:
+        basis: orthonormal columns, (C, r) float64.
+        part: which part of a sequence the head reads, as in `Site.part`.
+    """
+
+    basis: Tensor = field(compare=False, repr=False)
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class Site:
         image_size: height and width of the images, which tell grids of their shape; None takes square ones.
         depth: of volumes and video, the number of slices or frames.
         is_folded: whether slices or frames, or windows of them, were rows of the batch in the model.
+        head: of the embedding, what a linear head reads of it; None where it is read in another way, or nobody knows.
     """
 
     name: str
@@ -46,6 +62,7 @@ class Site:
     image_size: Size | None = None
     depth: int | None = None
     is_folded: bool = False
+    head: HeadSpace | None = None
 
     @cached_property
     def layout(self) -> Layout:

@@ -7,15 +7,16 @@ alike, so that one image goes the same way on all of them.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Literal
 
 import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
 from torch import nn
 
 from kornia_lightning_probe.bank import operators
-from kornia_lightning_probe.bank.views import Ladder
+from kornia_lightning_probe.bank.views import Extremes, Ladder
 
 
 def hflip() -> Ladder:
@@ -28,17 +29,57 @@ def vflip() -> Ladder:
     return _ladder([1.0], lambda _: K.RandomVerticalFlip(p=1.0))
 
 
-def rotation(degrees: Sequence[float] = (5, 15, 30)) -> Ladder:
+def rotation(degrees: Sequence[float] = (5, 15, 30), *, ends: Literal["drawn", "both"] = "drawn") -> Ladder | Extremes:
     """Rotate about the centre, to the left or to the right.
 
     Args:
         degrees: the angles, which are the severities.
+        ends: "drawn" draws a side for each image. "both" shows each image turned to either side, under signed
+            severities (to the left above 0), for the worst of them, `worst` in `ProbeResult.severity()`; these are no
+            curve from the identity.
+
+    Raises:
+        ValueError: for another word.
 
     Example:
-        >>> list(rotation((10, 45)))
-        [10.0, 45.0]
+        >>> list(rotation((10, 45))), list(rotation((10, 45), ends="both"))
+        ([10.0, 45.0], [-45.0, -10.0, 10.0, 45.0])
     """
-    return _ladder(degrees, operators.SignedRotation)
+    if ends not in ("drawn", "both"):
+        raise ValueError(f"ends is 'drawn' or 'both', got {ends!r}")
+    ladder = _ladder(degrees, operators.SignedRotation)
+    if ends == "drawn":
+        return ladder
+    return Extremes({angle: operators.PinnedPose(angle) for angle in sorted([*ladder, *(-angle for angle in ladder)])})
+
+
+def corners(rotation: float = 30, translation: float = 0.1) -> Extremes:
+    """Every corner, edge and face of a box of rotations and moves, without its centre: 26 views, for the worst of them.
+
+    Args:
+        rotation: degrees to either side.
+        translation: fraction of the width to the left and right, of the height up and down.
+
+    Returns:
+        The views by the numbers 1 to 26, which are no severities: rotation changes slowest, then right, then down, each
+        from its negative to its positive end. `worst` in `ProbeResult.severity()` takes each image at its own worst.
+
+    Raises:
+        ValueError: for an end that isn't a positive number.
+
+    Example:
+        >>> len(corners())
+        26
+    """
+    for end in (rotation, translation):
+        _check_severity(float(end), {})
+    steps = itertools.product((-1, 0, 1), repeat=3)
+    moved = [step for step in steps if any(step)]
+    poses = [
+        operators.PinnedPose(turn * float(rotation), right=right * translation, down=down * translation)
+        for turn, right, down in moved
+    ]
+    return Extremes({float(number): pose for number, pose in enumerate(poses, start=1)})
 
 
 def translation(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
@@ -109,7 +150,8 @@ def motion_blur(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
     """Smear along a line, in a direction drawn for each image.
 
     Args:
-        fractions: length of the line as a fraction of the shorter side, which are the severities.
+        fractions: length of the line as a fraction of the shorter side, which are the severities. By the variance of
+            what becomes of a point; below two pixels that of a tilted line is up to a fifth too long.
     """
     return _ladder(fractions, operators.PinnedMotionBlur)
 
@@ -156,12 +198,23 @@ def brightness_value(offsets: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> La
 
 
 def contrast(factors: Sequence[float] = (0.8, 0.6, 0.4)) -> Ladder:
-    """Move every pixel towards the image's mean grey (below 1), or away from it.
+    """Move every pixel towards the image's mean grey (below 1), or away from it; see :func:`contrast_per_channel`.
 
     Args:
         factors: at least 0, 1 is the identity; the severities are |factor - 1|.
     """
     return _ladder(factors, operators.PinnedContrast, identity=1.0)
+
+
+def contrast_per_channel(factors: Sequence[float] = (0.4, 0.3, 0.2, 0.1, 0.05)) -> Ladder:
+    """Move every pixel towards the mean of its channel (below 1), or away from it, as ImageNet-C does.
+
+    A cast of colour stays, so on photographs it is milder than :func:`contrast`, which takes colour away as well.
+
+    Args:
+        factors: at least 0, 1 is the identity; the severities are |factor - 1|.
+    """
+    return _ladder(factors, lambda factor: operators.PinnedContrast(factor, per_channel=True), identity=1.0)
 
 
 def saturation(factors: Sequence[float] = (0.75, 0.5, 0.25)) -> Ladder:
@@ -214,6 +267,8 @@ def posterize(bits: Sequence[int] = (5, 4, 3)) -> Ladder:
 def jpeg(qualities: Sequence[float] = (80, 50, 20)) -> Ladder:
     """Compress as JPEG; needs 3 channels. Severity 0 would not quite be the identity.
 
+    Kornia's differentiable codec loses 5 to 9 % less than PIL's at the same quality (root mean square on photographs).
+
     Args:
         qualities: from 1 to 99; the severities are 100 - quality.
     """
@@ -250,7 +305,7 @@ def _ladder(magnitudes: Iterable[Any], build: Callable[[Any], nn.Module], *, ide
     return Ladder(sorted(ladder.items()))
 
 
-def _check_severity(severity: float, ladder: Ladder) -> None:
+def _check_severity(severity: float, ladder: Collection[float]) -> None:
     if not math.isfinite(severity) or severity <= 0:
         raise ValueError(f"A level must differ from the identity: severity {severity:g} isn't a positive number")
     if severity in ladder:

@@ -30,6 +30,29 @@ class SignedRotation(K.RandomRotation):  # type: ignore[misc] # Kornia's lazy im
         return params
 
 
+class PinnedPose(K.RandomAffine):  # type: ignore[misc] # Kornia's lazy import hides its type
+    """Turns and moves every image alike.
+
+    Args:
+        degrees: the angle, to the left where it is positive, as SignedRotation's.
+        right: by how much of the width it moves to the right.
+        down: by how much of the height it moves down; black enters where nothing was.
+    """
+
+    def __init__(self, degrees: float, *, right: float = 0.0, down: float = 0.0) -> None:
+        # RandomAffine turns the other way than RandomRotation.
+        super().__init__((-degrees, -degrees), p=1.0)
+        self.flags.update(right=right, down=down)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """The same for each image, in pixels."""
+        params: dict[str, Tensor] = super().generate_parameters(batch_shape)
+        height, width = batch_shape[-2:]
+        pixels = params["translations"].new_tensor([self.flags["right"] * width, self.flags["down"] * height])
+        params["translations"] = pixels.expand(batch_shape[0], 2)
+        return params
+
+
 class SignedTranslation(K.RandomTranslate):  # type: ignore[misc] # Kornia's lazy import hides its type
     """Moves each image by the same distance along both axes, forwards or backwards on each.
 
@@ -132,8 +155,9 @@ class PinnedGaussianBlur(_Pinned):
 class PinnedMotionBlur(_Pinned):
     """Smears each image along a line of the same length, in a direction drawn for each.
 
-    A kernel of k pixels smears over k - 1; lengths between two odd kernels blend their results, so that length 0 is
-    the identity and no length is rounded away.
+    Light is spread as far, by its variance, as by a line of that length: L^2/12 square pixels, of which k pixels in a
+    row give (k^2 - 1)/12. Lengths between two odd kernels blend their results, so that length 0 is the identity and no
+    length is rounded away. Of tilted lines interpolation adds up to .4 square pixels.
 
     Args:
         fraction: the length, as a fraction of the shorter side.
@@ -148,12 +172,14 @@ class PinnedMotionBlur(_Pinned):
 
     def change(self, images: Tensor, *, fraction: float, angle: Tensor, **_: Any) -> Tensor:
         """Filter with the two nearest odd kernels, mirroring at the border, and blend."""
-        half = fraction * min(images.shape[-2:]) / 2
-        radius = math.floor(half)
+        squared_length = (fraction * min(images.shape[-2:])) ** 2
+        radius = math.floor((math.sqrt(1 + squared_length) - 1) / 2)
+        # A kernel of 2 r + 1 pixels has the squared length 4 r (r + 1), the next one 8 (r + 1) more.
+        missing = squared_length - 4 * radius * (radius + 1)
         angle = angle.to(images)
         short = _smear(images, radius, angle)
         long = _smear(images, radius + 1, angle)
-        return torch.lerp(short, long, half - radius)
+        return torch.lerp(short, long, missing / (8 * (radius + 1)))
 
 
 class ClampedGaussianNoise(K.RandomGaussianNoise):  # type: ignore[misc] # Kornia's lazy import hides its type
@@ -175,18 +201,24 @@ class ClampedGaussianNoise(K.RandomGaussianNoise):  # type: ignore[misc] # Korni
 class PinnedContrast(_Pinned):
     """Moves every pixel towards the image's mean grey, or away from it.
 
-    Kornia's RandomContrast multiplies, which darkens; this is the contrast of PIL, torchvision and ImageNet-C.
+    Kornia's RandomContrast multiplies, which darkens; this is the contrast of PIL and torchvision, which takes colour
+    away along with contrast. ImageNet-C's moves each channel towards its own mean instead, so that the cast of an image
+    stays.
 
     Args:
-        factor: 0 leaves the mean grey only, 1 is the identity.
+        factor: 0 leaves the mean only, 1 is the identity.
+        per_channel: whether each channel moves towards its own mean, as in ImageNet-C.
     """
 
-    def __init__(self, factor: float) -> None:
-        super().__init__(factor=factor)
+    def __init__(self, factor: float, *, per_channel: bool = False) -> None:
+        super().__init__(factor=factor, per_channel=per_channel)
 
-    def change(self, images: Tensor, *, factor: float, **_: Any) -> Tensor:
-        """Blend with the mean grey, limited to [0, 1]."""
-        return adjust_contrast_with_mean_subtraction(images, factor)
+    def change(self, images: Tensor, *, factor: float, per_channel: bool, **_: Any) -> Tensor:
+        """Blend with the mean, limited to [0, 1]."""
+        if not per_channel:
+            return adjust_contrast_with_mean_subtraction(images, factor)
+        means = images.mean((-2, -1), keepdim=True)
+        return torch.lerp(means, images, factor).clamp(0.0, 1.0)
 
 
 class PinnedValue(_Pinned):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kornia_lightning_probe.bank import ladders
-from kornia_lightning_probe.bank.views import Ladder
+from kornia_lightning_probe.bank.views import Extremes, Ladder
 from kornia_lightning_probe.wording import listed, near_names
 
 #: Ladders whose operators need images of 3 channels.
 NEEDS_RGB = frozenset({"saturation", "hue", "jpeg"})
 
-_PRESETS: Mapping[str, Mapping[str, Callable[[], Ladder]]] = {
+_PRESETS: Mapping[str, Mapping[str, Callable[[], Ladder | Extremes]]] = {
     "default": {
         "hflip": ladders.hflip,
         "rotation": ladders.rotation,
@@ -53,7 +53,7 @@ _PRESETS: Mapping[str, Mapping[str, Callable[[], Ladder]]] = {
 _CORRUPTIONS: Mapping[str, Callable[[Any], Ladder]] = {
     "noise": ladders.gaussian_noise,
     "blur": ladders.gaussian_blur_pixels,
-    "contrast": ladders.contrast,
+    "contrast": ladders.contrast_per_channel,
     "brightness": ladders.brightness_value,
     "jpeg": ladders.jpeg,
 }
@@ -73,7 +73,7 @@ _CIFAR_C = {
 }
 
 
-def preset_ladders(name: str = "default", *, small: bool = False) -> dict[str, Ladder]:
+def preset_ladders(name: str = "default", *, small: bool = False) -> dict[str, Ladder | Extremes]:
     """Build the ladders of a preset.
 
     - "default": hflip, rotation, translation, blur, noise, darken, contrast; 19 views.
@@ -117,6 +117,6 @@ def _no_preset(name: object) -> str:
     return f"no preset {name!r}; there are {listed(known)}{hint}"
 
 
-def _corruptions(*, small: bool) -> dict[str, Ladder]:
+def _corruptions(*, small: bool) -> dict[str, Ladder | Extremes]:
     levels = _CIFAR_C if small else _IMAGENET_C
     return {augmentation: _CORRUPTIONS[augmentation](magnitudes) for augmentation, magnitudes in levels.items()}

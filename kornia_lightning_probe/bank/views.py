@@ -25,6 +25,13 @@ class Ladder(dict[float, nn.Module]):
     """
 
 
+class Extremes(dict[float, nn.Module]):
+    """Views that are no curve: both ends of a range, or the corners of several, each under a number of its own.
+
+    Nothing is drawn for images, and there is no area under them and no onset; what is asked of them is the worst.
+    """
+
+
 @dataclass(frozen=True)
 class View:
     """One augmentation at one level.
@@ -39,6 +46,8 @@ class View:
         severity_given: whether the user wrote the severity, in a mapping of severities; a list has levels only.
         moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
             `bank.moving.moves_pixels`, or by the user.
+        on_curve: whether the severities of its augmentation are a curve, and not `Extremes`.
+        is_twin: whether it is not the augmentation itself but noise as long as its movement, see `bank.twins`.
     """
 
     augmentation: str
@@ -49,6 +58,8 @@ class View:
     from_identity: bool = False
     moves_pixels: bool = False
     severity_given: bool = False
+    on_curve: bool = True
+    is_twin: bool = False
 
     @property
     def label(self) -> str:
@@ -125,7 +136,8 @@ def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:
         name,
         num_levels=len(ladder),
         from_identity=isinstance(entry, Ladder),
-        severity_given=isinstance(entry, Mapping | nn.ModuleDict) and not isinstance(entry, Ladder),
+        severity_given=isinstance(entry, Mapping | nn.ModuleDict) and not isinstance(entry, Ladder | Extremes),
+        on_curve=not isinstance(entry, Extremes),
     )
     views = []
     for level, (severity, transform) in enumerate(ladder, start=1):

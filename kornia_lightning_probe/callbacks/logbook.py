@@ -14,6 +14,7 @@ from kornia_lightning_probe.callbacks.record import write_new
 from kornia_lightning_probe.callbacks.trainer import is_trial, run_folder, stage_of
 from kornia_lightning_probe.reporting.tensorboard import Curves, add_charts, add_picture, chart_layout, writer_of
 from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.image_files import write_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +107,8 @@ class Logbook:
     def _write_file(self, trainer: Trainer, result: ProbeResult) -> None:
         with self._warned_of("write its file"):
             stem = f"{stage_of(trainer)}-epoch={result.epoch}-step={result.step}"
-            write_new(f"{run_folder(trainer)}/{self.name}", stem, result.to_json())
+            path = write_new(f"{run_folder(trainer)}/{self.name}", stem, result.to_json())
+            write_images(result, path)
 
     def _draw(self, trainer: Trainer, entry: Entry) -> None:
         for logger in trainer.loggers:

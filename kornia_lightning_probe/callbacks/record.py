@@ -106,6 +106,7 @@ def with_facts(result: ProbeResult, **facts: Any) -> ProbeResult:
         epoch=result.epoch,
         step=result.step,
         metadata={**result.metadata, **facts},
+        images=result.images,
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.activations.readouts import readouts_of
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.engine.company import see_in_company
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, other_rows, other_shape, room_for, rows_of
 from kornia_lightning_probe.engine.segments import slices
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.model.linear_head import head_space
 from kornia_lightning_probe.model.recorder import named_entries
 from kornia_lightning_probe.model.scores import Choice, Scores, are_of_pairs
 
@@ -86,8 +88,21 @@ class Scout:
             {str(dtype).removeprefix("torch.") for dtype in self._dtypes.values()}
         )
         folded = {name for name, rows in subject.rows.items() if rows.is_folded}
-        sites = _sites(kept, block, embedding, folded=folded)
+        sites = [self._with_head(site, kept) for site in _sites(kept, block, embedding, folded=folded)]
         return Scouted(block, kept, sites, self._dtypes, whole_blocks=whole_blocks, scores=scores)
+
+    def _with_head(self, site: Site, kept: Mapping[str, Tensor]) -> Site:
+        """The embedding's site with what a linear head reads of it; others as they are."""
+        if not site.is_embedding or OUTPUT not in kept:
+            return site
+        for readout in readouts_of(site):
+            if readout.site.representation == "pooled":
+                features = readout.take(kept[site.name])
+                model = self.forward.subject.model
+                space = head_space(model, features, kept[OUTPUT], part=readout.site.part)
+                if space is not None:
+                    return replace(site, head=space)
+        return site
 
     def _embedding(self, layers: Sequence[str], ends_in_output: bool) -> str:
         """The activation that was asked for, else the last one in front of the head, else that before the output."""

@@ -164,8 +164,9 @@ def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
     S is 0 where the layer does not notice the augmentation, and 1 where the augmentation moves the representation as
     far as swapping the image for another one. It does not change when features are scaled, rotated, shifted or
     repeated, so it compares across layers, widths and epochs. The error is that of sampling images, from the influence
-    function :math:`\mathrm{IF}_i = \frac{S}{2} [(d_i/\overline{d} - 1) - (e_i/\overline{e} - 1)]`; it covers neither
-    the draw of the augmentation nor the training seed.
+    function :math:`\mathrm{IF}_i = \frac{S}{2} [(d_i/\overline{d} - 1) - (e_i/\overline{e} - 1)]`; it covers
+    what the augmentation draws for each image, too, but neither what one draw gives to a whole block nor the training
+    seed.
 
     Args:
         distance: :math:`d_i = |b_i - a_i|^2` of each image, (..., N); NaN where it is not known.
@@ -191,16 +192,44 @@ def sensitivity(distance: Tensor, deviation: Tensor) -> Estimate:
     return Estimate(value, known.sum(-1), sensitivity_influence(distance, deviation))
 
 
-def shared_part(shared: Tensor, total: Tensor) -> Estimate:
-    r"""The shared part of a movement, :math:`\overline{u} / \overline{w}`, and its standard error.
+def pair_pseudo_values(products: Tensor) -> Tensor:
+    r"""What each image of a block adds to the mean over its pairs, by what leaving the image out takes away.
+
+    With the mean U over all pairs and :math:`u_i` that over the pairs of image i, the pseudo-value is
+    :math:`n U - (n - 1) U_{-i} = U + \frac{2 (n - 1)}{n - 2} (u_i - U)`. Their mean is U, and their variance over n
+    estimates that of U. Two images have one pair, which is U for both.
 
     Args:
-        shared: :math:`u_i`, image i's mean product with the movement of the others in its block, (..., N).
+        products: :math:`u_i`, (..., n); NaN where an image is not known.
+
+    Returns:
+        (..., n), in the same unit; NaN where an image is not known.
+
+    Source:
+        Arvesen, "Jackknifing U-statistics", Annals of Mathematical Statistics 40 (1969).
+
+    Example:
+        >>> pair_pseudo_values(torch.tensor([3.0, 4.0, 5.0]))  # the pairs are 2, 4 and 6
+        tensor([0., 4., 8.])
+    """
+    known = products.isfinite()
+    count = known.sum(-1, keepdim=True)
+    mean = _mean(products, known).unsqueeze(-1)
+    factor = 2 * (count - 1) / (count - 2).clamp(min=1)
+    return torch.where(known, mean + factor * (products - mean), torch.nan)
+
+
+def shared_part(shared: Tensor, total: Tensor) -> Estimate:
+    r"""The shared part of a movement, :math:`\overline{p} / \overline{w}`, and its standard error.
+
+    Args:
+        shared: :math:`p_i`, what image i adds to the mean product of two images' movements in its block, see
+            :func:`pair_pseudo_values`, (..., N).
         total: :math:`w_i = |b_i - a_i|^2`, (..., N).
 
     Returns:
-        An :class:`Estimate` of shape (...), up to 1; NaN where nothing moves. Each product counts for two images, so
-        :math:`\mathrm{IF}_i = [2(u_i - \overline{u}) - R\,(w_i - \overline{w})] / \overline{w}`.
+        An :class:`Estimate` of shape (...), up to 1; NaN where nothing moves. The influence is
+        :math:`\mathrm{IF}_i = [p_i - \overline{p} - R\,(w_i - \overline{w})] / \overline{w}`.
 
     Example:
         >>> float(shared_part(torch.tensor([4.0, 4.0]), torch.tensor([4.0, 4.0])).value)

@@ -89,11 +89,11 @@ def sensitivity_influence(distance: Tensor, deviation: Tensor) -> Tensor:
 def shared_part_influence(shared: Tensor, total: Tensor) -> Tensor:
     r"""Influence of each image on :func:`kornia_lightning_probe.functional.shared_part`, the ratio R of two means.
 
-    Each product of two images' movements counts for both, so
-    :math:`\mathrm{IF}_i = [2(u_i - \overline{u}) - R\,(w_i - \overline{w})] / \overline{w}`.
+    :math:`\mathrm{IF}_i = [p_i - \overline{p} - R\,(w_i - \overline{w})] / \overline{w}`.
 
     Args:
-        shared: :math:`u_i`, (..., N); NaN where it is not known.
+        shared: :math:`p_i`, (..., N), see :func:`kornia_lightning_probe.functional.pair_pseudo_values`; NaN where it is
+            not known.
         total: :math:`w_i`, (..., N).
 
     Returns:
@@ -101,14 +101,14 @@ def shared_part_influence(shared: Tensor, total: Tensor) -> Tensor:
 
     Example:
         >>> shared_part_influence(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 4.0]))
-        tensor([-0.5000,  0.5000])
+        tensor([-0.2500,  0.2500])
     """
     known = shared.isfinite() & total.isfinite()
     product, square = (torch.where(known, part, torch.nan) for part in (shared, total))
     mean = _known_mean(square)
     mean = torch.where(mean > 0, mean, torch.nan)
     ratio = _known_mean(product) / mean
-    return (2 * mean_influence(product) - ratio * mean_influence(square)) / mean
+    return (mean_influence(product) - ratio * mean_influence(square)) / mean
 
 
 def shares(influence: Tensor) -> Tensor:

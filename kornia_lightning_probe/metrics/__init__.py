@@ -4,11 +4,13 @@ from kornia_lightning_probe.activations.about import About, Distances
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.image_table import sum_over_ranks
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.noise_ratio import NoiseRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import (
     FlatSensitivity,
@@ -45,12 +47,14 @@ __all__ = [
     "FlipRate",
     "FunctionMetric",
     "GeometricMetric",
+    "HeadShare",
     "InterpolationFloor",
     "InvarianceError",
     "JensenShannon",
     "LayerSensitivity",
     "Ledger",
     "MetricLike",
+    "NoiseRatio",
     "PixelFlipRate",
     "PooledSensitivity",
     "ProbeMetric",

@@ -45,6 +45,9 @@ class ProbeMetric(ImageTable):
         scope: where it applies: "layers" (the pixels and every layer), "embedding" or "output".
         representation: what of an activation it gets: "activation", all of it, or "pooled", the spatial or token mean.
         needs: what it can't do without, as a text for those who lack it.
+        reads_twins: whether each view is also measured under noise as long as its movement: then the tables' rows are
+            the views and behind them their twins, and :meth:`reduce` returns as many rows as there are views.
+        reads_scores: whether it needs to know the model's class scores, though it is not of the output.
         layers: the names of the table's columns, empty until prepared.
 
     Args:
@@ -55,6 +58,8 @@ class ProbeMetric(ImageTable):
     scope: ClassVar[Literal["layers", "embedding", "output"]] = "layers"
     representation: ClassVar[Literal["activation", "pooled"]] = "activation"
     needs: ClassVar[str] = ""
+    reads_twins: ClassVar[bool] = False
+    reads_scores: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
@@ -94,6 +99,14 @@ class ProbeMetric(ImageTable):
     def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002 - for subclasses
         """Sentences that a user should hear about these estimates; by default none."""
         return []
+
+    def facts(self, sites: Mapping[str, Site]) -> Mapping[str, Any]:  # noqa: ARG002 - for subclasses
+        """What a result's metadata should hold beside the values, by the name of its field; by default nothing.
+
+        Args:
+            sites: by layer, what the metric was measured at.
+        """
+        return {}
 
     def applies_to(self, site: Site) -> bool:
         """Whether this metric measures at a site; by default what scope and representation say."""

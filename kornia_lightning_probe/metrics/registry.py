@@ -8,10 +8,12 @@ from typing import cast
 from torch import Tensor
 
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.noise_ratio import NoiseRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import FlatSensitivity, LayerSensitivity, PooledSensitivity
 from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
@@ -39,13 +41,14 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     ChannelDominance,
     ChannelMedian,
     RetrievalAUC,
+    HeadShare,
     FlipRate,
     JensenShannon,
     Accuracy,
     AccuracyDrop,
     PixelFlipRate,
 )
-_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, RelativeChange)
+_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, NoiseRatio, RelativeChange)
 _BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in _ALL}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.results.metadata import ProbeMetadata
 from kornia_lightning_probe.results.plain import plain
-from kornia_lightning_probe.results.tables import INPUT, OUTPUT, MetricTable, ProbeRow, ViewInfo
+from kornia_lightning_probe.results.tables import INPUT, OUTPUT, ImageScores, MetricTable, ProbeRow, ViewInfo
 from kornia_lightning_probe.wording import known_names, unknown
 
 #: The metric that is shown where none is asked for.
@@ -30,9 +30,10 @@ class ProbeNumbers:
         step: The training step of the probe.
         metadata: What else is to be kept: plain numbers, strings, lists and dicts; anything else is written down
             as text. It becomes a `ProbeMetadata`.
+        images: How far each image moved; None where that isn't kept.
 
     Raises:
-        ValueError: If a table has another number of views, or a layer that isn't known.
+        ValueError: If a table or the images have another number of views, or a layer that isn't known.
 
     Example:
         >>> import torch
@@ -54,6 +55,7 @@ class ProbeNumbers:
         epoch: int = 0,
         step: int = 0,
         metadata: Mapping[str, Any] | None = None,
+        images: ImageScores | None = None,
     ) -> None:
         self.layers: tuple[str, ...] = tuple(layers)
         self.views: tuple[ViewInfo, ...] = tuple(views)
@@ -61,6 +63,9 @@ class ProbeNumbers:
         self.epoch = int(epoch)
         self.step = int(step)
         self.metadata = ProbeMetadata.of(plain(metadata or {}))
+        self.images = images
+        if images is not None and len(images.moved) != len(self.views):
+            raise ValueError(f"the images have {len(images.moved)} views, the result {len(self.views)}")
         # A chosen layer may be called output.
         self._depths = {OUTPUT: len(self.layers) + 1, INPUT: 0}
         self._depths |= {name: i for i, name in enumerate(self.layers, start=1)}
@@ -110,6 +115,21 @@ class ProbeNumbers:
             place = (self.epoch, self.step, metric, table.layers[j], depths[j])
             value, error, images = (column[i][j] for column in numbers)
             yield ProbeRow(*place, view.augmentation, view.level, view.severity, value, error, images)
+
+    def views_of(self, augmentation: str) -> list[int]:
+        """The places of an augmentation's views, by ascending severity.
+
+        Raises:
+            ValueError: If there is no such augmentation; the message shows near names.
+        """
+        if augmentation not in self.augmentations:
+            raise ValueError(unknown("augmentation", augmentation, self.augmentations))
+        places = [place for place, view in enumerate(self.views) if view.augmentation == augmentation]
+        return sorted(places, key=lambda place: self.views[place].severity)
+
+    def is_curve(self, augmentation: str) -> bool:
+        """Whether an augmentation's severities are a curve, and not the ends of a range or the corners of several."""
+        return all(view.on_curve for view in self.views if view.augmentation == augmentation)
 
     def layer_index(self, layer: str) -> int:
         """The depth of a layer: 0 for `input`, 1 for the first chosen layer, the last plus one for `output`.
@@ -171,7 +191,7 @@ class ProbeNumbers:
                 severity are given.
         """
         columns = self._columns(metric, layer)
-        views = self._views(augmentation, level, severity)
+        views = self.views_at(augmentation, level, severity)
         return self.table(metric).mean(views, columns)
 
     def std_error(
@@ -197,7 +217,7 @@ class ProbeNumbers:
             ValueError: As `value` does.
         """
         columns = self._columns(metric, layer)
-        views = self._views(augmentation, level, severity)
+        views = self.views_at(augmentation, level, severity)
         return self.table(metric).error_of_mean(views, columns)
 
     def _columns(self, metric: str, layer: str | None) -> list[int]:
@@ -210,8 +230,14 @@ class ProbeNumbers:
             raise ValueError(f"{metric!r} was not measured at layer {layer!r}; {known_names('layer', layers)}")
         return [layers.index(layer)]
 
-    def _views(self, augmentation: str | None, level: int | None, severity: float | None) -> list[int]:
-        """The places of the views of an augmentation at a level or severity; of all where none is given."""
+    def views_at(
+        self, augmentation: str | None = None, level: int | None = None, severity: float | None = None
+    ) -> list[int]:
+        """The places of the views of an augmentation at a level or severity; of all where none is given.
+
+        Raises:
+            ValueError: As `value` does.
+        """
         if augmentation is not None and augmentation not in self.augmentations:
             raise ValueError(unknown("augmentation", augmentation, self.augmentations))
         if level is not None and severity is not None:

@@ -51,6 +51,8 @@ class ProbeMetadata(Mapping[str, Any]):
         readout: of a drift, "pooled" or "flattened" features.
         pooled_for_their_size: of a drift, layers that are too large to be flattened.
         references: of a drift, the epoch of each probe that it is compared with.
+        head: of the directions of the embedding that a linear head reads, their number (`directions`) among its
+            `features`, the share that `chance` gives and that of the differences `between_images`.
         left_out: the name of a layer, metric or view, and the reason why it is not in the result.
         warnings: sentences that were said aloud.
         warning_kinds: of each of them, by what it is known again where it has other values; empty for its words.
@@ -100,6 +102,7 @@ class ProbeMetadata(Mapping[str, Any]):
     readout: str | None = None
     pooled_for_their_size: list[str] | None = None
     references: Mapping[str, int | None] | None = None
+    head: Mapping[str, float] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     warning_kinds: list[str] | None = None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
+from kornia_lightning_probe.results.image_scores import worst_of_views
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
@@ -45,6 +46,8 @@ class SeverityRow(NamedTuple):
             equals; None without values.
         worst_severity: that level's severity; NaN without values.
         worst_value: the metric there; NaN without values.
+        worst: of sensitivity, each image at its own worst level, sqrt(mean_i max_v d_iv / (2 mean e)): a lower bound of
+            the worst case; NaN for other metrics, and where each image's part isn't kept.
     """
 
     metric: str
@@ -61,6 +64,7 @@ class SeverityRow(NamedTuple):
     worst_level: int | None
     worst_severity: float
     worst_value: float
+    worst: float = math.nan
 
     @property
     def onset_text(self) -> str:
@@ -158,7 +162,10 @@ def severity_rows(
     rows: list[SeverityRow] = []
     for augmentation in numbers.augmentations:
         curves = _curves(table, numbers.views, augmentation, identity)
-        onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
+        worst = worst_of_views(numbers, augmentation) if metric == SENSITIVITY else {}
+        onsets = [math.nan] * len(table.layers)
+        if all(view.on_curve for view in curves.views):
+            onsets = severity_onset(curves.away, curves.places, threshold=threshold).tolist()
         for column, layer in enumerate(table.layers):
             summary = _summary(curves, column)
             row = SeverityRow(
@@ -169,6 +176,7 @@ def severity_rows(
                 threshold=threshold,
                 onset=onsets[column] if math.isfinite(onsets[column]) else math.nan,
                 censored=_CENSORED.get(onsets[column], ""),
+                worst=worst.get(layer, math.nan),
                 **summary,
             )
             rows.append(row)
@@ -209,15 +217,27 @@ def _curves(table: MetricTable, views: tuple[ViewInfo, ...], augmentation: str, 
     chosen = [views[i] for i in order]
     places = torch.tensor([view.severity for view in chosen], dtype=torch.float64)
     values = table.value[order].T
+    if not all(view.on_curve for view in chosen):
+        return _Curves(chosen, places, values, _away(values, identity), *_no_area(values))
     if identity is not None and all(view.from_identity for view in chosen):
         has_value = values.isfinite().any(1, keepdim=True)
         start = torch.where(has_value, identity, torch.nan)
         values = torch.cat([start, values], 1)
         places = torch.cat([places.new_zeros(1), places])
-    away = values if identity is None else (values - identity).abs()
+    away = _away(values, identity)
     area = severity_area(values, places)
     error = torch.where(area.isnan(), torch.nan, _area_error(table, order, places))
     return _Curves(chosen, places, values, away, area, error)
+
+
+def _away(values: Tensor, identity: float | None) -> Tensor:
+    return values if identity is None else (values - identity).abs()
+
+
+def _no_area(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The area under what is no curve, and its error."""
+    nothing = torch.full(values.shape[:1], torch.nan, dtype=torch.float64)
+    return nothing, nothing
 
 
 def _area_error(table: MetricTable, views: list[int], places: Tensor) -> Tensor:

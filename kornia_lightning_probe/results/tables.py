@@ -43,7 +43,8 @@ class ViewInfo:
     """The name of one view: an augmentation at one level (from 1) and its severity, a physical magnitude.
 
     `from_identity` says that the severity is the distance from the identity, as in every ladder of the presets: at
-    severity 0 the augmentation does nothing. `moves_pixels` says that it moves pixels from where they are.
+    severity 0 the augmentation does nothing. `moves_pixels` says that it moves pixels from where they are. `on_curve`
+    says that the severities of its augmentation are a curve, and not both ends of a range or the corners of several.
 
     Example:
         >>> ViewInfo("rotation", 2, 15.0, moves_pixels=True).label
@@ -55,6 +56,7 @@ class ViewInfo:
     severity: float
     from_identity: bool = False
     moves_pixels: bool = False
+    on_curve: bool = True
 
     @property
     def label(self) -> str:
@@ -173,6 +175,37 @@ class MetricTable:
             image_shares = image_shares[:, columns].flatten(0, 1).unsqueeze(1)
         error = combined_error(weights.reshape(1, -1, 1), errors.reshape(-1, 1), image_shares)
         return float(error)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageScores:
+    """How far each image moved and how far it lies from the others, of which sensitivity is made.
+
+    Args:
+        layers: the L names of the pixels and the layers.
+        moved: (V, L, N) float32, d_i / (2 mean e) under each view; its mean over images is the squared sensitivity. NaN
+            where an image is not known.
+        apart: (2, L, N) float32, e_i / mean e, of mean 1: of what is compared under views that leave pixels where they
+            are, and under those that move them.
+        labels: (N,) int64, -1 for none; None without labels.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+
+    layers: tuple[str, ...]
+    moved: Tensor
+    apart: Tensor
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        num_views, num_layers, num_images = self.moved.shape
+        shapes = {"moved": tuple(self.moved.shape[1:]), "apart": tuple(self.apart.shape[1:])}
+        expected = (len(self.layers), num_images)
+        if set(shapes.values()) != {expected} or len(self.apart) != 2:
+            raise ValueError(f"scores of {num_views} views and {num_layers} layers have the shapes {shapes}")
+        if self.labels is not None and tuple(self.labels.shape) != (num_images,):
+            raise ValueError(f"labels have the shape {tuple(self.labels.shape)}, expected ({num_images},)")
 
 
 def pick_layers(layers: Sequence[str], most: int | None = 10) -> list[str]:

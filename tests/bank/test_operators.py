@@ -70,11 +70,23 @@ def test_a_blur_wider_than_the_image_works(shape):
 
 
 def test_motion_blur_of_no_length_is_the_identity_and_lengths_between_kernels_blend():
-    # On 20 pixels a line of 2 is the kernel of 3 pixels, a line of 1 is half way to it.
+    # On 20 pixels the kernel of 3 pixels is a line of sqrt(8), and in variance a line of 2 is half of it.
     images = _images(2, 1, 20, 20)
-    none, half, whole = (_seeded(operators.PinnedMotionBlur(length / 20), images) for length in (0, 1, 2))
+    none, half, whole = (_seeded(operators.PinnedMotionBlur(length / 20), images) for length in (0, 2, math.sqrt(8)))
     assert torch.equal(none, images)
     torch.testing.assert_close(half, (images + whole) / 2)
+
+
+@pytest.mark.parametrize("length", [0.64, 1.6, 3.2, 6.4, 11.2, 22.4])
+def test_motion_blur_spreads_a_point_as_far_as_a_line_of_its_length(length):
+    # Along a row of pixels, where nothing is interpolated: a line's variance is L^2 / 12.
+    point = torch.zeros(1, 1, 101, 101, dtype=torch.float64)
+    point[..., 50, 50] = 1
+    straight = torch.zeros(1, dtype=torch.float64)
+    smeared = operators.PinnedMotionBlur(0.0).change(point, fraction=length / 101, angle=straight)
+    offsets = torch.arange(101) - 50
+    variance = float((smeared.sum((0, 1, 2)) * offsets**2).sum())
+    assert variance == pytest.approx(length**2 / 12, rel=1e-6)
 
 
 def test_motion_blur_draws_one_direction_for_each_image():
@@ -107,6 +119,24 @@ def test_contrast_moves_towards_the_mean_grey():
     mean = images.mean((1, 2, 3), keepdim=True)
     torch.testing.assert_close(operators.PinnedContrast(0.4)(images), mean + 0.4 * (images - mean))
     torch.testing.assert_close(operators.PinnedContrast(0.0)(images), mean.expand_as(images))
+
+
+def test_contrast_per_channel_is_that_of_imagenet_c():
+    # make_imagenet_c.py: means = np.mean(x, axis=(0, 1), keepdims=True); np.clip((x - means) * c + means, 0, 1).
+    images = _images(2, 3, 8, 8) * torch.tensor([1.0, 0.6, 0.2]).view(3, 1, 1)
+    for factor in (0.4, 0.05, 1.5):
+        means = images.mean((2, 3), keepdim=True)
+        expected = ((images - means) * factor + means).clamp(0, 1)
+        torch.testing.assert_close(operators.PinnedContrast(factor, per_channel=True)(images), expected)
+
+
+def test_the_cast_of_an_image_outlasts_contrast_per_channel_only():
+    # Of the means 1/2, 0 and 0 of red, green and blue the mean grey is .299 / 2.
+    image = torch.zeros(1, 3, 4, 4)
+    image[:, 0, ::2] = 1.0
+    kept, grey = (operators.PinnedContrast(0.0, per_channel=each)(image) for each in (True, False))
+    assert kept[0, :, 0, 0].tolist() == pytest.approx([0.5, 0.0, 0.0])
+    assert grey[0, :, 0, 0].tolist() == pytest.approx([0.1495, 0.1495, 0.1495])
 
 
 @pytest.mark.parametrize("offset", [0.3, -0.3])

@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_what_was_written_before_whole(tmp_path, monkeypatch)
         fit(tmp_path, probe)
     assert len(said_of(said, "No space left")) == 1
     assert len(probe.history) == 3
-    (path,) = (tmp_path / "probe").iterdir()
+    (path,) = (tmp_path / "probe").glob("*.json")
     assert ProbeResult.from_json(path).epoch == -1
 
 

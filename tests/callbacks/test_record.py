@@ -19,7 +19,11 @@ pytestmark = [
 
 
 def names(folder):
-    return sorted(path.name for path in Path(folder).iterdir())
+    """The results in a folder; each image's part lies beside each."""
+    found = sorted(path.name for path in Path(folder).glob("*.json"))
+    rest = sorted(path.name for path in Path(folder).iterdir() if path.suffix != ".json")
+    assert rest in ([], sorted(name.replace(".json", ".images.npz") for name in found))
+    return found
 
 
 def test_each_result_is_a_file_in_the_folder_of_the_run(tmp_path):
@@ -32,6 +36,7 @@ def test_each_result_is_a_file_in_the_folder_of_the_run(tmp_path):
     for stem, result in zip(stems, [*probe.history, *probe.tests], strict=True):
         read = ProbeResult.from_json(folder / f"{stem}.json")
         assert_same_numbers(read, result)
+        assert len(read.worst_images()) == 6
         assert read.metadata == result.metadata
 
 
@@ -82,19 +87,19 @@ def test_validating_three_times_leaves_three_files(tmp_path):
         validate(tmp_path, probe, val=loader(seed=seed))
     stem = "validate-epoch=0-step=0"
     assert names(tmp_path / "probe") == sorted([f"{stem}.json", f"{stem}-1.json", f"{stem}-2.json"])
-    hashes = {ProbeResult.from_json(path).metadata["content_hash"] for path in (tmp_path / "probe").iterdir()}
+    hashes = {ProbeResult.from_json(path).metadata["content_hash"] for path in (tmp_path / "probe").glob("*.json")}
     assert len(hashes) == 3
 
 
 def test_two_trainings_in_one_folder_keep_their_files_and_are_told_apart_by_their_run(tmp_path):
     first, second = probe_of(), probe_of(num_images=8)
     fit(tmp_path, first, max_epochs=1)
-    before = {path.name: path.read_text() for path in (tmp_path / "probe").iterdir()}
+    before = {path.name: path.read_text() for path in (tmp_path / "probe").glob("*.json")}
     fit(tmp_path, second, max_epochs=1)
     assert len(names(tmp_path / "probe")) == 4
     assert {name: (tmp_path / "probe" / name).read_text() for name in before} == before
     runs = {}
-    for path in (tmp_path / "probe").iterdir():
+    for path in (tmp_path / "probe").glob("*.json"):
         result = ProbeResult.from_json(path)
         runs.setdefault(result.metadata["run"], []).append(result.metadata["num_images"])
     assert sorted(runs.values()) == [[8, 8], [16, 16]]

@@ -11,6 +11,7 @@ from kornia_lightning_probe.functional.estimates import (
     Estimate,
     between_image_deviation,
     mean_with_error,
+    pair_pseudo_values,
     ratio_of_roots,
     relative_change,
     root_of_mean,
@@ -131,9 +132,32 @@ def test_a_shared_part_is_one_where_all_images_move_alike_and_nothing_where_none
     assert float(shared_part(alike, alike).std_error) == 0.0
     still = torch.zeros(3)
     assert shared_part(still, still).value.isnan()
-    # u = 1 and 3 of w = 4: R = 1/2, IF = [2 (u - 2) - R (w - 4)] / 4 = -1/2 and 1/2, error sqrt(1/2) / sqrt(2) = 1/2.
+    # p = 1 and 3 of w = 4: R = 1/2, IF = [p - 2 - R (w - 4)] / 4 = -1/4 and 1/4, error sqrt(1/8) / sqrt(2) = 1/4.
     found = shared_part(torch.tensor([1.0, 3.0]), torch.tensor([4.0, 4.0]))
-    assert (float(found.value), float(found.std_error)) == pytest.approx((0.5, 0.5))
+    assert (float(found.value), float(found.std_error)) == pytest.approx((0.5, 0.25))
+
+
+def test_pseudo_values_of_pairs_are_those_of_leaving_each_image_out():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    vectors[4] = NAN
+    known = torch.arange(7) != 4
+    products = vectors[known] @ vectors[known].T
+    of_each = torch.full((7,), NAN, dtype=torch.float64)
+    of_each[known] = (products.sum(1) - products.diagonal()) / 5
+
+    def over_pairs(matrix):
+        return (matrix.sum() - matrix.trace()) / (len(matrix) * (len(matrix) - 1))
+
+    found = pair_pseudo_values(of_each)
+    for place, image in enumerate(known.nonzero().flatten().tolist()):
+        rest = torch.arange(6) != place
+        without = over_pairs(products[rest][:, rest])
+        # n U - (n - 1) U without i
+        close(found[image], 6 * over_pairs(products) - 5 * without)
+    assert found[4].isnan()
+    # Two images have one pair.
+    assert pair_pseudo_values(torch.tensor([3.0, 3.0])).tolist() == [3.0, 3.0]
 
 
 def test_a_mean_leaves_out_what_is_not_finite():

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import torch
 
 from kornia_lightning_probe.activations.about import Shown
+from kornia_lightning_probe.activations.site import HeadSpace
 from kornia_lightning_probe.functional.distances import upcast
 from kornia_lightning_probe.functional.estimates import mean_with_error
 from kornia_lightning_probe.images.blocks import deal_blocks
 from kornia_lightning_probe.metrics import (
     About,
     FunctionMetric,
+    HeadShare,
     Ledger,
+    NoiseRatio,
     ProbeMetric,
     RelativeChange,
     Site,
@@ -48,7 +51,9 @@ def pair(count, *shape, moved=0.3, seed=0, dtype=torch.float64):
 
 
 def prepared(metric, num_images, *, views=("view",), layers=(LAYER,)):
-    return metric.prepare(views, layers, num_images)
+    """Ready for these views; their twins stand behind them where the metric reads those."""
+    twins = [f"twin of {view}" for view in views] if metric.reads_twins else []
+    return metric.prepare([*views, *twins], layers, num_images)
 
 
 def about(clean, augmented, ids=None, *, layer=LAYER, view_index=0):
@@ -71,6 +76,10 @@ def update(metric, clean, augmented, ids: Sequence[int] | range | None = None, *
     ids = range(len(clean)) if ids is None else ids
     clean, augmented = clean[list(ids)], augmented[list(ids)]
     metric.update(clean, augmented, about(clean, augmented, ids, layer=layer, view_index=view_index))
+    if metric.reads_twins:
+        noisy = clean + 2 * (augmented - clean)
+        twin_index = view_index + len(metric.filled) // 2
+        metric.update(clean, noisy, about(clean, noisy, ids, layer=layer, view_index=twin_index))
 
 
 def measured(metric, clean, augmented, blocks=None):
@@ -95,7 +104,14 @@ def mean_shift(clean, augmented):
 
 
 # Every metric of the package, and a function of a user's own.
-METRICS = [*resolve_metrics(), RelativeChange(), Ledger(), FunctionMetric(mean_shift)]
+_HEAD = HeadShare(HeadSpace(torch.eye(6, dtype=torch.float64)[:, :2]))
+METRICS = [
+    *(_HEAD if metric.name == _HEAD.name else metric for metric in resolve_metrics()),
+    NoiseRatio(),
+    RelativeChange(),
+    Ledger(),
+    FunctionMetric(mean_shift),
+]
 
 
 def assert_same(left, right, **tolerances):

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from kornia_lightning_probe import ProbeResult
@@ -73,7 +74,8 @@ def befall(folder, mishap, *, rank, at=MEASURING, epochs=2, on_error="raise", ki
 def history_in(folder):
     """What the files say, oldest first; there are those that there should be, and no others."""
     written = Path(folder) / "probe"
-    assert sorted(path.name for path in written.iterdir()) == sorted(f"{stem}.json" for stem in STEMS)
+    there = [f"{stem}.{kind}" for stem in STEMS for kind in ("json", "images.npz")]
+    assert sorted(path.name for path in written.iterdir()) == sorted(there)
     return [ProbeResult.from_json(written / f"{stem}.json") for stem in STEMS]
 
 
@@ -89,6 +91,10 @@ def assert_same_history(folder, expected, *, processes):
         assert one.metadata["content_hash"] == other.metadata["content_hash"]
         assert one.metadata["image_ids"] == other.metadata["image_ids"]
     assert_same_numbers(found, alone, rtol=1e-5, atol=1e-6)
+    for one, other in zip(found, alone, strict=True):
+        # Each image's part in a sensitivity is small beside others'.
+        torch.testing.assert_close(one.images.moved, other.images.moved, rtol=1e-4, atol=1e-6, equal_nan=True)
+        torch.testing.assert_close(one.images.apart, other.images.apart, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def seconds_since(folder):

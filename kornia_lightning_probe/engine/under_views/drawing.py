@@ -14,6 +14,7 @@ from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.bank.bank import AugmentationBank, Augmented
 from kornia_lightning_probe.bank.doubts.looking import Look
 from kornia_lightning_probe.bank.doubts.ranges import range_behind
+from kornia_lightning_probe.bank.twins import twin_seed, twins_of, with_noise_as_long
 from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.images.blocks import Block
@@ -35,13 +36,18 @@ class Views:
     Args:
         bank: the views.
         images: the images that the blocks are of.
+        twins: whether each view has a twin, noise as long as its movement.
 
     Attributes:
+        all: the views, and behind them their twins.
         seen: float64 (views, notes): of each process what it has seen; the sum over all processes is the whole.
     """
 
-    def __init__(self, bank: AugmentationBank, images: ProbeImages) -> None:
+    def __init__(self, bank: AugmentationBank, images: ProbeImages, *, twins: bool = False) -> None:
         self._bank = bank
+        self.all: tuple[View, ...] = bank.views
+        if twins:
+            self.all += twins_of(bank.views)
         self._looks = _LOOKS.setdefault(bank, WeakKeyDictionary()).setdefault(images, {})
         # The caller may be in it for a while, and what is made there can't be added to elsewhere.
         with torch.inference_mode(False):
@@ -62,11 +68,8 @@ class Views:
         views: list[Shown] = []
         inputs = []
         for index in group:
-            view = self._bank.views[index]
-            changes = bool(self.seen[index, _CHANGED])
-            augmented = self._bank.draw(view, block.images, units, block=block.index, changes=changes)
-            _require_size(view, block, augmented)
-            self._see(index, block, units, augmented)
+            view = self.all[index]
+            augmented = self._twin(view, block, units) if view.is_twin else self._view(index, block, units)
             views.append(
                 replace(
                     shown,
@@ -78,6 +81,23 @@ class Views:
             )
             inputs.append(block.with_images(augmented.images))
         return views, join_rows(inputs)
+
+    def _view(self, index: int, block: Block, units: Sequence[Tensor]) -> Augmented:
+        """A block under a view, which is looked at."""
+        view = self._bank.views[index]
+        changes = bool(self.seen[index, _CHANGED])
+        augmented = self._bank.draw(view, block.images, units, block=block.index, changes=changes)
+        _require_size(view, block, augmented)
+        self._see(index, block, units, augmented)
+        return augmented
+
+    def _twin(self, twin: View, block: Block, units: Sequence[Tensor]) -> Augmented:
+        """A block with noise as long as a view's movement, which is drawn once more."""
+        moved = self._bank.draw(twin, block.images, units, block=block.index, changes=True).images
+        seed = twin_seed(self._bank.seed, twin, block.index)
+        entries = zip(block.images, moved, strict=True)
+        noisy = tuple(with_noise_as_long(images, under_view, seed=seed) for images, under_view in entries)
+        return Augmented(images=noisy, changed=True, matrix=None, through=None)
 
     def doubt(self, block: Block, findings: Findings) -> None:
         """Note images and magnitudes that are implausible, before anything is drawn; the same on every process."""

@@ -84,6 +84,12 @@ class Prepared:
         """What keeps which activations were finite, and which layers tell images apart."""
         return next(metric for metric in self.metrics.values() if isinstance(metric, Ledger))
 
+    @property
+    def sites(self) -> dict[str, Site]:
+        """By name, what is read: layers and parts of them; where there are several ways, the last."""
+        readouts = [reader.readout for readers in self.readers.values() for reader in readers]
+        return {readout.site.name: readout.site for readout in readouts}
+
     def choose_precision(
         self, activations: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype] | None = None
     ) -> list[str]:
@@ -143,7 +149,7 @@ def prepare(
     Args:
         metrics: what is measured.
         sites: the pixels, the layers, the output.
-        views: the bank's.
+        views: the bank's, and behind them their twins where a metric reads them.
         num_images: N.
         device: where tables live.
         findings: where it is noted what applies nowhere.
@@ -159,7 +165,8 @@ def prepare(
             _note_nowhere(metric, _why_nowhere(metric, sites), findings, default_set=default_set)
             continue
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
-        ready = metric.prepare(views, layers, num_images, device=device)
+        rows = views if metric.reads_twins else [view for view in views if not _is_twin(view)]
+        ready = metric.prepare(rows, layers, num_images, device=device)
         found = {number: _wish(ready, readouts[number].site, views) for number in concerned}
         if not any(any(wish.views) for wish in found.values()):
             reason = f"none of these views is one that it is measured under{_needs(metric)}"
@@ -174,6 +181,17 @@ def prepare(
         for reader in _readers(layer, readout, wishes.get(number, [])):
             prepared.readers.setdefault(layer, []).append(reader)
     return prepared
+
+
+def _wants(metric: ProbeMetric, site: Site, view: Any) -> bool:
+    """Whether a metric wants to see a view at a site; of twins only those do that say so."""
+    if _is_twin(view) and not metric.reads_twins:
+        return False
+    return metric.wants_view(site, view)
+
+
+def _is_twin(view: Any) -> bool:
+    return bool(getattr(view, "is_twin", False))
 
 
 def _tells_apart(activation: Tensor) -> bool:
@@ -208,7 +226,7 @@ def _kind(metric: ProbeMetric, readout: Readout) -> Kind:
 
 
 def _wish(metric: ProbeMetric, site: Site, views: Sequence[Any]) -> Wish:
-    return Wish(metric, tuple(metric.wants_view(site, view) for view in views))
+    return Wish(metric, tuple(_wants(metric, site, view) for view in views))
 
 
 def _note_nowhere(metric: ProbeMetric, reason: str, findings: Findings, *, default_set: bool) -> None:

@@ -12,6 +12,7 @@ from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
@@ -22,6 +23,7 @@ from kornia_lightning_probe.engine.under_views.calibrating import Calibration
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
 from kornia_lightning_probe.engine.under_views.drawing import Views
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
+from kornia_lightning_probe.engine.under_views.imagewise import Labels, image_scores
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.functional.distances import all_finite
@@ -108,7 +110,7 @@ class UnderViews:
     """
 
     def __init__(self, plan: Plan, findings: Findings, *, device: torch.device) -> None:
-        self.wants_scores = any(metric.scope == "output" for metric in plan.metrics)
+        self.wants_scores = any(metric.scope == "output" or metric.reads_scores for metric in plan.metrics)
         self._plan = plan
         self._findings = findings
         self._device = device
@@ -118,7 +120,9 @@ class UnderViews:
         self._calibration = Calibration(plan.metrics)
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
-        self._views = Views(plan.bank, plan.images)
+        twins = any(metric.reads_twins for metric in plan.metrics)
+        self._labels = Labels(plan.images.num_images)
+        self._views = Views(plan.bank, plan.images, twins=twins)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -132,8 +136,8 @@ class UnderViews:
         return passes
 
     def block_passes(self, num_images: int, size: int) -> int:
-        """All views."""
-        groups = view_groups(len(self._plan.bank), num_images, size)
+        """All views and their twins."""
+        groups = view_groups(len(self._views.all), num_images, size)
         return len(slices(num_images, size)) * len(groups)
 
     def check(self) -> None:
@@ -154,7 +158,7 @@ class UnderViews:
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
-            plan.bank.views,
+            self._views.all,
             plan.images.num_images,
             device=self._device,
             findings=self._findings,
@@ -175,10 +179,11 @@ class UnderViews:
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
         """Compare a block under every view with its clean self."""
         plan = self._plan
+        self._labels.see(block)
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
         size = passes.size(len(block))
-        groups = view_groups(len(plan.bank), len(block), size)
+        groups = view_groups(len(self._views.all), len(block), size)
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
@@ -191,7 +196,7 @@ class UnderViews:
         units = [plan.bank.to_unit(entry) for entry in block.images]
         for group in groups:
             views, inputs = self._views.draw(block, shown, group, units)
-            draw = plan.bank.views[group.start].label
+            draw = self._views.all[group.start].label
             for rows in slices(len(block), size):
                 segment = Segment(group, rows)
                 is_whole = segment.num_images == len(block)
@@ -207,7 +212,7 @@ class UnderViews:
     def tables(self) -> list[Tensor]:
         """The metrics' tables, and what was seen of the views."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._views.seen]
+        return [*tables, self._views.seen, self._labels.table]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -231,14 +236,12 @@ class UnderViews:
             findings.facts["metrics_without_influence"] = without
         return ProbeNumbers(
             layers=[name for name in self._prepared.readers if name not in (INPUT, OUTPUT)],
-            views=[
-                ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels)
-                for view in plan.bank
-            ],
+            views=[_info(view) for view in plan.bank],
             tables=tables,
             epoch=epoch,
             step=step,
             metadata=findings.metadata(),
+            images=image_scores(ledger, plan.bank.views, self._labels, without=self._dropped),
         )
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
@@ -276,7 +279,7 @@ class UnderViews:
         kind = (num_images, at_once, places)
         if self._slots is None or self._slots[0] != kind:
             templates = {reading.number: reading.templates() for reading in kept}
-            self._slots = kind, Slots(templates, len(self._plan.bank), at_once)
+            self._slots = kind, Slots(templates, len(self._views.all), at_once)
         return self._slots[1]
 
     def _metric_tables(self) -> dict[str, MetricTable]:
@@ -294,11 +297,12 @@ class UnderViews:
                 estimate.value,
                 estimate.std_error,
                 estimate.num_images,
-                (metric.filled > 0).any(-1),
+                (metric.filled > 0).any(-1)[: len(self._plan.bank)],
                 estimate.influence,
                 metric.quantity,
             )
             tables[metric.name] = table.without(self._dropped)
+            self._findings.facts.update(metric.facts(self._prepared.sites))
         return tables
 
     def _missing(self) -> dict[str, float]:
@@ -310,6 +314,10 @@ class UnderViews:
             if share > 0 and layer not in self._dropped:
                 shares[layer] = share
         return shares
+
+
+def _info(view: View) -> ViewInfo:
+    return ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels, view.on_curve)
 
 
 def _require_finite(images: ProbeImages) -> None:

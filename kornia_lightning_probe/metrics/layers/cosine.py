@@ -15,6 +15,8 @@ from kornia_lightning_probe.quantity import Quantity
 # Of two deviations, one shorter than so many roundings of the other is nothing but rounding; the cosine, in which they
 # are subtracted, would be wrong by some hundredths there and by anything below.
 _SHORTEST = 100
+# Where squared deviations shrink to less than this part, the error leaves out too much.
+_SHRUNK = 0.9
 
 
 class CentredCosine(DistanceMetric):
@@ -28,10 +30,11 @@ class CentredCosine(DistanceMetric):
 
     The error takes m as given, although another draw of images would have another one. What that adds depends on
     products of one image's movement with the deviations of the others, which no distances of single images hold. Of the
-    true error it is mostly .8 to 1.2 (noise, rotation, darkening), but only .2 to .75 where a view draws all images
-    towards one point near their mean (a loss of contrast, an inversion), and up to 2.4 where it moves all of them one
-    way by more than they lie apart. Of blocks of 32 Gaussian embeddings and small networks' features; more images do
-    not change it.
+    true error it is mostly .8 to 1.3, and up to 3 where a view moves all images one way by more than they lie apart. It
+    is too small, down to .4, where a view draws all images together (a loss of contrast, a blur, a darkening) or turns
+    them round (an inversion): where :math:`|b-m|^2` is on average below .9 of :math:`|a-m|^2`, or the value is below
+    0, the error is NaN, so that no comparison marks a change there. Of digits in small networks, as trained, and of
+    Gaussian embeddings, in blocks of 32; more images do not change it.
 
     Example:
         >>> import torch
@@ -65,8 +68,12 @@ class CentredCosine(DistanceMetric):
         }
 
     def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
-        """Mean over images of the cosine, and its standard error."""
-        return mean_with_error(_cosines(table))
+        """Mean over images of the cosine, and its standard error; NaN where that is known to be too small."""
+        estimate = mean_with_error(_cosines(table))
+        shrinks = table["after"].nanmean(-1) < _SHRUNK * table["before"].nanmean(-1)
+        too_small = shrinks | (estimate.value < 0)
+        std_error = estimate.std_error.masked_fill(too_small, torch.nan)
+        return Estimate(estimate.value, estimate.num_images, estimate.influence, std_error)
 
 
 def _cosines(table: Mapping[str, Tensor]) -> Tensor:

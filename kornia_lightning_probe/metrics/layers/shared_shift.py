@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
-from kornia_lightning_probe.functional.estimates import Estimate, shared_part
+from kornia_lightning_probe.functional.estimates import Estimate, pair_pseudo_values, shared_part
 from kornia_lightning_probe.metrics.base import BlockMetric
 from kornia_lightning_probe.quantity import Quantity
+
+# What moves by less than so many roundings of its own length is not said to move.
+_ROUNDINGS = 100
 
 
 class SharedShift(BlockMetric):
@@ -18,7 +22,8 @@ class SharedShift(BlockMetric):
 
     1: the view adds one vector to every image; 0: images move in unrelated directions. Products of an image with itself
     are left out, so unrelated movement reads 0 in expectation and can come out below it; there the standard error is
-    too large, by a factor of up to the square root of 2. NaN where nothing moves, and for a block of one image.
+    too large by the square root of 2, since what pairs say is counted for both of their images. NaN for a block of one
+    image, and where nothing moves by more than rounding, a hundred times the resolution of the features.
 
     Example:
         >>> import torch
@@ -40,8 +45,15 @@ class SharedShift(BlockMetric):
     )
 
     def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """Each image's mean product with the movement of the block's other images, and its squared movement."""
-        return {"shared": about.movement.shared, "total": about.movement.squared_length}
+        """What each image adds to the mean product of two images' movements, and its squared movement."""
+        movement = about.movement
+        smallest = _ROUNDINGS * torch.finfo(about.block.activation.dtype).eps
+        is_rounding = movement.squared_length <= smallest**2 * about.block.squared_length
+        is_still = (is_rounding | movement.squared_length.isnan()).all(-1, keepdim=True)
+        return {
+            "shared": pair_pseudo_values(movement.shared),
+            "total": movement.squared_length.masked_fill(is_still, torch.nan),
+        }
 
     def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """The ratio of means and its standard error."""

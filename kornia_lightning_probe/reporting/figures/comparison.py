@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.reporting.figures.cells import bare, colour_bar, head, write
 from kornia_lightning_probe.reporting.text.table import decimals
-from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow
+from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow
 from kornia_lightning_probe.results.lookup import SENSITIVITY
 
 # Red against blue, white in the middle, is told apart in every common form of colour blindness.

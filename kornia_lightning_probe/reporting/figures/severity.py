@@ -15,6 +15,7 @@ from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
 from kornia_lightning_probe.results.tables import pick_layers
 
 _MOST_COLUMNS = 4
+_MOST_TICKS = 7
 
 
 def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Sequence[str] | None = None) -> Figure:
@@ -70,19 +71,19 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
 def _draw_curves(ax: Axes, result: ProbeNumbers, metric: str, augmentation: str, layers: Sequence[str]) -> None:
     views = [view for view in result.views if view.augmentation == augmentation]
     severities = [view.severity for view in views]
+    # Corners are no curve, so that nothing lies between two of them.
+    is_curve = result.is_curve(augmentation)
+    style = "-" if is_curve else "none"
     for i, layer in enumerate(layers):
         colour = drawing.depth_colour(i, len(layers))
         values = [result.value(metric, layer, augmentation, view.level) for view in views]
-        errors = [result.std_error(metric, layer, augmentation, view.level) for view in views]
-        draw_line(
-            ax,
-            severities,
-            values,
-            errors,
-            color=colour,
-            marker="o",
-        )
+        errors = [math.nan] * len(views)
+        if is_curve:
+            errors = [result.std_error(metric, layer, augmentation, view.level) for view in views]
+        draw_line(ax, severities, values, errors, color=colour, marker="o", linestyle=style)
     ax.set_title(augmentation)
-    ax.set_xlabel("severity")
-    ax.set_xticks(severities, [f"{severity:g}" for severity in severities])
+    ax.set_xlabel("severity" if is_curve else "view")
+    # More numbers than fit would lie on one another.
+    shown = severities[:: math.ceil(len(severities) / _MOST_TICKS)]
+    ax.set_xticks(shown, [f"{severity:g}" for severity in shown])
     ax.grid(axis="y")

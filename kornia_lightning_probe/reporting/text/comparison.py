@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from kornia_lightning_probe.reporting.text.table import decimals, named, side_by_side, wrapped
-from kornia_lightning_probe.results.comparison import ComparisonNumbers, ComparisonRow
+from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow
 from kornia_lightning_probe.results.lookup import shown_metric
 
 MOST_LISTED = 10

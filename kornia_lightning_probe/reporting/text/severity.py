@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kornia_lightning_probe.reporting.text.table import named, side_by_side, wrapped
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_rows
-from kornia_lightning_probe.results.tables import pick_layers
+from kornia_lightning_probe.results.tables import MetricTable, pick_layers
 from kornia_lightning_probe.wording import listed
 
 MOST_CURVES = 8
@@ -27,11 +27,19 @@ def severity_text(numbers: ProbeNumbers, metric: str, *, max_layers: int | None)
         The table, in one or more texts of several lines, and a line on early worst levels.
     """
     table = numbers.table(metric)
-    rows = [row for row in severity_rows(numbers, metric) if row.start < row.end]
-    if table.quantity.at_identity is None or not rows:
-        return
+    every = severity_rows(numbers, metric)
     most = None if max_layers is None else min(MOST_CURVES, max_layers)
     layers = pick_layers(table.layers, most)
+    rows = [row for row in every if row.start < row.end and numbers.is_curve(row.augmentation)]
+    if table.quantity.at_identity is not None and rows:
+        yield from _curves_text(table, metric, rows, layers)
+    for augmentation in numbers.augmentations:
+        if not numbers.is_curve(augmentation):
+            found = [row for row in every if row.augmentation == augmentation and row.layer in layers]
+            yield from _extremes_text(found, len(numbers.views_of(augmentation)))
+
+
+def _curves_text(table: MetricTable, metric: str, rows: Sequence[SeverityRow], layers: Sequence[str]) -> Iterator[str]:
     few = ""
     if len(layers) < len(table.layers):
         few = f" ({len(layers)} of {len(table.layers)} layers)"
@@ -48,6 +56,13 @@ def severity_text(numbers: ProbeNumbers, metric: str, *, max_layers: int | None)
     if early:
         places = [f"{row.layer} at {row.augmentation} {row.worst_severity:g}" for row in early]
         yield wrapped(f"worst before the highest severity: {listed(places, most=MOST_LISTED)}")
+
+
+def _extremes_text(rows: Sequence[SeverityRow], num_views: int) -> Iterator[str]:
+    """What takes the place of a curve where severities are none: each image at its own worst."""
+    told = [f"{row.layer} {row.worst:.3g}" for row in rows if math.isfinite(row.worst)]
+    if told:
+        yield wrapped(f"{rows[0].augmentation}, each image at its own worst of {num_views} views: {', '.join(told)}")
 
 
 def _curve(row: SeverityRow) -> str:

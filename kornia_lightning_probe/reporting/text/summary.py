@@ -56,6 +56,7 @@ def _of_views(numbers: ProbeNumbers, max_layers: int | None) -> Iterator[str]:
     if equivariance:
         already |= set(COLUMNS[1:])
     others = [_one_line(numbers, name) for name in numbers.metrics if name not in already]
+    others += _beside_head_share(numbers)
     if others:
         yield "\n".join(["other metrics, mean over the views", *others])
 
@@ -150,6 +151,14 @@ def _one_line(numbers: ProbeNumbers, metric: str) -> str:
     mean = numbers.value(metric)
     ends = f"from {number(values[low])} ({low}) to {number(values[high])} ({high})"
     return wrapped(f"  {metric}: {number(mean)}, {ends}")
+
+
+def _beside_head_share(numbers: ProbeNumbers) -> Iterator[str]:
+    """What the head's share of the movement is to be held against."""
+    head = numbers.metadata.head
+    if head is not None and "head_share" in numbers.metrics:
+        between, chance = number(head["between_images"]), number(head["chance"])
+        yield f"    beside head_share: {between} of the differences between images; chance: {chance}"
 
 
 def _left_out(numbers: ProbeNumbers) -> list[str]:

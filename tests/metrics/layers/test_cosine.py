@@ -5,6 +5,7 @@ import torch
 from support.activations import estimate, measured, normal, numbers, pair, prepared, record_of
 
 from kornia_lightning_probe.activations.clean import Centre, CleanBlock
+from kornia_lightning_probe.functional import error_of_influence
 from kornia_lightning_probe.metrics import CentredCosine
 
 # One block, whatever its size.
@@ -140,17 +141,32 @@ def test_a_reference_gives_the_mean_for_a_single_image():
     ("view", "claimed"),
     [
         (lambda x: x + 0.5 * normal(*x.shape, seed=1), 0.95),
-        (lambda x: 0.5 * x + 0.25, 0.5),
         (lambda x: 0.5 * x + 1, 1.9),
+        (lambda x: 0.5 * x + 0.25, math.nan),
+        (lambda x: -x + 0.25, math.nan),
     ],
-    ids=["noise", "less contrast", "a shift"],
+    ids=["noise", "a shift", "less contrast", "an inversion"],
 )
-def test_the_error_takes_the_blocks_mean_as_given(view, claimed):
+def test_the_error_takes_the_blocks_mean_as_given_and_is_none_where_that_makes_it_too_small(view, claimed):
     # 1000 draws of 32 images know their spread to 1/sqrt(2000) = 2 %; the docstring says how far off the claim is.
+    drawn = over_draws(view)
+    ratio = drawn.std_error.mean() / drawn.value.std()
+    assert ratio.item() == pytest.approx(claimed, rel=0.1, nan_ok=True)
+
+
+@pytest.mark.parametrize("view", [lambda x: 0.5 * x + 0.25, lambda x: -x + 0.25], ids=["less contrast", "an inversion"])
+def test_an_error_that_is_left_out_would_have_been_too_small(view):
+    drawn = over_draws(view)
+    claimed = error_of_influence(drawn.influence).mean() / drawn.value.std()
+    assert claimed < 0.6
+    assert drawn.influence.isfinite().all()
+
+
+def over_draws(view):
+    """The estimates of 1000 blocks of 32 images."""
     clean = normal(32000, 8)
     blocks = [range(i, i + 32) for i in range(0, 32000, 32)]
     ready = measured(CentredCosine(), clean, view(clean), blocks)
-    drawn = ready.reduce(
+    return ready.reduce(
         {name: table.view(1000, 1, 32) for name, table in zip(ready.statistics, ready.table, strict=True)}
     )
-    assert (drawn.std_error.mean() / drawn.value.std()).item() == pytest.approx(claimed, rel=0.1)

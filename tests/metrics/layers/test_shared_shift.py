@@ -1,4 +1,7 @@
+import math
+
 import pytest
+import torch
 from support.activations import LAYER, estimate, normal, pair
 
 from kornia_lightning_probe.metrics import (
@@ -50,3 +53,31 @@ def test_the_error_of_shared_shift_is_from_above_where_nothing_is_shared():
     found = ready.estimates()
     # 300 draws know a spread to 1/sqrt(600) = 4 %, of which 3 are allowed.
     assert found.std_error.mean() / found.value.std() == pytest.approx(2**0.5, rel=0.12)
+
+
+@pytest.mark.parametrize("own", [0.1, 0.5, 1.0])
+def test_the_error_of_shared_shift_is_the_spread_over_draws_where_something_is_shared(own):
+    # One shift by 1 in each of 6 features, and noise of each image's own: from nearly all shared to one half.
+    blocks = [range(start, start + 16) for start in range(0, 64, 16)]
+    ready = SharedShift().prepare(range(400), [LAYER], 64)
+    for view in range(400):
+        clean = normal(64, 6, seed=2 * view)
+        augmented = clean + 1 + own * normal(64, 6, seed=2 * view + 1)
+        for block in blocks:
+            rows = slice(block.start, block.stop)
+            about = About.of(clean[rows], augmented[rows], layer=LAYER, view_index=view, ids=block)
+            ready.update(clean[rows], augmented[rows], about)
+    found = ready.estimates()
+    # 400 draws know a spread to 1/sqrt(800) = 3.5 %; a sixteenth of the variance is counted twice.
+    assert found.std_error.square().mean().sqrt() / found.value.std() == pytest.approx(1.03, abs=0.12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_movement_that_is_rounding_only_is_not_shared_and_not_apart(dtype):
+    clean = 1 + normal(8, 64, dtype=dtype)
+    eps = torch.finfo(dtype).eps
+    rounded = clean * (1 + 8 * eps * normal(8, 64, seed=1, dtype=dtype))
+    assert math.isnan(value(SharedShift(), clean, rounded))
+    # One image that moves is movement.
+    rounded[2] += 1
+    assert math.isfinite(value(SharedShift(), clean, rounded))

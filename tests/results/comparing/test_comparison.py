@@ -7,6 +7,7 @@ from support.compared import BLUR, measured, squares, trained
 from support.made_results import made_result, table_of, views_of
 
 from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.quantity import Quantity
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
 
 NAN = float("nan")
@@ -52,6 +53,21 @@ def test_float_rounding_is_no_change_however_small_its_error():
     assert comparison.rows[0].change > 0
     assert comparison.rows[0].std_error < 1e-7
     assert not any(row.beyond for row in comparison.rows)
+
+
+def test_of_measures_that_are_0_at_rest_rounding_is_no_change_though_it_is_the_whole_value():
+    # Two interpolation floors of a flip: 1.6e-7 and 2.9e-7, each with an error of a tenth of it.
+    def floor(value, at_identity):
+        quantity = Quantity(at_identity=at_identity)
+        table = table_of(("conv1",), [[value]], error=0.1 * value, quantity=quantity)
+        views = views_of({"hflip": (1.0,)})
+        return ProbeResult(layers=("conv1",), views=views, tables={"floor": table}, epoch=0, metadata={})
+
+    for at_identity, is_marked in ((0.0, False), (None, True)):
+        comparison = floor(1.6e-7, at_identity).compare(floor(2.9e-7, at_identity))
+        assert [row.beyond for row in comparison.rows] == [is_marked]
+    # Above 1e-5 it is a change.
+    assert floor(1e-6, 0.0).compare(floor(2e-5, 0.0)).rows[0].beyond
 
 
 def test_the_paired_error_is_the_spread_over_draws_of_images_and_smaller_than_the_unpaired():

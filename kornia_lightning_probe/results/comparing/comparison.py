@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
-from kornia_lightning_probe.results.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
-from kornia_lightning_probe.results.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.tables import MetricTable
 from kornia_lightning_probe.wording import listed, unknown
 
-# Two forwards of one model agree to this, relatively: what is smaller is rounding, however small its error.
+# Two forwards of one model agree to this, relatively, and so do measures that are 0 where nothing moves to each other:
+# what is smaller is rounding, however small its error.
 ROUNDING = 1e-5
 
 
@@ -60,7 +61,8 @@ class ComparisonRow(NamedTuple):
 class ComparisonNumbers:
     """The changes from a first result to a second: second minus first.
 
-    Errors cover the sampling of images, not the augmentations' draw nor the trainings' seeds. Where nothing has
+    Errors cover the sampling of images and what is drawn for each, not what a whole block shares nor the trainings'
+    seeds. Where nothing has
     changed, about one cell in twenty is beyond two standard errors by chance.
 
     Attributes:
@@ -139,12 +141,13 @@ class _Cells(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """Both results' cells of a metric, and whether their images can be paired."""
+    """Both results' cells of a metric, whether their images can be paired, and whether it is 0 where nothing moves."""
 
     layers: list[str]
     first: _Cells
     second: _Cells
     paired: bool
+    is_zero_at_rest: bool
 
     @property
     def standing(self) -> str:
@@ -200,7 +203,9 @@ class _Common:
         second = self._cut(self.second.table(metric), layers, side=1)
         if metric == SENSITIVITY and self.moved_in_one:
             first, second = self._without_moved(first), self._without_moved(second)
-        return _Pair(layers, first, second, self.pairing.same and _as_many_images(first, second))
+        paired = self.pairing.same and _as_many_images(first, second)
+        is_zero_at_rest = self.first.table(metric).quantity.at_identity == 0
+        return _Pair(layers, first, second, paired, is_zero_at_rest)
 
     @cached_property
     def moved_in_one(self) -> list[int]:
@@ -268,7 +273,7 @@ def _rows(
     second = _weighted(weights, pair.second.value)
     change = second - first
     error = _error_of_change(weights, pair)
-    negligible = ROUNDING * torch.maximum(first.abs(), second.abs())
+    negligible = _negligible(first, second, is_zero_at_rest=pair.is_zero_at_rest)
     beyond = (change.abs() > z_limit * error) & (change.abs() > negligible)
     z_score = torch.where(error > 0, change / error, torch.nan)
     applies = pair.first.attempted | pair.second.attempted
@@ -292,6 +297,12 @@ def _rows(
                 beyond=bool(beyond[i, column]),
                 paired=pair.paired,
             )
+
+
+def _negligible(first: Tensor, second: Tensor, *, is_zero_at_rest: bool) -> Tensor:
+    """What of a change may be rounding of the forward passes."""
+    relative = ROUNDING * torch.maximum(first.abs(), second.abs())
+    return relative.clamp(min=ROUNDING) if is_zero_at_rest else relative
 
 
 def _weights(groups: Sequence[Sequence[int]], known: Tensor) -> Tensor:

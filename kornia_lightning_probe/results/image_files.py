@@ -1,0 +1,90 @@
+"""Each image's part in a result, in a file of its own beside the JSON: one array a kind, which NumPy reads too."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+from kornia_lightning_probe.results.tables import ImageScores
+
+_SUFFIX = ".images.npz"
+
+
+def images_path(path: Path) -> Path:
+    """Where the images of a JSON file are.
+
+    Example:
+        >>> images_path(Path("probe/fit-epoch=3-step=40.json")).name
+        'fit-epoch=3-step=40.images.npz'
+    """
+    return path.with_name(path.name.removesuffix(".json") + _SUFFIX)
+
+
+def write_images(numbers: ProbeNumbers, path: Path) -> None:
+    """Write each image's part beside a JSON file, whole or not at all; without any, remove what was there.
+
+    Args:
+        numbers: the result that the JSON file holds.
+        path: of the JSON file.
+
+    Raises:
+        OSError: where nothing can be written.
+    """
+    target = images_path(path)
+    if numbers.images is None:
+        target.unlink(missing_ok=True)
+        return
+    images = numbers.images
+    arrays = {"moved": images.moved.numpy(), "apart": images.apart.numpy(), "layers": np.array(images.layers)}
+    if images.labels is not None:
+        arrays["labels"] = images.labels.numpy()
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, of=np.array(_of(numbers)), **arrays)  # type: ignore[arg-type] # arrays by name
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def with_images(numbers: ProbeNumbers, path: Path) -> ProbeNumbers:
+    """A result from a JSON file with each image's part, where the file beside it is of this very result.
+
+    A file that can't be read, or is of another result, is a warning and left alone.
+    """
+    target = images_path(path)
+    if not target.exists():
+        return numbers
+    try:
+        numbers.images = _read(numbers, target)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        warnings.warn(
+            f"{target} is left out, so that worst_images() and by_label() have nothing to show: {error}", stacklevel=3
+        )
+    return numbers
+
+
+def _read(numbers: ProbeNumbers, target: Path) -> ImageScores:
+    with target.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if str(arrays["of"]) != _of(numbers):
+            raise ValueError("it is of another result than the JSON file")
+        labels = torch.from_numpy(arrays["labels"]).long() if "labels" in arrays else None
+        moved, apart = (torch.from_numpy(arrays[name]).float() for name in ("moved", "apart"))
+        layers = tuple(map(str, arrays["layers"].tolist()))
+    if moved.ndim != 3 or apart.ndim != 3 or len(moved) != len(numbers.views):
+        raise ValueError(f"its arrays have the shapes {tuple(moved.shape)} and {tuple(apart.shape)}")
+    return ImageScores(layers, moved, apart, labels)
+
+
+def _of(numbers: ProbeNumbers) -> str:
+    """What tells a result from others, as a text."""
+    views = [[view.augmentation, view.level, view.severity] for view in numbers.views]
+    run = [numbers.metadata.content_hash, numbers.epoch, numbers.step, numbers.layers, views]
+    return json.dumps(run)
