@@ -114,6 +114,27 @@ class Sighting:
         only = {layer: call for layer, call in only.items() if layer not in subject.named}
         return apart_from_ends(replace(subject, front=front, rows=rows, only=only))
 
+    def passed_over(self, subject: Subject) -> dict[str, str]:
+        """Why "auto" could not take modules of weight that depend on the image: nobody knows where the images are.
+
+        Args:
+            subject: with its layers chosen.
+
+        Returns:
+            The reasons by the outermost modules' names, which are neither in a chosen layer nor hold one.
+        """
+        if not subject.is_auto:
+            return {}
+        usable = {found.layer for found in self.usable.values()}
+        lost = {found.layer: self.why_not(name) for name, found in self.trace.activations.items() if found.depends}
+        reasons: dict[str, str] = {}
+        for node in module_tree(subject.model).walk():
+            others = [*subject.layers, *reasons]
+            is_apart = not any(_is_inside(node.name, other) or _is_inside(other, node.name) for other in others)
+            if node.size and is_apart and node.name in lost and node.name not in usable:
+                reasons[node.name] = lost[node.name]
+        return reasons
+
     def _of_those_that_ran(self, subject: Subject) -> Subject:
         root = module_tree(subject.model)
         chosen = set(self.layers(root))
@@ -189,6 +210,11 @@ def _call(found: Activation) -> int:
     """Which of a layer's calls gave an activation, from 1."""
     number = _CALL.match(found.name.removeprefix(found.layer))
     return int(number[1]) if number else 1
+
+
+def _is_inside(name: str, other: str) -> bool:
+    """Whether a module is another one, or in it."""
+    return name == other or name.startswith(f"{other}.")
 
 
 def _that_ran(node: Node, order: Mapping[str, int]) -> Node | None:

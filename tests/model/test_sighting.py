@@ -416,3 +416,32 @@ def test_what_is_empty_is_no_layer():
     assert layers_and_embedding(Sparse()) == (ENCODER, ENCODER[-1])
     with pytest.raises(ValueError, match=r"no activation came from 'points' \(it is empty, \(4, 0, 8\)\)"):
         probed(Sparse(), layers=["stem", "points"])
+
+
+class Experts(nn.Module):
+    """Two experts, each of which sees the images that are bright enough, or the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.bright = nn.Conv2d(4, 4, 1)
+        self.dark = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps, chosen = self.stem(images), images.mean((1, 2, 3)) > 0.5
+        out = torch.zeros_like(maps)
+        out[chosen] = self.bright(maps[chosen])
+        out[~chosen] = self.dark(maps[~chosen])
+        return self.head(out.mean((2, 3)))
+
+
+def test_auto_says_which_layers_it_passed_over_as_nobody_knows_where_the_images_are():
+    with pytest.warns(UserWarning, match="'auto' passes over layers .* where the images are: bright, dark; metadata"):
+        left_out = probed(Experts()).metadata["left_out"]
+    assert {name: reason[:31] for name, reason in left_out.items()} == {
+        "bright": "where the images are in it is n",
+        "dark": "where the images are in it is n",
+    }
+    # What is named in another way is not asked of "auto".
+    assert probed(Experts(), layers=["stem", "head"]).metadata["left_out"] == {}

@@ -27,7 +27,6 @@ from kornia_lightning_probe.engine.under_views.imagewise import Labels, image_sc
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.functional.distances import all_finite
-from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -184,11 +183,12 @@ class UnderViews:
         readings = self._readings(block, entries)
         size = passes.size(len(block))
         groups = view_groups(len(self._views.all), len(block), size)
+        height, width = block.images[0].shape[-2:]
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
             labels=block.labels,
-            image_size=_image_size(block),
+            image_size=(height, width),
             temporaries=self._temporaries,
         )
         slots = self._slots_for(readings, len(block), at_once=len(groups[0]))
@@ -332,11 +332,6 @@ def _require_finite(images: ProbeImages) -> None:
             f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
             f"{listed(sorted(spoilt))} of the source). Repair or leave out these images"
         )
-
-
-def _image_size(block: Block) -> Size:
-    height, width = block.images[0].shape[-2:]
-    return height, width
 
 
 def _some_rows(shown: Shown, rows: slice) -> Shown:
