@@ -179,11 +179,12 @@ class UnderViews:
         readings = self._readings(block, entries)
         size = passes.size(len(block))
         groups = view_groups(len(self._views.all), len(block), size)
+        height, width = block.images[0].shape[-2:]
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
             labels=block.labels,
-            image_size=_image_size(block),
+            image_size=(height, width),
             temporaries=self._temporaries,
         )
         slots = self._slots_for(readings, len(block), at_once=len(groups[0]))
@@ -250,7 +251,8 @@ class UnderViews:
         if output is None:
             self._findings.labels_unused(f"the output is left out, as {self._findings.left_out[OUTPUT]}")
         elif output.label_shape is not None:
-            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=_image_size(block))
+            sides = block.layout.grid(block.images[0])
+            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=sides)
             if why:
                 self._findings.labels_unused(why)
 
