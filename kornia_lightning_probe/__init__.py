@@ -13,7 +13,7 @@ from kornia_lightning_probe.probe import probe_model
 from kornia_lightning_probe.result import ProbeResult
 
 if TYPE_CHECKING:
-    from kornia_lightning_probe.callbacks import DriftProbe, SensitivityProbe
+    from kornia_lightning_probe.callbacks import DriftProbe, ProbeReport, SensitivityProbe
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,7 @@ __all__ = [
     "AugmentationBank",
     "DriftProbe",
     "ProbeImages",
+    "ProbeReport",
     "ProbeResult",
     "SensitivityProbe",
     "View",
@@ -30,7 +31,7 @@ __all__ = [
     "select_layers",
 ]
 
-_CALLBACKS = ("DriftProbe", "SensitivityProbe")
+_CALLBACKS = ("DriftProbe", "ProbeReport", "SensitivityProbe")
 
 
 def __getattr__(name: str) -> object:

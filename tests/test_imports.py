@@ -54,6 +54,9 @@ GUESTS = {
     "torchmetrics": "metrics",
     "matplotlib": "reporting.figures",
     "tensorboard": "reporting.tensorboard",
+    "altair": "reporting.html.charts",
+    "jinja2": "reporting.html.page",
+    "vl_convert": "reporting.html.page",
     "lightning": "callbacks",
     # The twins of Lightning's own packages, whose classes are others.
     "pytorch_lightning": None,

@@ -10,6 +10,7 @@ NAMES = [
     "AugmentationBank",
     "DriftProbe",
     "ProbeImages",
+    "ProbeReport",
     "ProbeResult",
     "SensitivityProbe",
     "View",
@@ -43,7 +44,7 @@ import sys
 import kornia_lightning_probe
 # torchmetrics imports matplotlib where there is one; of what draws with it only our own figures can wait.
 figures = "kornia_lightning_probe.reporting.figures"
-heavy = ("lightning.pytorch", "pytorch_lightning", "pandas", "tensorboard", figures)
+heavy = ("lightning.pytorch", "pytorch_lightning", "pandas", "tensorboard", "altair", "vl_convert", figures)
 print([name for name in heavy if name in sys.modules])
 kornia_lightning_probe.SensitivityProbe
 print("lightning.pytorch" in sys.modules)

@@ -6,6 +6,7 @@ The choice (metric, result, layer, augmentation) is four parameters, which the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ _HERE = "datum.m == metric && datum.e == when"
 _UNDER = "datum.m == metric && datum.k == augmentation"
 _MOST_IN_LEGEND = 10
 #: Without the dark and the bright end, which vanish on a dark and a bright page.
-_DEPTHS = {"name": "viridis", "extent": [0.1, 0.9]}
+_DEPTHS = {"name": "viridis", "extent": [0.2, 0.9]}
 _KNOWN = "isValid(datum.y)"
 _TIME = "datum.value < 0 ? ['before', 'training'] : datum.label"
 # Directions differ by metric, so that the ends of the colours say what they mean.
@@ -68,7 +69,7 @@ def _now(numbers: PageNumbers) -> Any:
     colour = alt.Color(
         "y:Q",
         title=None,
-        scale=alt.Scale(scheme="viridis", domainMin=alt.expr("lows[metric]"), domainMax=alt.expr("highs[metric]")),
+        scale=alt.Scale(scheme="viridis", domain=_between("lows[metric]", "highs[metric]")),
     )
     known = base.transform_filter(_KNOWN)
     cells = known.mark_rect().encode(color=colour)
@@ -88,8 +89,7 @@ def _change(numbers: PageNumbers) -> Any:
         scale=alt.Scale(
             scheme="purpleorange",
             reverse=True,
-            domainMin=alt.expr("-widest[metric]"),
-            domainMax=alt.expr("widest[metric]"),
+            domain=_between("-widest[metric]", "widest[metric]"),
         ),
     )
     known = base.transform_filter("isValid(datum.c)")
@@ -110,7 +110,7 @@ def _curves(numbers: PageNumbers) -> Any:
         "place:Q",
         title=title,
         axis=alt.Axis(values=ticks, labelExpr=_TIME, format="d", grid=False, labelOverlap=True),
-        scale=alt.Scale(nice=False, zero=False),
+        scale=alt.Scale(domain=[numbers.places[0], numbers.places[-1]], nice=False, zero=False),
     )
     data = alt.Chart(alt.NamedData(name="means")).transform_filter(_UNDER)
     data = data.transform_calculate(place="places[datum.e]")
@@ -119,7 +119,8 @@ def _curves(numbers: PageNumbers) -> Any:
 
 def _severity(numbers: PageNumbers) -> Any:
     data = alt.Chart(alt.NamedData(name="levels")).transform_filter(f"{_UNDER} && datum.e == when")
-    x = alt.X("x:Q", title="severity", axis=alt.Axis(grid=False))
+    reach = _between("reaches[augmentation][0]", "reaches[augmentation][1]")
+    x = alt.X("x:Q", title="severity", axis=alt.Axis(grid=False), scale=alt.Scale(domain=reach))
     return _lines(data, x, numbers, "Value over severity", line="datum.o == 1")
 
 
@@ -143,15 +144,31 @@ def _lines(data: Any, x: Any, numbers: PageNumbers, title: str, *, line: str = "
         ),
     )
     is_chosen = "datum.j == layer"
-    y = alt.Y("y:Q", title=None)
-    bands = data.transform_filter(line).mark_area().encode(
-        x=x, y=alt.Y("low:Q", title=None), y2="high:Q", color=colour, opacity=_if(is_chosen, 0.35, 0.08)
+    # Where no value is to be shown, an axis would have no ends.
+    height = alt.Scale(
+        domain=_between("heights[metric][augmentation][0]", "heights[metric][augmentation][1]"), nice=True
     )
-    lines = data.transform_filter(line).mark_line().encode(
-        x=x, y=y, color=colour, strokeWidth=_if(is_chosen, 4, 1.2), opacity=_if(is_chosen, 1, 0.75)
+    y = alt.Y("y:Q", title=None, scale=height)
+    bands = (
+        data.transform_filter(line)
+        .mark_area()
+        .encode(
+            x=x,
+            y=alt.Y("low:Q", title=None, scale=height),
+            y2="high:Q",
+            color=colour,
+            opacity=_if(is_chosen, 0.35, 0.08),
+        )
     )
-    points = data.transform_filter(_KNOWN).mark_point(filled=True).encode(
-        x=x, y=y, color=colour, size=_if(is_chosen, 70, 20), opacity=alt.value(1), tooltip=_tips()
+    lines = (
+        data.transform_filter(line)
+        .mark_line()
+        .encode(x=x, y=y, color=colour, strokeWidth=_if(is_chosen, 4, 1.2), opacity=_if(is_chosen, 1, 0.75))
+    )
+    points = (
+        data.transform_filter(_KNOWN)
+        .mark_point(filled=True)
+        .encode(x=x, y=y, color=colour, size=_if(is_chosen, 70, 20), opacity=alt.value(1), tooltip=_tips())
     )
     return _whole(alt.layer(bands, lines, points).properties(**_CURVES), numbers, title)
 
@@ -168,7 +185,11 @@ def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
         "j:O",
         scale=alt.Scale(domain=list(range(len(layers))), scheme=alt.SchemeParams(**_DEPTHS)),
         legend=alt.Legend(
-            title="layer", values=_evenly(range(len(layers))), labelExpr="layer_names[datum.value]", labelLimit=150
+            title="layer",
+            values=_evenly(range(len(layers))),
+            labelExpr="layer_names[datum.value]",
+            labelLimit=150,
+            symbolOpacity=1,
         ),
     )
     tips = [alt.Tooltip("layer:N"), alt.Tooltip("x:Q", title="epoch"), alt.Tooltip("y:Q", format=".3f", title="CKA")]
@@ -187,7 +208,7 @@ def _drift_rows(results: Sequence[ProbeNumbers], metric: str, layers: Sequence[s
         table = numbers.table(metric)
         for column, layer in enumerate(table.layers):
             value = float(table.value[0, column])
-            known = value if value == value else None
+            known = value if math.isfinite(value) else None
             rows.append({"x": numbers.epoch, "j": layers.index(layer), "y": known})
     return rows
 
@@ -258,6 +279,8 @@ def _whole(chart: Any, numbers: PageNumbers, description: str) -> Any:
         "layer_names": list(numbers.layers),
         "augmentation_names": list(numbers.augmentations),
         "whens": list(numbers.whens),
+        "heights": numbers.heights,
+        "reaches": numbers.reaches,
         "places": list(numbers.places),
         "lows": lows,
         "highs": highs,
@@ -275,6 +298,10 @@ def _dressed(chart: Any, description: str) -> Any:
     lines = {"domainColor": "#8888", "tickColor": "#8888", "gridColor": "#8883"}
     described = chart.properties(description=description, background="transparent")
     return described.configure_axis(**text, **lines).configure_legend(**text).configure_view(stroke=None)
+
+
+def _between(low: str, high: str) -> list[Any]:
+    return [alt.expr(low), alt.expr(high)]
 
 
 def _if(test: str, then: Any, otherwise: Any) -> Any:

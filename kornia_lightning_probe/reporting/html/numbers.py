@@ -44,6 +44,8 @@ class PageNumbers:
         means: rows of `MEANS`.
         levels: rows of `LEVELS`.
         ends: by metric the ends of its colours, and the widest change.
+        heights: by metric and augmentation the ends of the values' axis, errors included.
+        reaches: by augmentation the lowest and the highest severity.
         meanings: by metric what it says of itself.
         directions: by metric what it means that it rises, and that it falls.
         shown_layer: the place of the layer that is chosen at first: the embedding, else the last one.
@@ -60,6 +62,8 @@ class PageNumbers:
     means: Sequence[Sequence[float | None]]
     levels: Sequence[Sequence[float | None]]
     ends: Sequence[tuple[float, float, float]]
+    heights: Sequence[Sequence[tuple[float, float]]]
+    reaches: Sequence[tuple[float, float]]
     meanings: Sequence[str]
     directions: Sequence[tuple[str, str]]
     shown_layer: int
@@ -96,6 +100,8 @@ def page_numbers(probed: Probed) -> PageNumbers:
         means=means,
         levels=levels,
         ends=[_ends(results[-1].tables.get(name), means, place) for place, name in enumerate(metrics)],
+        heights=_heights(levels, len(metrics), len(augmentations)),
+        reaches=[_reach(results, name) for name in augmentations],
         meanings=[_meaning(results, metric) for metric in metrics],
         directions=[_directions(results, metric) for metric in metrics],
         shown_layer=_shown_layer(results[-1], layers),
@@ -111,9 +117,7 @@ class _Names:
         self.layers = {name: place for place, name in enumerate(layers)}
         self.augmentations = {name: place for place, name in enumerate(augmentations)}
 
-    def means(
-        self, numbers: ProbeNumbers, metric: str, place: int, changes: _Changes
-    ) -> Iterator[list[float | None]]:
+    def means(self, numbers: ProbeNumbers, metric: str, place: int, changes: _Changes) -> Iterator[list[float | None]]:
         """The means over the levels of each augmentation, where the metric applies."""
         table = numbers.table(metric)
         groups = [numbers.views_of(name) for name in numbers.augmentations]
@@ -227,6 +231,25 @@ def _ends(table: MetricTable | None, means: Sequence[Sequence[float | None]], pl
     if highest <= lowest:
         highest = lowest + 1.0
     return min(lowest, 0.0), highest, max(changes, default=0.0) or 1.0
+
+
+def _heights(rows: Sequence[Sequence[float | None]], metrics: int, names: int) -> list[list[tuple[float, float]]]:
+    # An axis that would look for its ends in no values at all warns on the console.
+    found: list[list[tuple[float, float]]] = [[(0.0, 0.0)] * names for _ in range(metrics)]
+    for metric, _, _, name, _, value, error, _ in rows:
+        if value is not None and metric is not None and name is not None:
+            reach = 2 * (error or 0.0)
+            low, high = found[int(metric)][int(name)]
+            found[int(metric)][int(name)] = (min(low, value - reach), max(high, value + reach))
+    return [[ends if ends[1] > ends[0] else (ends[0], ends[0] + 1.0) for ends in row] for row in found]
+
+
+def _reach(results: Sequence[ProbeNumbers], augmentation: str) -> tuple[float, float]:
+    views = [view for numbers in results for view in numbers.views if view.augmentation == augmentation]
+    severities = [view.severity for view in views if math.isfinite(view.severity)]
+    low = min([0.0, *severities])
+    high = max([0.0, *severities])
+    return (low, high) if high > low else (low, low + 1.0)
 
 
 def _shown_layer(numbers: ProbeNumbers, layers: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ from kornia_lightning_probe.reporting.html.charts import charts_of, datasets_of,
 from kornia_lightning_probe.reporting.html.gathered import Probed
 from kornia_lightning_probe.reporting.html.numbers import PageNumbers, page_numbers
 from kornia_lightning_probe.reporting.text.table import number
-from kornia_lightning_probe.reporting.text.verdict import verdict_text
+from kornia_lightning_probe.reporting.text.verdict import is_decided, verdict_text
 from kornia_lightning_probe.results.comparing.comparison import compare_numbers
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.wording import listed
@@ -147,7 +148,7 @@ def _before_and_after(probed: Probed, numbers: PageNumbers) -> Iterator[list[str
             if row is not None:
                 before = number(row.first)
                 change = _with_error(row.change, row.std_error, sign="+")
-                word = "decided" if abs(row.change) > max(3 * row.std_error, 0.02) else "undecided"
+                word = "decided" if is_decided(row) else "undecided"
             yield [layer, augmentation, before, now, change, word]
 
 
@@ -166,10 +167,10 @@ def _drift_table(latest: ProbeNumbers) -> Iterator[list[str]]:
 
 
 def _with_error(value: float, error: float, *, sign: str = "") -> str:
-    if value != value:
+    if math.isnan(value):
         return "-"
     shown = f"{value:{sign}.3f}"
-    return shown if error != error else f"{shown} ± {error:.3f}"
+    return shown if math.isnan(error) else f"{shown} ± {error:.3f}"
 
 
 def _remarks(latest: ProbeNumbers) -> Iterator[tuple[str, str]]:
