@@ -38,7 +38,9 @@ def read_bank(text: str, *, mean: Sequence[float] | None, std: Sequence[float] |
     parser.add_argument("--bank", type=AugmentationBank)
     try:
         described = parser.parse_object({"bank": _described(path, known)})
-        return cast("AugmentationBank", parser.instantiate_classes(described).bank)
+        # Named instantiate_classes in earlier versions of jsonargparse.
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+        return cast("AugmentationBank", instantiate(described).bank)
     except Exception as error:
         raise CommandError(f"--bank {text}: it describes no bank: {reason_of(error)}") from error
 

@@ -48,9 +48,7 @@ def checkpoint_paths(patterns: Sequence[str]) -> list[Path]:
         names = glob.glob(pattern, recursive=True) if is_pattern else [pattern]  # noqa: PTH207 - takes absolute ones
         paths = {Path(name) for name in names if Path(name).is_file()}
         if not paths:
-            raise CommandError(
-                f"--checkpoint {pattern}: there is no such file; put patterns in quotes, 'runs/**/*.ckpt'"
-            )
+            raise CommandError(f"--checkpoint {pattern}: no such file; put patterns in quotes: 'runs/**/*.ckpt'")
         found |= paths
     return sorted(found, key=natural)
 
@@ -66,11 +64,12 @@ def read_weights(path: Path) -> Weights:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if "Weights only load failed" in str(error):
+        # Torch names what is not weights a global, and tells all else apart by the type alone.
+        if "GLOBAL" in str(error).upper():
             raise CommandError(
                 "it holds more than weights, which could run code when read; save model.state_dict()"
             ) from error
-        raise CommandError(f"it can't be read: {reason_of(error)}") from error
+        raise CommandError(f"it is broken, or no checkpoint ({type(error).__name__})") from error
     if not isinstance(content, Mapping):
         raise CommandError(f"it holds a {type(content).__name__}, and a state dict was expected")
     inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
@@ -129,9 +128,7 @@ def _without_prefix(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, 
     prefixes = [name.removesuffix(one) for name in plain if name.endswith(f".{one}")]
     fitting = [prefix for prefix in prefixes if all(prefix + name in plain for name in wanted)]
     if len(fitting) > 1:
-        raise CommandError(
-            f"it holds the model's weights more than once, under {listed(fitting)}; save the one you mean"
-        )
+        raise CommandError(f"it holds the model's weights under each of {listed(fitting)}; save the one you mean")
     if not fitting:
         return plain
     length = len(fitting[0])

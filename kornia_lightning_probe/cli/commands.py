@@ -1,16 +1,14 @@
-"""The commands: their arguments, their help, and who runs them. Another command is one more entry of `COMMANDS`."""
+"""The commands: their arguments and their help; each is run by the module of its name. Another is one more entry."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from kornia_lightning_probe.cli.compare import compare
-from kornia_lightning_probe.cli.run import run
-from kornia_lightning_probe.cli.show import show
 from kornia_lightning_probe.cli.telling import PROGRAM
 
 _ABOUT = """How far a vision model's layers move under augmentations: look at saved results, compare them, probe saved
@@ -30,13 +28,11 @@ class Command(NamedTuple):
     """One command.
 
     Args:
-        run: what it does with its arguments; returns the exit status.
         about: what it is for, in a sentence.
         example: lines that a reader can copy.
         add: adds its arguments to a parser.
     """
 
-    run: Callable[[Any], int]
     about: str
     example: str
     add: Callable[[ArgumentParser], None]
@@ -46,9 +42,7 @@ def _add_show(parser: ArgumentParser) -> None:
     parser.add_argument("path", type=str, help="a result's JSON file, or a folder that is searched with its folders")
     parser.add_argument("--full", action="store_true", help="severity curves, equivariance and each other metric too")
     parser.add_argument("--plot", type=str, metavar="OUT.png", help="draw the result, too (PNG, PDF or SVG)")
-    parser.add_argument(
-        "--kind", type=str, default="profile", help="the picture: profile, heatmap or severity (default: profile)"
-    )
+    parser.add_argument("--kind", type=str, default="profile", help="the picture: profile, heatmap or severity")
 
 
 def _add_compare(parser: ArgumentParser) -> None:
@@ -63,14 +57,12 @@ def _add_compare(parser: ArgumentParser) -> None:
         metavar="METRIC=CHANGE",
         help="end with status 1 where METRIC has grown by more than CHANGE, beyond error, at any layer under any view",
     )
-    parser.add_argument(
-        "--errors", type=float, default=3.0, help="how many standard errors are beyond error (default: 3)"
-    )
+    parser.add_argument("--errors", type=float, default=3.0, help="how many standard errors are beyond error")
     parser.add_argument("--metric", type=str, help="the metric of the table (default: sensitivity)")
 
 
 def _add_run(parser: ArgumentParser) -> None:
-    needed = {"type": str, "required": True}
+    needed: dict[str, Any] = {"type": str, "required": True}
     parser.add_argument("--model", **needed, metavar="MODULE:NAME", help="a class or function that makes the model")
     parser.add_argument(
         "--checkpoint",
@@ -84,33 +76,30 @@ def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, nargs="+", help="resize pictures to this side, or to height and width")
     parser.add_argument("--mean", type=float, nargs="+", help="of the normalisation that the model expects")
     parser.add_argument("--std", type=float, nargs="+", help="likewise")
-    parser.add_argument("--bank", type=str, default="default", help="a preset, or a YAML file (default: default)")
+    parser.add_argument("--bank", type=str, default="default", help="a preset, or a YAML file")
     parser.add_argument("--output", **needed, metavar="DIR", help="where a JSON file for each checkpoint goes")
-    parser.add_argument("--num-images", type=int, default=256, help="at most so many images (default: 256)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in one pass (default: 32)")
-    parser.add_argument("--layers", type=str, nargs="+", default=["auto"], help="names or globs (default: auto)")
+    parser.add_argument("--num-images", type=int, default=256, help="at most so many images")
+    parser.add_argument("--batch-size", type=int, default=32, help="images in one pass")
+    parser.add_argument("--layers", type=str, nargs="+", default=["auto"], help="names or globs")
     parser.add_argument("--metrics", type=str, nargs="+", help="names of metrics (default: the default set)")
     parser.add_argument("--forward", type=str, help="a method or submodule to call in place of forward")
-    parser.add_argument("--device", type=str, default="cpu", help="where to run, such as cuda (default: cpu)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the images (default: 0)")
+    parser.add_argument("--device", type=str, default="cpu", help="where to run, such as cuda")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the images")
 
 
 COMMANDS: Mapping[str, Command] = {
     "show": Command(
-        show,
         "Show a result: the verdict and a table. Of a folder, the newest result of each run.",
         f"{PROGRAM} show lightning_logs/version_0/probe\n{PROGRAM} show runs --full --plot probe.png",
         _add_show,
     ),
     "compare": Command(
-        compare,
         "Say what has changed from one result to another; for a test of a new model, fail where it got worse.",
         f"{PROGRAM} compare old.json new.json\n"
         f"{PROGRAM} compare old.json new.json --fail-above sensitivity=0.05 flip_rate=0.02",
         _add_compare,
     ),
     "run": Command(
-        run,
         "Probe saved checkpoints: a JSON file for each, and what has changed since the first.",
         f"{PROGRAM} run --model my_project.nets:Classifier --checkpoint 'runs/**/*.ckpt' \\\n"
         "    --images photographs --size 224 --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --output probed",
@@ -147,4 +136,6 @@ def run_command(arguments: Sequence[str]) -> int:
     """
     given = parser_of_commands().parse_args(list(arguments))
     name = given.subcommand
-    return COMMANDS[name].run(given[name])
+    # A command is the function of its module's name; what only it needs is imported when it runs.
+    run: Callable[[Any], int] = getattr(import_module(f"kornia_lightning_probe.cli.{name}"), name)
+    return run(given[name])

@@ -9,7 +9,7 @@ from typing import Any
 
 from kornia_lightning_probe.cli.files import one_result
 from kornia_lightning_probe.cli.telling import ABOVE, FINE, CommandError, remark, say
-from kornia_lightning_probe.result import Comparison
+from kornia_lightning_probe.result import Comparison, ProbeResult, ProbeRow
 from kornia_lightning_probe.results.comparing.comparison import ROUNDING, ComparisonRow
 from kornia_lightning_probe.results.tables import INPUT
 from kornia_lightning_probe.wording import unknown
@@ -32,6 +32,7 @@ def compare(given: Any) -> int:
     say("\n".join(filter(None, [comparison.verdict(), comparison.summary(given.metric)])))
     status = FINE
     for metric, change in allowed:
+        refuse_lost(first.result, second.result, metric)
         above = cells_above(comparison, metric, change=change, errors=given.errors)
         for line in _told(metric, change, above):
             say(line)
@@ -56,6 +57,25 @@ def _allowed(text: str) -> tuple[str, float]:
     return metric, change
 
 
+def refuse_lost(first: ProbeResult, second: ProbeResult, metric: str) -> None:
+    """Refuse a second result that tried to measure what the first has a value for, and has none: NaN is no pass.
+
+    Raises:
+        CommandError: with the first such cell.
+    """
+    valued = {_place(row) for row in first.rows if row.metric == metric and math.isfinite(row.value)}
+    for row in second.rows:
+        if row.metric == metric and not math.isfinite(row.value) and _place(row) in valued:
+            raise CommandError(
+                f"--fail-above {metric}: the second result has no value at layer {row.layer} under {row.augmentation} "
+                f"{row.severity:g}, where the first has one, so it can't be judged"
+            )
+
+
+def _place(row: ProbeRow) -> tuple[str, str, float]:
+    return row.layer, row.augmentation, row.severity
+
+
 def cells_above(comparison: Comparison, metric: str, *, change: float, errors: float) -> list[ComparisonRow]:
     """The cells in which a metric has grown by more than is allowed, beyond error, the furthest above first.
 
@@ -69,19 +89,12 @@ def cells_above(comparison: Comparison, metric: str, *, change: float, errors: f
         errors: a change is beyond error where it is above that by more than so many standard errors.
 
     Raises:
-        CommandError: where the metric isn't in both results, or can't be judged: without errors, or where the second
-            result has no value any more.
+        CommandError: where the metric isn't in both results, or has no error at any cell.
     """
     if metric not in comparison.metrics:
         named = unknown("metric", metric, comparison.metrics, place="comparison")
         raise CommandError(f"--fail-above {metric}: {named}")
     cells = [row for row in (*comparison.rows, *comparison.view_rows) if row.metric == metric and row.layer != INPUT]
-    lost = [row for row in cells if math.isnan(row.second) and not math.isnan(row.first)]
-    if lost:
-        raise CommandError(
-            f"--fail-above {metric}: the second result has no value at {cell(lost[0])}, where the first has one, so it "
-            "can't be judged"
-        )
     known = [row for row in cells if not math.isnan(row.std_error)]
     if not known:
         raise CommandError(f"--fail-above {metric}: its standard error isn't known at any cell, so it can't be judged")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 
 from kornia_lightning_probe.cli.telling import FINE, INTERRUPTED, PROGRAM, WRONG, close_quietly, reason_of, remark
@@ -29,11 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("jsonargparse") is None:
         remark(f"{PROGRAM}: error: {_NO_PARSER}")
         return WRONG
-    from kornia_lightning_probe.cli.commands import run_command
-
     shows_traceback = "--debug" in given
     try:
-        status = run_command(given)
+        # Imported here, since the parser's package is an extra.
+        status: int = import_module("kornia_lightning_probe.cli.commands").run_command(given)
         sys.stdout.flush()
     except SystemExit as end:
         # The parser ends the process by itself, after --help and after words that it doesn't know.

@@ -34,8 +34,9 @@ def run(given: Any) -> int:
         raise CommandError(f"--model {given.model}: a class or function was expected, got a {type(maker).__name__}")
     if given.metrics is not None:
         resolve_metrics(given.metrics)
+    wish = _wish(given)
     bank = read_bank(given.bank, mean=given.mean, std=given.std)
-    images, labels = read_images(given.images, _wish(given))
+    images, labels = read_images(given.images, wish)
     options = {
         "bank": bank,
         "labels": labels,
@@ -100,7 +101,7 @@ def _conclude(probed: Sequence[tuple[Path, Found]], *, num_skipped: int) -> None
     for path, found in probed:
         say(f"{path} ({found.result.when}) -> {found.path}")
     if num_skipped:
-        say(f"{num_skipped} checkpoints skipped")
+        say(f"skipped: {num_skipped} of {num_skipped + len(probed)} checkpoints")
     first, last = probed[0], probed[-1]
     say(f"\n{last[0]}:\n{_verdict(last[1].result, first[1].result)}")
     if len(probed) > 1:

@@ -26,15 +26,12 @@ def show(given: Any) -> int:
     if given.plot and len(found) > 1:
         names = listed(one.path for one in found)
         raise CommandError(f"--plot draws one result and {given.path} holds {len(found)} runs: name one of {names}")
-    if len(found) == 1:
-        say(found[0].result.summary(full=given.full))
-    else:
+    if len(found) > 1:
         say(f"{len(found)} runs, the newest result of each:")
-    for one in found:
-        if len(found) > 1:
+        for one in found:
             say(_entry(one, full=given.full))
-        elif Path(given.path).is_dir():
-            say(f"\nfrom {one.path}")
+    else:
+        say(f"{found[0].path}\n{found[0].result.summary(full=given.full)}")
     if given.plot:
         _draw(found[0], Path(given.plot), given.kind)
     return FINE

@@ -29,10 +29,10 @@ def remark(text: str) -> None:
 
 
 def one_line(text: object) -> str:
-    """A text without line breaks.
+    r"""A text without line breaks.
 
     Example:
-        >>> one_line("size mismatch:\\n\\t(3,) and (4,)")
+        >>> one_line("size mismatch:\n\t(3,) and (4,)")
         'size mismatch: (3,) and (4,)'
     """
     return " ".join(str(text).split())

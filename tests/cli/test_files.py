@@ -18,7 +18,7 @@ def test_of_each_run_the_newest_is_found_by_its_number_not_its_letters(tmp_path)
     found = find_results(tmp_path)
     assert [one.path.relative_to(tmp_path).parts[0] for one in found] == ["version_9", "version_10"]
     assert [one.result.epoch for one in found] == [10, 10]
-    with pytest.raises(CommandError, match="2 runs, name one: .*version_9"):
+    with pytest.raises(CommandError, match=r"2 runs, name one: .*version_9"):
         one_result(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_an_error_is_one_line_and_debug_adds_the_traceback(tmp_path, capsys):
 
 
 def test_without_the_parser_it_is_said_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(door, "find_spec", lambda name: None)
+    monkeypatch.setattr(door, "find_spec", lambda _: None)
     assert main(["show", "x"]) == 2
     said = capsys.readouterr().err
     assert "pip install 'kornia-lightning-probe[cli]'" in said

@@ -5,6 +5,7 @@ from support.made_results import made_result
 
 from kornia_lightning_probe.cli import show as module
 from kornia_lightning_probe.cli.main import main
+from kornia_lightning_probe.cli.telling import CommandError
 
 pytest.importorskip("jsonargparse")
 
@@ -38,5 +39,6 @@ def test_a_picture_is_drawn_into_a_new_folder(tmp_path, capsys, monkeypatch):
     assert target.read_bytes().startswith(b"\x89PNG")
     assert main([*words, "--kind", "heatmp"]) == 2
     assert "did you mean 'heatmap'" in capsys.readouterr().err
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert module._NO_MATPLOTLIB.startswith("--plot needs matplotlib: pip install")
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(CommandError, match="--plot needs matplotlib: pip install"):
+        module._draw(None, target, "heatmap")
