@@ -239,7 +239,8 @@ def test_labels_that_fit_no_class_scores_are_said(end, labels, came, scores, exp
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match="labels= is not used for measures of the output"):
         result = probe_model(Ending(end), images_of(10), plain_bank(), layers=["layer"], labels=labels)
-    sentence = f"labels= is not used for measures of the output: labels {came} came, and class scores {scores} go with labels {expected}"
+    start = "labels= is not used for measures of the output"
+    sentence = f"{start}: labels {came} came, and class scores {scores} go with labels {expected}"
     assert result.metadata["warnings"] == [sentence]
     assert "accuracy" in result.metadata["metrics_left_out"]
 

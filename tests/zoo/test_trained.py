@@ -117,6 +117,10 @@ def test_a_classifier_of_text_lines_tells_up_from_down_from_convolution_18_on():
     assert max(turned[:6]) < 0.5
     assert min(turned[6:]) > 1.0
     assert turned[6] > 3 * turned[5]
+    # The layer that tells is where the movement grows most, by more than twice, and grows no further from there on.
+    gains = {row.layer: row.gain for row in result.gain("turn", metric="sensitivity")}
+    assert max(list(gains)[5:], key=gains.__getitem__) == "Conv@18"
+    assert gains["Conv@18"] > 2.4 > max(list(gains.values())[6:])
     # What is only tilted stays what it was, and moves no further there than before.
     assert max(tilted[6:]) < max(tilted[:6])
 
