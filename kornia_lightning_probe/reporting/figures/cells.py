@@ -44,7 +44,7 @@ def draw_cells(ax: Axes, result: ProbeNumbers, metric: str) -> None:
     bare(ax)
     if len(places) <= _MOST_COLUMNS and len(table.layers) <= _MOST_ROWS:
         _write_cells(ax, table, places, mesh)
-    _draw_scale(ax, mesh, metric, table)
+    draw_scale(ax, mesh, metric, table)
 
 
 def name_severities(ax: Axes, places: Sequence[float], views: Sequence[ViewInfo]) -> None:
@@ -125,7 +125,8 @@ def _short(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> None:
+def draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> None:
+    """Draw the colour bar of a metric, with its marks."""
     low, high = table.scale
     is_below = bool((table.value < low).any())
     is_above = bool((table.value > high).any())
@@ -152,7 +153,9 @@ def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> No
 def colour_bar(ax: Axes, mesh: QuadMesh, *, tall: float, **options: Any) -> Any:
     """A colour bar beside the axes, at most so many inches tall."""
     figure = figure_of(ax)
-    share = min(1.0, tall / figure.get_figheight())
+    # Of a part of a figure, the whole.
+    whole = figure.figure
+    share = min(1.0, tall / whole.get_figheight())
     bar = figure.colorbar(
         mesh,
         ax=ax,

@@ -59,6 +59,9 @@ NO_VALUE = "#dddddd"
 MARK = "#555555"
 DASHES = (0, (4, 3))
 ROW, COLUMN, MOST_TICKS, LETTERS, LONGEST_NAME = 0.2, 0.3, 46, 21, 28
+SMALL = 6.5
+#: A picture that is shown at a width of 350 pixels: its width in inches, and its pixels per inch.
+CARD_WIDTH, CARD_DPI = 4.4, 160
 
 
 def house_look() -> AbstractContextManager[None]:
@@ -219,14 +222,14 @@ def title(figure: Figure, text: str) -> None:
     )
 
 
-def small_print(figure: Figure, *parts: str) -> None:
+def small_print(figure: Figure, *parts: str, size: float = SMALL) -> None:
     """Write what there is to say in small grey letters under the figure, in lines that it has room for."""
-    letters = int(LETTERS * figure.get_figwidth())
+    letters = int(LETTERS * figure.get_figwidth() * SMALL / size)
     text = fill("; ".join(part for part in parts if part), letters)
     figure.supxlabel(
         text,
         x=0.01,
         ha="left",
-        fontsize=6.5,
+        fontsize=size,
         color="#777777",
     )
