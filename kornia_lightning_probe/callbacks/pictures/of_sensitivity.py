@@ -33,6 +33,9 @@ def pictures_of(
         Picture(f"{name}/bank", lambda: _of_bank(bank, images), once=True),
         Picture(f"{name}/layers", lambda: _of_layers(results)),
     ]
+    latest = results[-1]
+    if latest.images is not None and latest.images.worst is not None:
+        pictures.append(_of_worst(latest, name=name))
     if stage == "fit":
         pictures.append(_of_history(results, name=name))
     return pictures
@@ -66,6 +69,15 @@ def _of_history(results: Sequence[ProbeResult], *, name: str) -> Picture:
         return plot_history(history, card=card)
 
     return Picture(f"{name}/{HISTORY}", draw, card=lambda: draw(card=True), file=f"{HISTORY}.png")
+
+
+def _of_worst(result: ProbeResult, *, name: str) -> Picture:
+    def draw(*, card: bool = False) -> Figure:
+        from kornia_lightning_probe.reporting.figures.worst import plot_worst
+
+        return plot_worst(result, card=card)
+
+    return Picture(f"{name}/worst", draw, card=lambda: draw(card=True))
 
 
 def _of_bank(bank: AugmentationBank, images: ProbeImages) -> Figure:

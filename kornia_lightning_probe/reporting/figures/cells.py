@@ -36,7 +36,8 @@ def draw_cells(ax: Axes, result: ProbeNumbers, metric: str) -> None:
         edges = [start + i for i in range(len(views) + 1)]
         mesh = ax.pcolormesh(edges, rows, table.value[views].T.numpy(), **look)
         places += [edge + 0.5 for edge in edges[:-1]]
-        head(ax, augmentation, (start + edges[-1]) / 2)
+        unit = result.views[views[0]].unit
+        head(ax, _with_unit(augmentation, unit), (start + edges[-1]) / 2)
         start = edges[-1] + _GAP
     ax.set_xlim(0, start - _GAP)
     ax.set_ylim(rows[-1], rows[0])
@@ -79,6 +80,13 @@ def head(ax: Axes, name: str, place: float) -> None:
         fontsize=8,
         annotation_clip=False,
     )
+
+
+def _with_unit(augmentation: str, unit: str) -> str:
+    """An augmentation, and what the numbers below its columns count."""
+    if not unit:
+        return augmentation
+    return f"{augmentation}\n({unit})"
 
 
 def bare(ax: Axes) -> None:

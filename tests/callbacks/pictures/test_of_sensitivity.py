@@ -7,6 +7,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from support.trainings import QUIET, fit, loader, probe_of
 
+from kornia_lightning_probe import ProbeResult
+
 pytest.importorskip("matplotlib")
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
@@ -40,9 +42,10 @@ def test_any_logger_with_log_image_gets_each_picture_and_that_of_the_bank_once(t
     trainer = fit(tmp_path, probe_of(figures=True), logger=logger)
     trainer.validate(trainer.lightning_module, loader(seed=1), verbose=False)
     assert steps_of(logger, "probe/layers") == steps_of(logger, "probe/history") == [0, 3, 7]
+    assert steps_of(logger, "probe/worst") == [0, 3, 7]
     assert steps_of(logger, "probe/bank") == [0]
     # A validation has no history.
-    assert steps_of(logger, "probe_validate/layers") == [8]
+    assert steps_of(logger, "probe_validate/layers") == steps_of(logger, "probe_validate/worst") == [8]
     assert steps_of(logger, "probe_validate/history") == []
 
 
@@ -55,6 +58,13 @@ def test_tensorboard_gets_the_history_as_a_card(tmp_path):
     assert [image.step for image in found.Images("probe/history")] == [0, 3, 7]
     # 4.4 inches of 160 pixels.
     assert {image.width for image in found.Images("probe/history")} == {704}
+
+
+def test_a_file_of_the_training_draws_its_worst_images(tmp_path):
+    probe = probe_of()
+    fit(tmp_path, probe, max_epochs=1)
+    read = ProbeResult.from_json(tmp_path / "probe" / "fit-epoch=0-step=3.json")
+    assert read.plot("worst").get_suptitle() == probe.result.plot("worst").get_suptitle()
 
 
 def test_without_a_logger_the_history_is_a_file_that_is_renewed(tmp_path):

@@ -56,7 +56,7 @@ def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | N
             loc="outside right upper",
             title="layer",
         )
-        drawing.small_print(figure, f"{last.when}; {_num_images(last)} images{mark}")
+        drawing.small_print(figure, last.when, f"{_num_images(last)} images{mark}")
         return figure
 
 

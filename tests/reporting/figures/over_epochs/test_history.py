@@ -18,7 +18,7 @@ def made_history(count=3, layers=LAYERS, **options):
 
 
 def panels(figure):
-    return [ax for ax in figure.axes if ax.get_lines() and ax.get_title(loc="left")]
+    return [ax for ax in figure.axes if ax.get_lines() and ax.get_label() != "<colorbar>"]
 
 
 def heatmap(figure):
