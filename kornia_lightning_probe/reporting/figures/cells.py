@@ -11,7 +11,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from kornia_lightning_probe.reporting.figures.drawing import NO_VALUE, figure_of, unit_of
+from kornia_lightning_probe.reporting.figures.drawing import LONGEST_NAME, NO_VALUE, figure_of, unit_of
+from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
@@ -84,9 +85,10 @@ def head(ax: Axes, name: str, place: float) -> None:
 
 def _with_unit(augmentation: str, unit: str) -> str:
     """An augmentation, and what the numbers below its columns count."""
+    name = elided(augmentation, LONGEST_NAME)
     if not unit:
-        return augmentation
-    return f"{augmentation}\n({unit})"
+        return name
+    return f"{name}\n({unit})"
 
 
 def bare(ax: Axes) -> None:

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.reporting.figures.lines import SMALL_PRINT, draw_line, draw_mark, show_zero
 from kornia_lightning_probe.reporting.text.moving import moving_text
+from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
 from kornia_lightning_probe.results.tables import pick_layers
 
 _MOST_COLUMNS = 4
 _MOST_TICKS = 7
+_LONGEST_TITLE = 26
 
 
 def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Sequence[str] | None = None) -> Figure:
@@ -68,10 +70,10 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
 
 
 def _grid_of(count: int) -> tuple[int, int]:
-    """Columns and rows for so many panels, of two to four columns those with the fewest places left over."""
+    """Columns and rows for so many panels, of three or four columns those with the fewest places left over."""
     if count <= _MOST_COLUMNS:
         return count, 1
-    choices = [(-count % columns, -columns) for columns in (2, 3, _MOST_COLUMNS)]
+    choices = [(-count % columns, -columns) for columns in (3, _MOST_COLUMNS)]
     columns = -min(choices)[1]
     return columns, math.ceil(count / columns)
 
@@ -89,7 +91,7 @@ def _draw_curves(ax: Axes, result: ProbeNumbers, metric: str, augmentation: str,
         if is_curve:
             errors = [result.std_error(metric, layer, augmentation, view.level) for view in views]
         draw_line(ax, severities, values, errors, color=colour, marker="o", linestyle=style)
-    ax.set_title(augmentation)
+    ax.set_title(elided(augmentation, _LONGEST_TITLE))
     ax.set_xlabel(drawing.severity_label(views) if is_curve else "view")
     # More numbers than fit would lie on one another.
     shown = severities[:: math.ceil(len(severities) / _MOST_TICKS)]

@@ -53,7 +53,8 @@ def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | N
             figure,
             lines,
             drawing.shown(few)[0],
-            loc="outside right upper",
+            # On the right it would stand beside the colour bar, whose colours are others.
+            loc="outside left upper",
             title="layer",
         )
         drawing.small_print(figure, last.when, f"{_num_images(last)} images{mark}")
