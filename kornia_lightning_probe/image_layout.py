@@ -42,6 +42,21 @@ class ImageLayout:
         """The axes that are neither images nor channels."""
         return tuple(axis for axis in range(1, self.num_axes) if axis != self.channel_axis)
 
+    @property
+    def mask_shape(self) -> str:
+        """The shape of one image's mask, as messages write it."""
+        return ", ".join(self.axes[axis] for axis in self.grid_axes)
+
+    def grid(self, images: Tensor) -> tuple[int, ...]:
+        """The sides of images without their channels, (H, W), (D, H, W) or (T, H, W).
+
+        Example:
+            >>> import torch
+            >>> VIDEO.grid(torch.zeros(2, 5, 3, 8, 9))
+            (5, 8, 9)
+        """
+        return tuple(images.shape[axis] for axis in self.grid_axes)
+
     def channels(self, images: Tensor) -> int:
         """The number of channels of a batch."""
         return images.shape[self.channel_axis]

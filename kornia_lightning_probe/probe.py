@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.checks import whole_number
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -92,6 +93,10 @@ def probe_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
+    batch_size = whole_number("batch_size", batch_size, least=1)
+    seed = whole_number("seed", seed)
+    if embedding is not None and not isinstance(embedding, str):
+        raise TypeError(f"embedding must be a layer's name, got {embedding!r}")
     if isinstance(bank, str):
         bank = AugmentationBank.preset(bank)
     if not isinstance(bank, AugmentationBank):

@@ -100,3 +100,13 @@ def sensitivity_quantity(meaning: str, *, logged: bool = False, on_grid: bool = 
         logged=logged,
         on_grid=on_grid,
     )
+
+
+def share_quantity(meaning: str) -> Quantity:
+    """The quantity of the largest share that one of several holds."""
+    return Quantity(
+        meaning=meaning,
+        range=(0.0, 1.0),
+        scale=(0.0, 1.0),
+        marks=((0.0, "0"), (0.5, "0.5"), (1.0, "1 (all in one)")),
+    )

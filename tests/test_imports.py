@@ -45,7 +45,7 @@ ROOMS = {
     "bank": Room(3, ("bank",)),
     "images": Room(3, ("images",)),
     "functional": Room(2, ("functional",)),
-    "ground": Room(1, ("image_layout", "quantity", "randomness", "wording")),
+    "ground": Room(1, ("checks", "image_layout", "quantity", "randomness", "wording")),
 }
 
 # Packages of others that only these modules may import, but for type checkers.

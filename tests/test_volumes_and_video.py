@@ -179,3 +179,92 @@ def test_the_picture_of_a_bank_shows_the_middle_slice_or_frame(images, layout):
     clean, *_ = pictures(plot_bank(bank, images, max_images=1))
     middle = images[0, 0, 4] if layout == "volume" else images[0, 2].permute(1, 2, 0)
     assert torch.equal(torch.as_tensor(clean.data), middle)
+
+
+class Segmenter(nn.Module):
+    """Class scores of each voxel, from its grey value alone: (B, 1, D, H, W) -> (B, 2, D, H, W), cut at one half."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv3d(1, 2, 1)
+        self.head = nn.Conv3d(2, 2, 1)
+        with torch.no_grad():
+            self.stem.weight.fill_(1.0)
+            self.stem.bias.zero_()
+            self.head.weight.copy_(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).view(2, 2, 1, 1, 1))
+            self.head.bias.copy_(torch.tensor([1.0, 0.0]))
+
+    def forward(self, volumes):
+        return self.head(self.stem(volumes))
+
+
+def _steps(sides):
+    """Ten volumes, or clips without channels, that hold 1/4 and 3/4 in equal shares."""
+    values = torch.tensor([0.25, 0.75]).repeat(10 * 4 * 6 * 6 // 2)
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(0))
+    return values[order].view(10, *sides)
+
+
+def test_a_segmentation_of_volumes_is_measured_under_views_that_move_no_voxel():
+    volumes = _steps((1, 4, 6, 6))
+    masks = (volumes[:, 0] > 0.5).long()
+    bank = _volume_bank(half=lambda x: x / 2, same=lambda x: x + 0.1)
+    result = probe_model(Segmenter(), volumes, bank, labels=masks)
+    # 3/4 falls to 3/8 and is the other class, 1/4 stays; 0.1 more changes neither.
+    share = masks.double().mean().item()
+    assert result.value("pixel_flip_rate", augmentation="half") == pytest.approx(share, abs=1e-12)
+    assert result.value("pixel_flip_rate", augmentation="same") == 0.0
+    assert {row.augmentation for row in result.rows if row.metric == "pixel_flip_rate"} == {"half", "same"}
+    assert result.metadata["output"] == "output"
+    assert result.metadata["warnings"] == []
+    # An axis of one channel before the voxels says the same.
+    again = probe_model(Segmenter(), volumes, bank, labels=masks[:, None], metrics="pixel_flip_rate")
+    assert torch.equal(*(each.tensor("pixel_flip_rate").nan_to_num(-1.0) for each in (again, result)))
+
+
+def test_where_all_views_move_voxels_it_is_left_out_by_name():
+    volumes = _steps((1, 4, 6, 6))
+    match = "'pixel_flip_rate' is not in the result: none of these views .* views that move no pixel"
+    with pytest.warns(UserWarning, match=match):
+        probe_model(Segmenter(), volumes, _volume_bank(), metrics=["sensitivity", "pixel_flip_rate"])
+
+
+class Frames(nn.Module):
+    """Class scores of each pixel of a clip, (B, T, 1, H, W) -> (B, T, 2, H, W), or classes first."""
+
+    def __init__(self, *, classes_first):
+        super().__init__()
+        self.inner = Segmenter()
+        self.classes_first = classes_first
+
+    def forward(self, clips):
+        scores = self.inner(clips.transpose(1, 2))
+        return scores if self.classes_first else scores.transpose(1, 2)
+
+
+def test_a_segmentation_of_video_has_its_classes_in_front_of_its_frames():
+    clips = _steps((4, 1, 6, 6))
+    masks = (clips[:, :, 0] > 0.5).long()
+    bank = AugmentationBank({"half": lambda x: x / 2}, layout="video")
+    result = probe_model(Frames(classes_first=True), clips, bank, labels=masks, layers=["inner.stem"])
+    assert result.value("pixel_flip_rate") == pytest.approx(masks.double().mean().item(), abs=1e-12)
+    with pytest.warns(UserWarning, match=r"its second axis is frames, \(N, 4, 2, 6, 6\), .* puts classes there"):
+        other = probe_model(Frames(classes_first=False), clips, bank, labels=masks, layers=["inner.stem"])
+    assert "pixel_flip_rate" not in other.metrics
+
+
+def test_masks_of_another_layout_are_an_error_that_says_their_shape():
+    with pytest.raises(ValueError, match=r"expected 10 integers, one per image, masks \(10, D, H, W\) of integers"):
+        probe_model(Segmenter(), _steps((1, 4, 6, 6)), _volume_bank(), labels=torch.zeros(10, 2, 4, 6, 6).long())
+    with pytest.raises(ValueError, match=r"masks \(10, H, W\) of integers"):
+        probe_model(nn.Conv2d(3, 2, 1), torch.rand(10, 3, 6, 6), PLAIN, labels=torch.zeros(10, 4, 6, 6).long())
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_one_logit_for_each_voxel_is_a_segmentation_of_two_classes(channels):
+    volumes = _steps((1, 4, 6, 6)).repeat(1, channels, 1, 1, 1)
+    net = nn.Sequential(nn.Conv3d(channels, 4, 1), nn.Conv3d(4, 1, 1))
+    bank = AugmentationBank({"half": lambda x: x / 2}, layout="volume")
+    result = probe_model(net, volumes, bank, labels=(volumes[:, 0] > 0.5).long(), layers=["0"])
+    assert result.metadata["output_kind"] == "logit"
+    assert result.value("pixel_flip_rate") >= 0.0

@@ -232,17 +232,26 @@ class Distances:
         squared_distance: ``d_i = |b_i - a_i|^2``, (..., B), float64; NaN where an image is not finite.
         squared_deviation: ``g_i = |b_i - m|^2`` from the clean block's mean, likewise; None for metrics that do
             not name it among what they read.
+        site: where the activations are from; None where that is not known.
+        labels: the B images' labels, or None.
     """
 
     block: CleanBlock
     rows: slice
     squared_distance: Tensor
     squared_deviation: Tensor | None = None
+    site: Site | None = None
+    labels: Tensor | None = None
 
     @property
     def deviation(self) -> Tensor:
         """``e_i``, (B,), see :func:`~kornia_lightning_probe.functional.between_image_deviation`."""
         return self.block.deviation[self.rows]
+
+    @property
+    def separation(self) -> Tensor:
+        """``u_i``, (B,), see :func:`~kornia_lightning_probe.functional.near_distance`."""
+        return self.block.separation[self.rows]
 
     @property
     def clean_squared_deviation(self) -> Tensor:

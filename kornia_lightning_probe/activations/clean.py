@@ -13,11 +13,14 @@ from torch import Tensor
 from kornia_lightning_probe.functional.distances import (
     block_mean,
     block_mean_and_distance,
+    pair_distances,
+    squared_difference,
     squared_distance,
     squared_norm,
     upcast,
 )
 from kornia_lightning_probe.functional.memory import Room, Temporaries, piece_of
+from kornia_lightning_probe.functional.robust import deviation_within, median, near_distance
 
 _T = TypeVar("_T")
 
@@ -28,10 +31,12 @@ class Centre(NamedTuple):
     Args:
         mean: (1, ...).
         deviation: the mean of ``e_i`` over the reference images, a scalar.
+        separation: the median of their ``u_i``, a scalar; NaN where that is not known.
     """
 
     mean: Tensor
     deviation: Tensor
+    separation: Tensor = torch.tensor(math.nan)
 
 
 class MeanOfBlocks:
@@ -42,6 +47,7 @@ class MeanOfBlocks:
         self._total: Tensor | float = 0.0
         self._like = torch.empty(0)
         self._deviations: list[Tensor] = []
+        self._separations: list[Tensor] = []
 
     def add(self, block: CleanBlock) -> None:
         """Take in a block; its images that are not finite do not count."""
@@ -49,6 +55,7 @@ class MeanOfBlocks:
         self._count += int(block.valid.sum())
         self._total = self._total + block.activation.sum(0, keepdim=True).to(block.squared_deviation.dtype)
         self._deviations.append(block.deviation)
+        self._separations.append(block.separation)
 
     def value(self) -> Centre:
         """The centre of what was added.
@@ -59,7 +66,7 @@ class MeanOfBlocks:
         if self._count == 0 or not isinstance(self._total, Tensor):
             raise ValueError("the reference gives no activation at a layer that runs on the probe images")
         mean = (self._total / self._count).to(self._like.dtype)
-        return Centre(mean, torch.cat(self._deviations).nanmean())
+        return Centre(mean, torch.cat(self._deviations).nanmean(), median(torch.cat(self._separations)))
 
 
 class Memory:
@@ -113,6 +120,16 @@ class CleanBlock(Memory):
         self.valid = self.squared_deviation.isfinite()
         self.num_valid = self.activation.shape[0]
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether mean and deviation are those of reference images."""
+        return self._centre is not None
+
+    def deviations(self, rows: slice = slice(None)) -> Tensor:
+        """``(a_i - m)^2`` of some images, (B, ...), in memory that the next one who asks for it overwrites."""
+        activation = self.activation[rows]
+        return squared_difference(activation, self.mean, out=self._temporaries.like(activation))
+
     @cached_property
     def room(self) -> Room:
         """Memory for differences to these activations."""
@@ -153,6 +170,25 @@ class CleanBlock(Memory):
         if self.num_valid < 2:
             return torch.full_like(self.squared_deviation, torch.nan)
         return self.squared_deviation * (self.num_valid / (self.num_valid - 1))
+
+    @cached_property
+    def pair_distances(self) -> Tensor:
+        """``|a_i - a_j|^2``, (n, n); what is not finite has none that mean anything."""
+        return pair_distances(self.activation)
+
+    @cached_property
+    def separation(self) -> Tensor:
+        """``u_i``, (n,), see :func:`~kornia_lightning_probe.functional.near_distance`, or the reference's median."""
+        if self._centre is not None:
+            return self._masked(self._centre.separation.to(self.squared_deviation).expand(self.valid.shape))
+        return near_distance(self.pair_distances, self.valid)
+
+    def deviation_within(self, labels: Tensor) -> Tensor:
+        """``e_i`` within the class, (n,), see :func:`~kornia_lightning_probe.functional.deviation_within`.
+
+        Beside a reference, whose labels are not known, it is that of the block all the same.
+        """
+        return deviation_within(self.pair_distances, self.valid, labels)
 
     @cached_property
     def channel_variance(self) -> Tensor:

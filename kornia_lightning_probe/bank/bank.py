@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from kornia_lightning_probe.bank.doubts.looking import Look, look_at
 from kornia_lightning_probe.bank.drawing import draw_unit, draw_view, plain_float32
 from kornia_lightning_probe.bank.pixels import PixelScale
 from kornia_lightning_probe.bank.views import View, describe_transform, read_views
+from kornia_lightning_probe.checks import whole_number
 from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout
 from kornia_lightning_probe.randomness import isolated_rng, stable_seed
 from kornia_lightning_probe.wording import listed, unknown
@@ -98,7 +98,7 @@ class AugmentationBank:
         moves_pixels: str | Sequence[str] = (),
         layout: str = "image",
     ) -> None:
-        self.seed = _integer(seed)
+        self.seed = whole_number("seed", seed)
         self.pixels = PixelScale(mean=mean, std=std, value_range=value_range, layout=image_layout(layout))
         self.views = read_views(views, moving=moves_pixels)
         # Set by preset(): what fit_channels may leave out.
@@ -329,13 +329,6 @@ class AugmentationBank:
 
         drawn = [self.pixels.undone(images) for images in augmented.images]
         return look_at(view, units, drawn, draw)
-
-
-def _integer(seed: Any) -> int:
-    try:
-        return operator.index(seed)
-    except TypeError as error:
-        raise TypeError(f"seed must be an integer, got {seed!r}") from error
 
 
 def _describe(view: View) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from kornia_lightning_probe.wording import unknown
+from kornia_lightning_probe.wording import near_names, quoted
 
 NAME_RULE = (
     "letters, digits, '_', '-', '.' and spaces inside, at most 100 characters and no '..', as it is the front of every "
@@ -69,7 +69,9 @@ def require_choice(argument: str, value: object, choices: Sequence[str]) -> None
         MisconfigurationException: with the nearest choice.
     """
     if value not in choices:
-        raise MisconfigurationException(unknown(f"value of {argument}", value, choices))
+        near = near_names(value, choices)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise MisconfigurationException(f"{argument} must be one of {quoted(choices)}, got {value!r}{hint}")
 
 
 def texts_of(argument: str, value: Any) -> tuple[str, ...]:

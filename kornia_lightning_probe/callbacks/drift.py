@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from kornia_lightning_probe.callbacks.arguments import require_flag, texts_of
+from kornia_lightning_probe.callbacks.arguments import require_choice, require_flag, texts_of
 from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.logbook import Entry, Picture
 from kornia_lightning_probe.callbacks.trainer import Occasion
@@ -23,7 +23,7 @@ from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.reporting.tensorboard import curve_tag
 from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.results.drift import REFERENCES, DriftRecord, Snapshot
-from kornia_lightning_probe.wording import listed, unknown
+from kornia_lightning_probe.wording import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -260,9 +260,8 @@ class DriftProbe(EpochProbe):
 
 def _checked(reference: str | Sequence[str]) -> tuple[str, ...]:
     names = texts_of("reference", reference)
-    wrong = [name for name in names if name not in REFERENCES]
-    if wrong:
-        raise MisconfigurationException(unknown("reference", wrong[0], REFERENCES))
+    for name in names:
+        require_choice("reference", name, REFERENCES)
     if not names:
         raise MisconfigurationException(f"reference is empty; it names what to compare with: {', '.join(REFERENCES)}")
     return tuple(name for name in REFERENCES if name in names)

@@ -158,6 +158,7 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
         look = look_at(subject, first, seed=route.seed, targets=targets, is_asked_for=route.asks_for_scores)
     subject = look.sighting.choose(subject)
+    findings.passed_over(look.sighting.passed_over(subject))
     choice = look.choice if visitor.wants_scores else None
     if choice is not None and choice.scores is None and choice.remark and not images.labels_given:
         # Where labels= is given, it is said of these.

@@ -52,6 +52,16 @@ class Findings:
             self.warnings.append(sentence)
             self.kinds.append(kind)
 
+    def passed_over(self, reasons: Mapping[str, str]) -> None:
+        """Note layers that "auto" could not take, by name, and say it aloud."""
+        for name, reason in reasons.items():
+            self.leave_out(name, reason)
+        if reasons:
+            self.warn(
+                f"'auto' passes over layers in which nobody knows where the images are: {listed(reasons)}; "
+                "metadata['left_out'] says why"
+            )
+
     def metric_left_out(self, name: str, reason: str, *, of_output: bool) -> None:
         """Note that a metric which was asked for is not in the result.
 

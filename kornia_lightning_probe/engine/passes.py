@@ -51,7 +51,7 @@ class Forward:
         self.graph = graph
         self._seed = seed
         self._total = total
-        self._recorder = ActivationRecorder(subject.layers, receive=self._receive, graph=graph)
+        self._recorder = ActivationRecorder(subject.layers, receive=self._receive, graph=graph, only=subject.only)
         self.left_out = self._recorder.left_out
         self._sink: Sink = ignore
         self._dtype = torch.get_default_dtype()

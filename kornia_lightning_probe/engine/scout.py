@@ -150,7 +150,9 @@ class Scout:
         count = rows.stop - rows.start
 
         def receive(name: str, activation: Tensor) -> None:
-            if activation.shape[0] != count:
+            if activation.numel() == 0:
+                self.findings.leave_out(name, f"it is empty, {tuple(activation.shape)}")
+            elif activation.shape[0] != count:
                 self.findings.leave_out(name, other_rows(activation, count))
             else:
                 self._keep(name, activation, rows, len(block))

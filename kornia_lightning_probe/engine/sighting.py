@@ -95,6 +95,8 @@ def look_at(
     numbers: list[Tensor] = []
 
     def receive(name: str, activation: Tensor) -> None:
+        if activation.is_quantized:
+            activation = activation.dequantize()
         if not activation.is_nested and activation.shape[0] == 2:
             differs[name] = not torch.equal(activation[0], activation[1])
             if isinstance(modules.get(name), _PRODUCTS) and have_one_number(activation):
@@ -110,6 +112,7 @@ def look_at(
         num_images=2,
         image_shape=tuple(entries[0].shape[1:]),
         targets=targets or Targets(),
+        layout=block.layout,
         is_asked_for=is_asked_for,
     ).knowing_numbers(output, numbers)
     scores = None if choice.scores is None else choice.scores.part_of(output)

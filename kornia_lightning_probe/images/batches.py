@@ -74,35 +74,37 @@ def find_inputs(batch: object, to_inputs: ToInputs | None = None) -> Any:
     )
 
 
-def find_labels(batch: object, num_rows: int) -> Tensor | None:
+def find_labels(batch: object, num_rows: int, *, layout: ImageLayout = IMAGE) -> Tensor | None:
     """Find one integer label, or one integer mask, per image in a batch.
 
     Args:
         batch: what a collate_fn has returned: the second entry of a tuple or list is looked at, or a dict's "label",
             "labels", "target", "targets" or "y".
         num_rows: B.
+        layout: the axes of images.
 
     Returns:
-        Integers of shape (B,) or (B, H, W), or None where there are none; (B, 1) and (B, 1, H, W) lose their axis of
-        one.
+        Integers of shape (B,) or (B, H, W), of volumes and video also (B, D, H, W) or (B, T, H, W), or None where there
+        are none; an axis of one channel, as in (B, 1) and (B, 1, H, W), goes.
 
     Example:
         >>> find_labels((torch.zeros(2, 3, 8, 8), torch.tensor([4, 5])), 2)
         tensor([4, 5])
     """
-    columns = [_without_column(targets) for targets in _targets(batch)]
-    return next((labels for labels in columns if _are_labels(labels, num_rows)), None)
+    columns = [_without_column(targets, layout) for targets in _targets(batch)]
+    return next((labels for labels in columns if _are_labels(labels, num_rows, layout)), None)
 
 
-def find_binary_labels(batch: object, num_rows: int) -> Tensor | None:
+def find_binary_labels(batch: object, num_rows: int, *, layout: ImageLayout = IMAGE) -> Tensor | None:
     """Find labels or masks that are 0 and 1 as floats or booleans, as losses of one logit take them.
 
     Args:
         batch: what a collate_fn has returned, searched as by :func:`find_labels`.
         num_rows: B.
+        layout: the axes of images.
 
     Returns:
-        Integers of shape (B,) or (B, H, W), or None where there are none.
+        Integers as by :func:`find_labels`, or None where there are none.
 
     Example:
         >>> find_binary_labels((torch.zeros(2, 3, 8, 8), torch.tensor([[1.0], [0.0]])), 2)
@@ -110,8 +112,8 @@ def find_binary_labels(batch: object, num_rows: int) -> Tensor | None:
     """
     for targets in _targets(batch):
         if isinstance(targets, Tensor) and not targets.is_complex() and ((targets == 0) | (targets == 1)).all():
-            labels = _without_column(targets.long())
-            if _are_labels(labels, num_rows):
+            labels = _without_column(targets.long(), layout)
+            if _are_labels(labels, num_rows, layout):
                 return labels  # type: ignore[no-any-return]  # found in anything
     return None
 
@@ -202,17 +204,23 @@ def _targets(batch: object) -> list[Any]:
     return []
 
 
-def _without_column(targets: Any) -> Any:
-    if isinstance(targets, Tensor) and targets.ndim in (2, 4) and targets.shape[1] == 1:
+def _without_column(targets: Any, layout: ImageLayout) -> Any:
+    """Targets without an axis of one channel, where they have one."""
+    if not isinstance(targets, Tensor):
+        return targets
+    if targets.ndim == 2 and targets.shape[1] == 1:
         return targets.squeeze(1)
+    if targets.ndim == layout.num_axes and layout.channels(targets) == 1:
+        return targets.squeeze(layout.channel_axis)
     return targets
 
 
-def _are_labels(labels: Any, num_rows: int) -> bool:
+def _are_labels(labels: Any, num_rows: int, layout: ImageLayout) -> bool:
     if not isinstance(labels, Tensor) or labels.dtype == torch.bool:
         return False
     integers = not labels.is_floating_point() and not labels.is_complex()
-    return integers and labels.ndim in (1, 3) and len(labels) == num_rows
+    masks = layout.num_axes - 1
+    return integers and labels.ndim in (1, 3, masks) and len(labels) == num_rows
 
 
 def _entries(inputs: object) -> dict[Any, object]:

@@ -155,9 +155,9 @@ def _as_it_is(batch: Any) -> Any:
 def _part(inputs: Any, batch: object, image_keys: ImageKeys | None, layout: ImageLayout) -> _Part:
     images = image_entries(inputs, find_image_keys(inputs, image_keys, layout=layout))
     rows = len(images[0])
-    labels = find_labels(batch, rows)
+    labels = find_labels(batch, rows, layout=layout)
     if labels is None:
-        labels = find_binary_labels(batch, rows)
+        labels = find_binary_labels(batch, rows, layout=layout)
     return _Part(inputs, labels, rows)
 
 

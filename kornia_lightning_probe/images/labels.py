@@ -18,7 +18,7 @@ class Targets:
     """What images are labelled with.
 
     Args:
-        shape: of one image's label, () or (H, W); None without labels.
+        shape: of one image's label, () or that of a mask, (H, W) or (D, H, W); None without labels.
         lowest: the lowest class; 0 where there is none.
         highest: the highest class; -1 where there is none.
         others: what there is in the place of labels where that is none, as a text such as "float32 (32, 4)".
@@ -34,8 +34,8 @@ class Targets:
         """What labels say, of one shape.
 
         Args:
-            labels: of some blocks, integers (B,) or masks (B, H, W). In masks 255 is no class, and -100 is none
-                anywhere.
+            labels: of some blocks, integers (B,) or masks (B, H, W), (B, D, H, W). In masks 255 is no class, and -100
+                is none anywhere.
             others: what there is in their place.
 
         Example:

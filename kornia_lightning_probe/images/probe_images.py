@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.checks import whole_number
 from kornia_lightning_probe.image_layout import ImageLayout, image_layout
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs, describe, find_image_keys
 from kornia_lightning_probe.images.blocks import Block, deal_blocks
@@ -95,6 +96,7 @@ class ProbeImages:
         layout: str = "image",
     ) -> None:
         self.layout = image_layout(layout)
+        seed = whole_number("seed", seed)
         _check_numbers(num_images, rank=rank, world_size=world_size, block_size=block_size)
         self.notes: list[str] = []
         self.labels_given = labels is not None
@@ -207,9 +209,9 @@ def _made(rows: Rows, index: int, *, ids: range, image_keys: ImageKeys | None, l
 
 
 def _check_numbers(num_images: int | None, *, rank: int, world_size: int, block_size: int) -> None:
-    if num_images is not None and num_images < 1:
+    if num_images is not None and whole_number("num_images", num_images) < 1:
         raise ValueError(f"num_images={num_images}: at least 1 image is needed")
-    if block_size < 2:
+    if whole_number("block_size", block_size) < 2:
         raise ValueError(f"block_size={block_size}: a block needs at least 2 images to say how far apart images are")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank={rank} is not below world_size={world_size}")

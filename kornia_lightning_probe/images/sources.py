@@ -84,6 +84,7 @@ class _DatasetReader:
     to_inputs: ToInputs | None
     seed: int
     loader: DataLoader[Any] | None
+    layout: ImageLayout
     labels: Tensor | None = None
     total: int = field(init=False)
     targets: str = ""
@@ -104,9 +105,9 @@ class _DatasetReader:
         if self.labelled:
             return Rows(inputs, _taken(self.labels, block))
         count = len(block.indices)
-        labels = find_labels(batch, count)
+        labels = find_labels(batch, count, layout=self.layout)
         if labels is None:
-            labels = find_binary_labels(batch, count)
+            labels = find_binary_labels(batch, count, layout=self.layout)
         if labels is None and not self.targets:
             self.targets = describe_targets(batch)
         return Rows(inputs, labels)
@@ -135,9 +136,9 @@ def open_source(
         reader = _tensor_reader(source, image_keys, layout)
     else:
         loader = source if isinstance(source, DataLoader) else None
-        reader = _dataset_reader(source, loader, to_inputs=to_inputs, collate_fn=collate_fn, seed=seed)
+        reader = _dataset_reader(source, loader, to_inputs=to_inputs, collate_fn=collate_fn, seed=seed, layout=layout)
     if labels is not None:
-        reader.labels, reader.targets = _labels_or_targets(labels, reader.total)
+        reader.labels, reader.targets = _labels_or_targets(labels, reader.total, layout)
         reader.labelled = True
     return reader
 
@@ -166,6 +167,7 @@ def _dataset_reader(
     to_inputs: ToInputs | None,
     collate_fn: Collate | None,
     seed: int,
+    layout: ImageLayout,
 ) -> _DatasetReader:
     dataset = source if loader is None else loader.dataset
     if not hasattr(dataset, "__getitem__") or not isinstance(dataset, Sized):
@@ -174,7 +176,7 @@ def _dataset_reader(
             "of tensors, a dataset with __getitem__ and __len__, a DataLoader or an iterable of batches"
         )
     default: Collate = default_collate if loader is None else loader.collate_fn
-    return _DatasetReader(dataset, collate_fn or default, to_inputs, seed, loader)
+    return _DatasetReader(dataset, collate_fn or default, to_inputs, seed, loader, layout)
 
 
 def _taken(labels: Tensor | None, block: Numbered) -> Tensor | None:
@@ -183,17 +185,21 @@ def _taken(labels: Tensor | None, block: Numbered) -> Tensor | None:
     return labels[torch.tensor(block.indices)]
 
 
-def _labels_or_targets(labels: Tensor | Sequence[int], total: int) -> tuple[Tensor | None, str]:
+def _labels_or_targets(labels: Tensor | Sequence[int], total: int, layout: ImageLayout) -> tuple[Tensor | None, str]:
     """The labels, or in their place a text that says what the targets of several labels for each image are."""
+    of_one = layout.mask_shape
     expected = (
-        f"expected {total} integers, one per image, masks ({total}, H, W) of integers, or targets ({total}, K) of K "
-        "> 1 labels for each image; number the classes, or leave labels= out where the targets are others"
+        f"expected {total} integers, one per image, masks ({total}, {of_one}) of integers, or targets ({total}, K) of "
+        "K > 1 labels for each image; number the classes, or leave labels= out where the targets are others"
     )
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"labels: {describe(labels)} came ({error}), {expected}") from error
-    checked = find_labels((None, tensor), total)
+    given = (None, tensor)
+    checked = find_labels(given, total, layout=layout)
+    if checked is None:
+        checked = find_binary_labels(given, total, layout=layout)
     if checked is not None:
         return checked, ""
     if tensor.ndim == 2 and len(tensor) == total and tensor.shape[1] > 1:

@@ -5,12 +5,14 @@ from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.functional.grids import Grid
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.block_sums import BlockSums, Sums
 from kornia_lightning_probe.metrics.embedding.head_share import HeadShare
 from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.image_table import sum_over_ranks
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.dominance import ImageDominance, PositionDominance, SensitivityPositions
 from kornia_lightning_probe.metrics.layers.noise_ratio import NoiseRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import (
@@ -21,6 +23,7 @@ from kornia_lightning_probe.metrics.layers.sensitivity import (
 )
 from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
 from kornia_lightning_probe.metrics.layers.spread import Spread, SpreadRatio
+from kornia_lightning_probe.metrics.layers.typical import SensitivityMedian, SensitivityWithin
 from kornia_lightning_probe.metrics.maps.equivariance import (
     EquivarianceError,
     GeometricMetric,
@@ -37,6 +40,7 @@ __all__ = [
     "Accuracy",
     "AccuracyDrop",
     "BlockMetric",
+    "BlockSums",
     "CentredCosine",
     "ChannelDominance",
     "ChannelMedian",
@@ -50,6 +54,7 @@ __all__ = [
     "GeometricMetric",
     "Grid",
     "HeadShare",
+    "ImageDominance",
     "InterpolationFloor",
     "InvarianceError",
     "JensenShannon",
@@ -59,14 +64,19 @@ __all__ = [
     "NoiseRatio",
     "PixelFlipRate",
     "PooledSensitivity",
+    "PositionDominance",
     "ProbeMetric",
     "Quantity",
     "RelativeChange",
     "RetrievalAUC",
+    "SensitivityMedian",
+    "SensitivityPositions",
+    "SensitivityWithin",
     "SharedShift",
     "Site",
     "Spread",
     "SpreadRatio",
+    "Sums",
     "mean_with_error",
     "resolve_metrics",
     "sum_over_ranks",

@@ -120,6 +120,9 @@ class ProbeMetric(ImageTable):
         """Whether a view is to be measured at a site; by default every one."""
         return True
 
+    def fit(self, site: Site) -> None:
+        """Take in the size of a site where this metric will measure, before it does; by default nothing is needed."""
+
     def wants_block(self, ids: tuple[int, int]) -> bool:  # noqa: ARG002 - for subclasses
         """Whether the block with these rows of the tables, (start, stop), is to be measured; by default every block."""
         return True
@@ -196,7 +199,8 @@ class DistanceMetric(ProbeMetric):
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The same of one view's activations."""
         known = {name: getattr(about, name) for name in self.reads}
-        return self.measure_distances(Distances(about.block, about.shown.rows, **known))
+        told = Distances(about.block, about.shown.rows, **known, site=about.site, labels=about.labels)
+        return self.measure_distances(told)
 
 
 class BlockMetric(ProbeMetric):

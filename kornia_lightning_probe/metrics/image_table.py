@@ -17,6 +17,9 @@ from kornia_lightning_probe.wording import listed
 def sum_over_ranks(tensor: Tensor, group: Any = None) -> list[Tensor]:
     """A ``dist_sync_fn`` for tables to which every rank has added its own cells: one all-reduce of one tensor.
 
+    Sums by channel have two axes, and a rank without images may not know how many channels there are; for them the
+    ranks agree on that first.
+
     Args:
         tensor: this rank's state.
         group: a process group; None is the default one.
@@ -24,9 +27,19 @@ def sum_over_ranks(tensor: Tensor, group: Any = None) -> list[Tensor]:
     Returns:
         A list of one tensor, the sum over the ranks.
     """
+    if tensor.ndim == 2:
+        tensor = _as_wide_as_others(tensor, group)
     total = tensor.clone()
     torch.distributed.all_reduce(total, group=group)
     return [total]
+
+
+def _as_wide_as_others(tensor: Tensor, group: Any) -> Tensor:
+    columns = torch.tensor(tensor.shape[1], device=tensor.device)
+    torch.distributed.all_reduce(columns, op=torch.distributed.ReduceOp.MAX, group=group)
+    if tensor.shape[1] < int(columns) and not bool(tensor.any()):
+        return tensor.new_zeros(len(tensor), int(columns))
+    return tensor
 
 
 class ImageTable(Metric):
@@ -41,6 +54,7 @@ class ImageTable(Metric):
         name: the metric's name.
         statistics: the names of the scalars per image.
         layers: the names of the table's columns, empty until prepared.
+        image_ids: the images' numbers in their source, for what is said of them; empty: their rows.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
         filled: state, (view, layer, image), how often a cell was written.
     """
@@ -53,6 +67,7 @@ class ImageTable(Metric):
     table: Tensor
     filled: Tensor
     layers: tuple[str, ...] = ()
+    image_ids: tuple[int, ...] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dist_sync_fn", sum_over_ranks)
@@ -72,8 +87,7 @@ class ImageTable(Metric):
         Raises:
             ValueError: where there is no view, no layer or no image, or the metric has no name or statistics.
         """
-        if not getattr(self, "name", "") or not getattr(self, "statistics", ()):
-            raise ValueError(f"{type(self).__name__} must set name, a text, and statistics, a tuple of names")
+        self._require_names()
         shape = (len(views), len(layers), num_images)
         if min(shape) < 1:
             raise ValueError(
@@ -85,8 +99,7 @@ class ImageTable(Metric):
         with torch.inference_mode(False):
             prepared: Self = self.clone().to(place)  # type: ignore[assignment]  # a Metric for torchmetrics
             prepared.layers = tuple(layers)
-            zeros = torch.zeros(len(self.statistics), *shape, dtype=wide, device=place)
-            prepared.add_state("table", zeros, dist_reduce_fx="sum")
+            prepared.add_state("table", torch.zeros(self._table_shape(shape), dtype=wide, device=place), "sum")
             prepared.add_state("filled", torch.zeros(shape, dtype=wide, device=place), dist_reduce_fx="sum")
             prepared.reset()
         return prepared
@@ -143,12 +156,7 @@ class ImageTable(Metric):
         Raises:
             RuntimeError: where an image was written twice.
         """
-        twice = (self.filled > 1).any(0).any(0).nonzero().flatten().tolist()
-        if twice:
-            raise RuntimeError(
-                f"metric {self.name!r} holds images {listed(twice)} more than once: each image's row is written by one "
-                "process, once; reset() before measuring the same images again, and merge only what was measured apart"
-            )
+        self._require_once()
         table = torch.where(self.filled > 0, self.table, torch.nan)
         return dict(zip(self.statistics, table, strict=True))
 
@@ -187,6 +195,22 @@ class ImageTable(Metric):
                 f"{action}() on {type(self).__name__}, which has no tables yet: call "
                 "metric = metric.prepare(views, layers, num_images) first; the probes do so themselves"
             )
+
+    def _require_names(self) -> None:
+        if not getattr(self, "name", "") or not getattr(self, "statistics", ()):
+            raise ValueError(f"{type(self).__name__} must set name, a text, and statistics, a tuple of names")
+
+    def _require_once(self) -> None:
+        twice = (self.filled > 1).any(0).any(0).nonzero().flatten().tolist()
+        if twice:
+            raise RuntimeError(
+                f"metric {self.name!r} holds images {listed(twice)} more than once: each image's row is written by one "
+                "process, once; reset() before measuring the same images again, and merge only what was measured apart"
+            )
+
+    def _table_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """The shape of :attr:`table` for so many views, layers and images."""
+        return (len(self.statistics), *shape)
 
     def _require_same_layers(self, other: ImageTable) -> None:
         if other.layers != self.layers:

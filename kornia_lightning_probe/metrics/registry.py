@@ -13,11 +13,13 @@ from kornia_lightning_probe.metrics.embedding.retrieval import RetrievalAUC
 from kornia_lightning_probe.metrics.function import FunctionMetric
 from kornia_lightning_probe.metrics.layers.channels import ChannelDominance, ChannelMedian
 from kornia_lightning_probe.metrics.layers.cosine import CentredCosine
+from kornia_lightning_probe.metrics.layers.dominance import ImageDominance, PositionDominance, SensitivityPositions
 from kornia_lightning_probe.metrics.layers.noise_ratio import NoiseRatio
 from kornia_lightning_probe.metrics.layers.relative_change import RelativeChange
 from kornia_lightning_probe.metrics.layers.sensitivity import FlatSensitivity, LayerSensitivity, PooledSensitivity
 from kornia_lightning_probe.metrics.layers.shared_shift import SharedShift
 from kornia_lightning_probe.metrics.layers.spread import Spread, SpreadRatio
+from kornia_lightning_probe.metrics.layers.typical import SensitivityMedian, SensitivityWithin
 from kornia_lightning_probe.metrics.maps.equivariance import EquivarianceError, InterpolationFloor, InvarianceError
 from kornia_lightning_probe.metrics.outputs.predictions import Accuracy, AccuracyDrop, FlipRate, JensenShannon
 from kornia_lightning_probe.metrics.outputs.segmentation import PixelFlipRate
@@ -31,6 +33,8 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     LayerSensitivity,
     FlatSensitivity,
     PooledSensitivity,
+    SensitivityMedian,
+    SensitivityWithin,
     CentredCosine,
     EquivarianceError,
     InvarianceError,
@@ -40,6 +44,8 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     SharedShift,
     ChannelDominance,
     ChannelMedian,
+    ImageDominance,
+    PositionDominance,
     RetrievalAUC,
     HeadShare,
     FlipRate,
@@ -48,7 +54,7 @@ _DEFAULT: tuple[type[ProbeMetric], ...] = (
     AccuracyDrop,
     PixelFlipRate,
 )
-_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, NoiseRatio, RelativeChange)
+_ALL: tuple[type[ProbeMetric], ...] = (*_DEFAULT, NoiseRatio, RelativeChange, SensitivityPositions)
 _BY_NAME: dict[str, type[ProbeMetric]] = {kind.name: kind for kind in _ALL}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kornia_lightning_probe.image_layout import IMAGE, ImageLayout
 from kornia_lightning_probe.images.labels import Targets
 from kornia_lightning_probe.model.outputs import have_one_number, of_images, why_no_scores
 from kornia_lightning_probe.model.scores import USUAL, Choice, Scores, entries_of, key_of
@@ -50,7 +51,13 @@ class _Entry:
 
 
 def choose_scores(
-    output: Any, *, num_images: int, image_shape: tuple[int, ...], targets: Targets, is_asked_for: bool = False
+    output: Any,
+    *,
+    num_images: int,
+    image_shape: tuple[int, ...],
+    targets: Targets,
+    layout: ImageLayout = IMAGE,
+    is_asked_for: bool = False,
 ) -> Choice:
     """Choose the class scores in an output.
 
@@ -60,8 +67,9 @@ def choose_scores(
     Args:
         output: what the model has put out.
         num_images: B.
-        image_shape: (C, H, W) of the model's images.
+        image_shape: of one of the model's images.
         targets: what all probe images are labelled with.
+        layout: the axes of images.
         is_asked_for: whether measures of class scores were asked for by name.
 
     Example:
@@ -70,7 +78,7 @@ def choose_scores(
         >>> choose_scores((boxes, classes), num_images=2, image_shape=(3, 8, 8), targets=Targets((), 0, 2)).scores
         Scores(name='output[1]', kind='classes')
     """
-    judge = partial(why_no_scores, image_shape=image_shape, targets=targets)
+    judge = partial(why_no_scores, image_shape=image_shape, targets=targets, layout=layout)
     found = entries_of(output)
     entries: list[_Entry] = []
     for name, tensor in found.items():
@@ -105,7 +113,7 @@ def _that_labels_fit(entries: Sequence[_Entry], targets: Targets) -> _Entry | No
     """The narrowest of those that have an axis of classes where labels are of images, or of pixels."""
     if targets.shape is None:
         return None
-    are_of_pixels = len(targets.shape) == 2
+    are_of_pixels = len(targets.shape) > 0
     alike = [entry for entry in entries if not entry.reason and entry.is_of_pixels == are_of_pixels]
     for entry in alike:
         if entry.name == USUAL[0]:
@@ -147,7 +155,7 @@ def _others(first: _Entry, entries: Sequence[_Entry]) -> str:
     """The other entries that could be meant, and how to choose one; empty where there are none or a name tells."""
     if first.name in USUAL:
         return ""
-    others = [entry for entry in entries if entry is not first and entry.tensor.ndim in (2, 4)]
+    others = [entry for entry in entries if entry is not first and entry.tensor.ndim in (2, 4, 5)]
     if not others:
         return ""
     key = key_of(others[0].name)

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from kornia_lightning_probe.image_layout import IMAGE, ImageLayout
 from kornia_lightning_probe.images.labels import Targets
 
 _NO_TENSOR = "no tensor of class scores was found in it (a detection, or a structure of its own?)"
@@ -20,19 +21,21 @@ def why_no_scores(
     *,
     image_shape: tuple[int, ...],
     targets: Targets,
+    layout: ImageLayout = IMAGE,
     is_asked_for: bool = False,
     is_called_logits: bool = False,
 ) -> str:
     """Say why an output is not class scores; an empty text says that it is.
 
-    Class scores are (B, classes), or (B, classes, H, W) of a segmentation, with at least two classes. One number stands
-    for two classes: for each image where all labels are 0 and 1, for each pixel where masks or nothing at all speak
-    against it.
+    Class scores are (B, classes), or (B, classes, H, W) of a segmentation, (B, classes, D, H, W) of volumes and (B,
+    classes, T, H, W) of video, with at least two classes. One number stands for two classes: for each image where all
+    labels are 0 and 1, for each pixel where masks or nothing at all speak against it.
 
     Args:
         scores: a part of an output, B in front.
-        image_shape: (C, H, W) of the model's images.
+        image_shape: of one of the model's images.
         targets: what all images are labelled with.
+        layout: the axes of images.
         is_asked_for: whether measures of class scores were asked for by name, so that more outputs than the labels have
             use for are class scores all the same.
         is_called_logits: whether the part's own name says that it is class scores.
@@ -44,23 +47,25 @@ def why_no_scores(
     """
     if scores is None:
         return _NO_TENSOR
-    reason = _why_no_shape(scores, targets)
+    reason = _why_no_shape(scores, targets, layout)
+    if not reason and layout.num_axes == scores.ndim:
+        reason = _why_classes_are_elsewhere(tuple(scores.shape[1:]), image_shape, layout)
     if not reason and targets.others:
         reason = f"the targets are {targets.others} where class labels are integers, one for each image"
     if not reason and not is_called_logits:
-        reason = _why_an_image(scores, image_shape, targets)
+        reason = _why_an_image(scores, image_shape, targets, layout)
     if not reason:
         reason = _why_labels_speak_against(scores, targets, is_named=is_asked_for or is_called_logits)
     return reason
 
 
 def have_one_number(scores: Tensor) -> bool:
-    """Whether scores are one number for each image, (B,) or (B, 1), or each pixel, (B, H, W) or (B, 1, H, W)."""
-    return scores.ndim in (1, 3) or (scores.ndim in (2, 4) and scores.shape[1] == 1)
+    """Whether scores are one number for each image, (B,) or (B, 1), or each pixel, (B, H, W) or (B, 1, ...)."""
+    return scores.ndim in (1, 3) or (scores.ndim > 1 and scores.shape[1] == 1)
 
 
 def why_labels_do_not_fit(
-    label_shape: tuple[int, ...], *, scores_shape: tuple[int, ...], image_size: tuple[int, int]
+    label_shape: tuple[int, ...], *, scores_shape: tuple[int, ...], image_size: tuple[int, ...]
 ) -> str:
     """Say why labels are none of the classes that are scored; an empty text says that they fit.
 
@@ -68,9 +73,9 @@ def why_labels_do_not_fit(
     the images, which a model with a stride has larger.
 
     Args:
-        label_shape: the shape of one image's label, () or (H, W).
-        scores_shape: the shape of one image's class scores, (classes,) or (classes, H, W).
-        image_size: height and width of the images.
+        label_shape: the shape of one image's label, () or that of a mask.
+        scores_shape: the shape of one image's class scores, (classes,) or (classes, H, W) and the like.
+        image_size: the sides of the images.
 
     Example:
         >>> why_labels_do_not_fit((7, 9), scores_shape=(5,), image_size=(16, 16))
@@ -102,14 +107,14 @@ def of_images(shape: tuple[int, ...]) -> str:
     return f"(N, {numbers})"
 
 
-def _why_no_shape(scores: Tensor, targets: Targets) -> str:
+def _why_no_shape(scores: Tensor, targets: Targets, layout: ImageLayout) -> str:
     """Why an output can't be class scores by its shape and dtype."""
     is_float = scores.is_floating_point()
     if scores.ndim == 1 or tuple(scores.shape[1:]) == (1,):
         if is_float and targets.shape == () and targets.are_binary:
             return ""
         return "it has one number for each image, so it is a regression or a single logit, which labels of 0 and 1 tell"
-    are_classes = scores.ndim in (2, 4)
+    are_classes = scores.ndim in (2, 4, layout.num_axes)
     if scores.ndim == 3:
         # Without an axis of classes, only masks tell pixels from tokens.
         are_classes = targets.are_binary and tuple(scores.shape[1:]) == targets.shape
@@ -117,16 +122,27 @@ def _why_no_shape(scores: Tensor, targets: Targets) -> str:
         return ""
     dtype = str(scores.dtype).removeprefix("torch.")
     shape = of_images(tuple(scores.shape[1:])) if scores.ndim else "()"
-    return f"it is {dtype} {shape}, expected floats (N, classes) or (N, classes, H, W)"
+    expected = f"(N, classes) or (N, classes, {layout.mask_shape})"
+    return f"it is {dtype} {shape}, expected floats {expected}"
 
 
-def _why_an_image(scores: Tensor, image_shape: tuple[int, ...], targets: Targets) -> str:
+def _why_classes_are_elsewhere(scores_shape: tuple[int, ...], image_shape: tuple[int, ...], layout: ImageLayout) -> str:
+    """Why the second axis of scores of pixels is none of classes: frames stand there, as in video."""
+    if layout.channel_axis == 1 or scores_shape[1] == image_shape[0] or scores_shape[0] != image_shape[0]:
+        return ""
+    return (
+        f"its second axis is frames, {of_images(scores_shape)}, and class scores of video are (N, classes, T, H, W): "
+        "forward=lambda model, clips: model(clips).transpose(1, 2) puts classes there"
+    )
+
+
+def _why_an_image(scores: Tensor, image_shape: tuple[int, ...], targets: Targets, layout: ImageLayout) -> str:
     """Why an output is an image, which masks of its size speak against."""
     one_image = tuple(scores.shape[1:])
     flat = (math.prod(image_shape),)
     if one_image not in (image_shape, flat):
         return ""
-    size = (image_shape[-2], image_shape[-1])
+    size = tuple(image_shape[axis - 1] for axis in layout.grid_axes)
     if targets.shape and not why_labels_do_not_fit(targets.shape, scores_shape=one_image, image_size=size):
         return ""
     return "it has as many numbers as the image, so it is an image"

@@ -53,6 +53,8 @@ class ActivationRecorder:
             overwrites it, and never write into it.
         graph: Whether activations keep their graph, so that gradients with respect to inputs or weights can be taken of
             them. The graph, with all that it saves, lives as long as one of them.
+        only: Of layers that are called several times, the number of the only call that is recorded, from 1; of others
+            all are.
 
     Attributes:
         layers: The watched modules by name.
@@ -81,6 +83,7 @@ class ActivationRecorder:
         *,
         receive: Callable[[str, Tensor], None] | None = None,
         graph: bool = False,
+        only: Mapping[str, int] | None = None,
     ) -> None:
         self.layers = select_layers(layers) if isinstance(layers, nn.Module) else dict(layers)
         for name, module in self.layers.items():
@@ -92,6 +95,7 @@ class ActivationRecorder:
         self.left_out: dict[str, str] = {}
         self._receive = receive
         self._graph = graph
+        self._only = dict(only or {})
         self._hooks: ExitStack | None = None
 
     def __enter__(self) -> Self:
@@ -118,8 +122,10 @@ class ActivationRecorder:
         self.calls.clear()
 
     def _record(self, layer: str, _module: nn.Module, _args: object, output: object) -> None:
-        self.calls[layer] = self.calls.get(layer, 0) + 1
-        name = self._name(layer, self.calls[layer])
+        call = self.calls[layer] = self.calls.get(layer, 0) + 1
+        if self._only.get(layer, call) != call:
+            return
+        name = self._name(layer, call)
         if isinstance(output, Tensor):
             self._take(name, output)
             return

@@ -23,15 +23,15 @@ class Scores:
 
     Args:
         name: which part: "output" is all of it, "output[2]" or "output[logits]" an entry.
-        kind: "classes" for (B, K) or (B, K, H, W). "number" where there is one for each image or pixel, until
-            :meth:`settled` tells whether it is a "logit" or a "probability" of the second of two classes.
+        kind: "classes" for (B, K), (B, K, H, W) and (B, K, D, H, W). "number" where there is one for each image or
+            pixel, until :meth:`settled` tells whether it is a "logit" or a "probability" of the second of two classes.
     """
 
     name: str = OUTPUT
     kind: Kind = "classes"
 
     def of(self, output: Any) -> Tensor | None:
-        """The scores in an output: (B, K) or (B, K, H, W), with K = 2 for a logit or a probability."""
+        """The scores in an output, classes behind the images, with K = 2 for a logit or a probability."""
         found = self.part_of(output)
         if found is None:
             return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+
+from torch import nn
 
 from kornia_lightning_probe.activations.cells import Cells
 from kornia_lightning_probe.activations.site import OUTPUT
@@ -14,6 +17,8 @@ from kornia_lightning_probe.model.stages import MOST, main_stages
 from kornia_lightning_probe.model.subject import Subject, apart_from_ends
 from kornia_lightning_probe.model.tracing import NO_CELLS, Activation, Grid, Rows, Trace
 from kornia_lightning_probe.model.tree import Node, module_tree
+
+_CALL = re.compile(r"\.call(\d+)")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Sighting:
         depends = self.differs.get(name, False) if found.depends is None else found.depends
         if not depends:
             return "it does not depend on the image"
+        if 0 in found.shape:
+            return f"it is empty, {found.shape}"
         if not holds_images:
             return f"where the images are in it is not known: {found.rows}"
         return ""
@@ -86,9 +93,10 @@ class Sighting:
         front = self._nearest_maker(self.usable)
         if front is not None:
             chosen = [layer for layer in chosen if not self._only_passes_on(layer)]
+            holder = self._seldom_called_holder(front)
             if not self._holds(chosen, front):
-                chosen.append(self.trace.activations[front].layer)
-            chosen = self._seldom_called(chosen, self.trace.activations[front].layer)
+                chosen.append(holder)
+            chosen = self._seldom_called(chosen, holder)
         return sorted(set(chosen), key=order.__getitem__)
 
     def embedding(self, layers: Iterable[str]) -> str | None:
@@ -117,10 +125,33 @@ class Sighting:
         rows = {name: found for name in self.usable if (found := self.rows(name)) is not None}
         cells = {name: places for name in self.usable if (places := self.cells(name)) is not None}
         front = self.embedding(subject.layers)
-        named = apart_from_ends(replace(subject, front=front, rows=rows, cells=cells))
+        only = self._only(subject.layers, front) if subject.is_auto else {}
+        only = {layer: call for layer, call in only.items() if layer not in subject.named}
+        named = apart_from_ends(replace(subject, front=front, rows=rows, cells=cells, only=only))
         if self.output is None or self.output == NO_CELLS:
             return named
         return replace(named, cells={**named.cells, OUTPUT: _cells_of_scores(self.output)})
+
+    def passed_over(self, subject: Subject) -> dict[str, str]:
+        """Why "auto" could not take modules of weight that depend on the image: nobody knows where the images are.
+
+        Args:
+            subject: with its layers chosen.
+
+        Returns:
+            The reasons by the outermost modules' names, which are neither in a chosen layer nor hold one.
+        """
+        if not subject.is_auto:
+            return {}
+        usable = {found.layer for found in self.usable.values()}
+        lost = {found.layer: self.why_not(name) for name, found in self.trace.activations.items() if found.depends}
+        reasons: dict[str, str] = {}
+        for node in module_tree(subject.model).walk():
+            others = [*subject.layers, *reasons]
+            is_apart = not any(_is_inside(node.name, other) or _is_inside(other, node.name) for other in others)
+            if node.size and is_apart and node.name in lost and node.name not in usable:
+                reasons[node.name] = lost[node.name]
+        return reasons
 
     def _of_those_that_ran(self, subject: Subject) -> Subject:
         root = module_tree(subject.model)
@@ -137,9 +168,32 @@ class Sighting:
             return None
         return self.trace.embedding([name for name in among if not self.usable[name].passes_on])
 
+    def _seldom_called_holder(self, activation: str) -> str:
+        """The innermost layer that made an activation and ran once, as a shared activation function has not."""
+        holding = [self.trace.activations[name] for name in self.trace.holding_the_same(activation)]
+        made = [found.layer for found in holding if not found.passes_on]
+        once = [layer for layer in made if self._calls[layer] == 1]
+        return [*once, *made][0]
+
+    @cached_property
+    def _calls(self) -> Counter[str]:
+        """How often each layer ran."""
+        calls = {(found.layer, _call(found)) for found in self.trace.activations.values()}
+        return Counter(layer for layer, _ in calls)
+
+    def _only(self, layers: Mapping[str, nn.Module], front: str | None) -> dict[str, int]:
+        """Which call counts of a layer without weights that runs in many places: the one in front of the head."""
+        if front is None:
+            return {}
+        found = self.trace.activations[front]
+        is_shared = self._calls[found.layer] > 1
+        if not is_shared or any(True for _ in layers[found.layer].parameters()):
+            return {}
+        return {found.layer: _call(found)}
+
     def _seldom_called(self, layers: list[str], front: str) -> list[str]:
         """Without those that run again most often (shared position encodings), as long as all calls are too many."""
-        called = Counter(found.layer for found in self.usable.values() if ".call" in _beyond(found))
+        called = Counter(found.layer for found in self.usable.values() if _call(found) > 1)
         again = {layer: called[layer] for layer in layers}
         while len(again) + sum(again.values()) > MOST:
             most = max(again, key=lambda layer: again[layer])
@@ -188,6 +242,17 @@ def _cells_of_scores(grid: Grid | str) -> Cells | str:
 def _beyond(found: Activation) -> str:
     """What the recorder has put behind a layer's name."""
     return found.name.removeprefix(found.layer)
+
+
+def _call(found: Activation) -> int:
+    """Which of a layer's calls gave an activation, from 1."""
+    number = _CALL.match(found.name.removeprefix(found.layer))
+    return int(number[1]) if number else 1
+
+
+def _is_inside(name: str, other: str) -> bool:
+    """Whether a module is another one, or in it."""
+    return name == other or name.startswith(f"{other}.")
 
 
 def _that_ran(node: Node, order: Mapping[str, int]) -> Node | None:

@@ -60,6 +60,7 @@ class Subject:
         named: those of the layers that were asked for in another way than "auto".
         rows: how activations are brought into order, images first, by name; others are so already.
         cells: where the cells of activations lie in the image, or why that is not known, by name.
+        only: of layers that are called several times, the number of the only call that counts; of others all do.
     """
 
     model: nn.Module
@@ -73,6 +74,7 @@ class Subject:
     named: frozenset[str] = frozenset()
     rows: Mapping[str, InOrder] = field(default_factory=dict)
     cells: Mapping[str, Cells | str] = field(default_factory=dict)
+    only: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose_subject(

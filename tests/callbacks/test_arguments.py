@@ -55,8 +55,11 @@ def test_names_of_letters_digits_and_a_few_signs_are_taken(name):
         ({"at_start": "no"}, "at_start must be True or False, got 'no'"),
         ({"figures": 1}, "figures must be True or False, got 1"),
         ({"progress": "yes"}, "progress must be True or False, got 'yes'"),
-        ({"on_error": "warning"}, "no value of on_error 'warning'.*did you mean 'warn'"),
-        ({"when": "validation_end"}, "no value of when 'validation_end'.*did you mean 'validation'"),
+        ({"on_error": "warning"}, "on_error must be one of 'raise', 'warn', got 'warning'; did you mean 'warn'"),
+        (
+            {"when": "validation_end"},
+            "when must be one of .*, got 'validation_end'; did you mean 'validation'",
+        ),
         ({"layers": 3}, "layers must be a name, a glob, a regex.*got 3"),
         ({"layers": []}, r"layers must be a name, a glob, a regex.*got \[\]"),
         ({"images": "validation"}, "images must be a tensor, a dict.*got 'validation'"),

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
         ({"num_images": 0}, "num_images must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"dataloader_idx": -1}, "dataloader_idx must be at least 0, got -1"),
-        ({"log_curves": "layer"}, "value of log_curves.*'layer'.*layers"),
+        ({"log_curves": "layer"}, "log_curves must be one of .*got 'layer'; did you mean 'layers'"),
     ],
 )
 def test_arguments_out_of_range_are_refused_when_the_probe_is_made(options, text):

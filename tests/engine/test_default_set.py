@@ -25,6 +25,7 @@ def cnn(**options):
     return SmallCNN(width=16, **options)
 
 
+OF_LABELS = ["accuracy", "accuracy_drop", "sensitivity_within"]
 CNN_LAYERS = ["block1", "block2", "head"]
 
 
@@ -38,12 +39,15 @@ def test_everything_that_applies_to_a_classifier_is_measured_by_default():
         "sensitivity": everywhere,
         "sensitivity_flat": everywhere,
         "sensitivity_pooled": ("input", "block1", "block2"),
+        "sensitivity_median": everywhere,
+        "sensitivity_within": everywhere,
         "cosine": everywhere,
         "spread": everywhere,
         "spread_ratio": everywhere,
         "shared_shift": everywhere,
         "channel_dominance": ("block1", "block2"),
         "channel_median": ("block1", "block2"),
+        "image_dominance": everywhere,
         # The head is the output itself.
         "retrieval_auc": ("block2",),
         **dict.fromkeys(OUTPUT, ("output",)),
@@ -56,7 +60,7 @@ def test_everything_that_applies_to_a_classifier_is_measured_by_default():
         without_error = result.table(name).std_error.isnan()
         # The error of a cosine below 0 is known to be too small.
         expected = {"cosine": result.tensor(name) < 0, "shared_shift": result.tensor(name).isnan()}
-        has_none = name in ("channel_dominance", "channel_median")
+        has_none = name in ("channel_dominance", "channel_median", "image_dominance")
         assert torch.equal(without_error, expected.get(name, torch.full_like(without_error, has_none)))
 
 
@@ -75,7 +79,7 @@ def test_what_does_not_apply_is_named_in_the_metadata():
     result = probe_model(net, images_of(10), mixed_bank(), layers=["1", "3"])
     named = {name for name in result.metadata["metrics_left_out"] if name in OURS}
     # The pixels are a map; fewer than 16 channels, one number for an output, no labels.
-    assert named == {"channel_dominance", "channel_median", *OUTPUT}
+    assert named == {"channel_dominance", "channel_median", *OF_LABELS, *OUTPUT}
     assert "one number for each image" in result.metadata["left_out"]["output"]
     assert not named & set(result.metrics)
 
@@ -100,7 +104,7 @@ def test_a_class_token_and_the_patches_have_rows_of_their_own():
 def test_the_batch_size_does_not_matter(model, layers, batch_size):
     torch.manual_seed(0)
     net, images = model(), images_of(33, size=16)
-    ours = [metric_of(name) for name in OURS if name not in ("accuracy", "accuracy_drop")]
+    ours = [metric_of(name) for name in OURS if name not in OF_LABELS]
     expected = run(net, images, random_bank(), layers=layers, metrics=ours)
     same(run(net, images, random_bank(), layers=layers, metrics=ours, batch_size=batch_size), expected, **ROUNDING)
 
@@ -124,7 +128,7 @@ def test_a_view_reads_the_same_alone_as_among_others():
 @pytest.mark.parametrize("count", [2, 4, 31, 33])
 def test_few_images_and_blocks_of_unequal_size_have_finite_values(count):
     result = run(cnn(), images_of(count, size=16), mixed_bank(), layers=CNN_LAYERS, metrics=None)
-    for name in set(OURS) - {"accuracy", "accuracy_drop"}:
+    for name in set(OURS) - set(OF_LABELS):
         assert known_of(result, name).all(), name
         counted = result.table(name).num_images == count
         assert (counted | result.tensor(name).isnan()).all(), name
@@ -137,10 +141,10 @@ def test_one_image_beside_a_reference_has_the_measures_that_need_no_other():
         result = probe_model(
             cnn(), images[0], mixed_bank(), layers=CNN_LAYERS, reference=images[1:], metrics=OURS, labels=[1]
         )
-    for name in ("sensitivity", "sensitivity_pooled", "cosine", "spread", *OUTPUT):
+    for name in ("sensitivity", "sensitivity_pooled", "sensitivity_median", "cosine", "spread", *OUTPUT):
         assert result.tensor(name).isfinite().all(), name
         assert (result.table(name).num_images == 1).all()
-    for name in ("spread_ratio", "shared_shift", "retrieval_auc"):
+    for name in ("spread_ratio", "shared_shift", "retrieval_auc", "sensitivity_within"):
         assert result.tensor(name).isnan().all(), name
     # Never as if nothing moved.
     assert (result.tensor("channel_median") != 0).all()

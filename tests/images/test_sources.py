@@ -83,7 +83,7 @@ EXPECTED = (
         (3, "int64 () came"),
         ([0.5] * 6, "float32 (6,) came"),
         ([[0, 1]] * 5, "int64 (5, 2) came"),
-        (torch.zeros(6, 2, 2), "float32 (6, 2, 2) came"),
+        (torch.full((6, 2, 2), 0.5), "float32 (6, 2, 2) came"),
         (torch.zeros(6, 3, 2, 2, dtype=torch.long), "int64 (6, 3, 2, 2) came"),
     ],
     ids=["texts", "nothing", "ragged", "one text", "dict", "too large", "one", "floats", "few", "maps", "4D"],

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.activations import (
+    LAYER,
     METRICS,
     MeanShift,
     about,
@@ -13,13 +14,17 @@ from support.activations import (
     measured,
     pair,
     prepared,
+    rounding_of,
     update,
 )
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from kornia_lightning_probe.metrics import (
+    BlockSums,
+    ChannelMedian,
     LayerSensitivity,
     RelativeChange,
+    Site,
     Spread,
     sum_over_ranks,
 )
@@ -38,7 +43,7 @@ def test_merging_unequal_shares_is_measuring_all(metric):
     first.compute()
     first.merge_state(empty)
     first.merge_state(second)
-    assert_same(first.compute(), estimate(metric, clean, augmented, BLOCKS))
+    assert_same(first.compute(), estimate(metric, clean, augmented, BLOCKS), **rounding_of(metric))
 
 
 def test_an_empty_metric_holds_what_was_merged_into_it():
@@ -110,6 +115,9 @@ def on_rank(metrics, clean, augmented, shares):
     found = []
     for metric in metrics:
         ready = measured(metric, clean, augmented, shares[dist.get_rank()])
+        if isinstance(ready, BlockSums):
+            # torchmetrics' own way to gather states needs one shape on all ranks, also on one without images.
+            ready.fit(Site(LAYER, 1, tuple(clean.shape[1:])))
         own = ready.estimates()
         with warnings.catch_warnings():
             # torchmetrics' own remark on a rank that has no images.
@@ -146,10 +154,31 @@ def test_unequal_and_empty_shares_of_processes_are_pooled_to_the_same_bits(gloo,
         for metric, whole, seen in zip(METRICS, expected, found, strict=True):
             for pooled in seen["pooled"]:
                 # torchmetrics makes scalars of tables of one cell.
-                assert_same(*([x if x is None else x.flatten() for x in one] for one in (pooled, whole)))
+                flat = ([x if x is None else x.flatten() for x in one] for one in (pooled, whole))
+                assert_same(*flat, **rounding_of(metric))
             own = measured(metric, clean, augmented, SHARES[size][rank]).estimates()
             for alone in (*seen["own"], seen["left"]):
                 assert_same(alone, own)
+
+
+def without_widths(clean, augmented, shares):
+    """The pooled estimate of sums by channel, where a rank has no images and does not know how many channels."""
+    ready = measured(ChannelMedian(), clean, augmented, shares[dist.get_rank()])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+        pooled = ready.compute()
+    return pooled, ready.estimates()
+
+
+def test_a_rank_without_images_agrees_on_the_number_of_channels(gloo):
+    clean, augmented = pair(31, 20)
+    whole = estimate(ChannelMedian(), clean, augmented, BLOCKS)
+    found = gloo(3)(without_widths, clean, augmented, SHARES[3])
+    for pooled, _ in found:
+        assert_same(pooled, whole, rtol=1e-12)
+    # Afterwards each rank has its own again.
+    assert found[1][1].num_images.item() == 0
+    assert found[1][1].value.isnan()
 
 
 def forward_on_rank(clean, augmented, shares, each_step):

@@ -131,7 +131,7 @@ def test_pixels_that_a_classifier_does_not_have_are_said():
         result = probed(SmallCNN(), images_of(10), labels=LABELS, measures={"pixel_flip_rate"})
     assert classes(result) == set()
     (sentence,) = result.metadata["warnings"]
-    needs = "it needs class scores (B, classes, H, W) of at least 3 x 3 pixels"
+    needs = "or (B, classes, D, H, W) and views that move no pixel"
     assert sentence.endswith(f"{needs}; here are class scores (N, 5) and labels (N,)")
 
 

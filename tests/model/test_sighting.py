@@ -339,3 +339,109 @@ class TestRows:
         alone = probed(nn.Sequential(net.encoder), left, layers="0")
         one = result.value("sensitivity", f"encoder[{names[0]}]")
         assert one == pytest.approx(alone.value("sensitivity", "0"), rel=1e-5)
+
+
+class WithAct(nn.Module):
+    """A convolution and an activation function that all of its kind share."""
+
+    act = nn.SiLU()
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3, padding=1)
+        self.act = WithAct.act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+class Detector(nn.Module):
+    """Blocks of two such convolutions, and a branch of two and a product for what is put out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, 4, 4, 4, 4, 4, 4]
+        self.model = nn.ModuleList(nn.Sequential(WithAct(width, 4), WithAct(4, 4)) for width in widths[:-1])
+        self.branch = nn.Sequential(WithAct(4, 4), WithAct(4, 4), nn.Conv2d(4, 5, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.model:
+            x = block(x)
+        return self.branch(x)
+
+
+def test_a_shared_activation_function_gives_way_to_the_module_that_returns_what_it_gave():
+    blocks = [f"model.{index}" for index in range(6)]
+    branch = [f"branch.{index}" for index in range(3)]
+    assert layers_and_embedding(Detector()) == ([*blocks, *branch], "branch.1")
+
+
+class OneReLU(nn.Module):
+    """As many people write it: one ReLU for all."""
+
+    def __init__(self, depth: int = 7) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3 if index == 0 else 4, 4, 3, padding=1) for index in range(depth))
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = self.relu(conv(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_of_one_that_stands_alone_the_call_in_front_of_the_head_counts():
+    convs = [f"convs.{index}" for index in range(7)]
+    net = OneReLU()
+    assert layers_and_embedding(net) == ([*convs, "relu.call7", "head"], "relu.call7")
+    # Where it is named, all of its calls are.
+    named, _ = layers_and_embedding(net, layers=["auto", "relu"])
+    assert [name for name in named if name.startswith("relu")] == ["relu", *(f"relu.call{n}" for n in range(2, 8))]
+
+
+class Sparse(Encoder):
+    """An encoder that also looks for points, of which it finds none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points = nn.Flatten(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)
+        return torch.cat([tokens, self.points(tokens[:, :0])], 1)
+
+
+def test_what_is_empty_is_no_layer():
+    assert layers_and_embedding(Sparse()) == (ENCODER, ENCODER[-1])
+    with pytest.raises(ValueError, match=r"no activation came from 'points' \(it is empty, \(4, 0, 8\)\)"):
+        probed(Sparse(), layers=["stem", "points"])
+
+
+class Experts(nn.Module):
+    """Two experts, each of which sees the images that are bright enough, or the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.bright = nn.Conv2d(4, 4, 1)
+        self.dark = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps, chosen = self.stem(images), images.mean((1, 2, 3)) > 0.5
+        out = torch.zeros_like(maps)
+        out[chosen] = self.bright(maps[chosen])
+        out[~chosen] = self.dark(maps[~chosen])
+        return self.head(out.mean((2, 3)))
+
+
+def test_auto_says_which_layers_it_passed_over_as_nobody_knows_where_the_images_are():
+    with pytest.warns(UserWarning, match="'auto' passes over layers .* where the images are: bright, dark; metadata"):
+        left_out = probed(Experts()).metadata["left_out"]
+    assert {name: reason[:31] for name, reason in left_out.items()} == {
+        "bright": "where the images are in it is n",
+        "dark": "where the images are in it is n",
+    }
+    # What is named in another way is not asked of "auto".
+    assert probed(Experts(), layers=["stem", "head"]).metadata["left_out"] == {}

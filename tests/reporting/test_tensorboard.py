@@ -107,6 +107,13 @@ def layout_of(result, **options):
     return chart_layout(result, curves(result, name="probe"), name="probe", **options)
 
 
+def test_the_chart_of_a_drift_is_of_clean_images():
+    table = table_of(("fc",), torch.ones(1, 1), quantity=Quantity(logged=True))
+    result = ProbeResult(layers=("fc",), views=[CLEAN], tables={"cka": table})
+    logged = Curves({"drift_cka/fc": 1.0}, "")
+    assert list(chart_layout(result, logged, name="drift")["drift cka"]) == ["clean images"]
+
+
 def test_there_is_a_chart_for_all_views_and_one_for_each_augmentation():
     charts = layout_of(made_result())["probe sensitivity"]
     assert list(charts) == ["all views", "hflip", "rotation", "blur"]

@@ -13,12 +13,14 @@ from kornia_lightning_probe.functional.estimates import mean_with_error
 from kornia_lightning_probe.images.blocks import deal_blocks
 from kornia_lightning_probe.metrics import (
     About,
+    BlockSums,
     FunctionMetric,
     HeadShare,
     Ledger,
     NoiseRatio,
     ProbeMetric,
     RelativeChange,
+    SensitivityPositions,
     Site,
     resolve_metrics,
 )
@@ -109,9 +111,15 @@ METRICS = [
     *(_HEAD if metric.name == _HEAD.name else metric for metric in resolve_metrics()),
     NoiseRatio(),
     RelativeChange(),
+    SensitivityPositions(),
     Ledger(),
     FunctionMetric(mean_shift),
 ]
+
+
+def rounding_of(metric):
+    """How far results may lie apart that have been added up in another order; tables of images not in a single bit."""
+    return {"rtol": 1e-12, "atol": 0} if isinstance(metric, BlockSums) else {}
 
 
 def assert_same(left, right, **tolerances):

@@ -80,4 +80,4 @@ def assert_runs_keep_apart(folder, make_logger):
     assert_files_are_in(others.parent / "probe", second)
     after = contents(folder)
     assert {path: after[path] for path in before} == before
-    assert len(after) == 2 * len(before) == 4 * len(FILES)
+    assert len(after) == 2 * len(before) == 2 * len(FILES)

@@ -7,7 +7,8 @@ import torch
 # The default set without the measures of maps: of pooled features, of the output, and all of it.
 POOLED = ["spread", "spread_ratio", "shared_shift", "channel_dominance", "channel_median"]
 OUTPUT = ["flip_rate", "js_divergence", "accuracy", "accuracy_drop"]
-OURS = ["sensitivity", "sensitivity_flat", "sensitivity_pooled", "cosine", *POOLED, "retrieval_auc", *OUTPUT]
+SENSITIVITIES = ["sensitivity", "sensitivity_flat", "sensitivity_pooled", "sensitivity_median", "sensitivity_within"]
+OURS = [*SENSITIVITIES, "cosine", *POOLED, "image_dominance", "retrieval_auc", *OUTPUT]
 
 
 def pairs(block):
@@ -17,6 +18,36 @@ def pairs(block):
 
 def sensitivity(clean, augmented):
     return ((augmented - clean).square().sum(1).mean() / pairs(clean)).sqrt()
+
+
+def sensitivity_median(clean, augmented):
+    moved = (augmented - clean).square().sum(1)
+    near = []
+    for i, image in enumerate(clean):
+        others = [float((image - other).square().sum()) for j, other in enumerate(clean) if j != i]
+        farthest = -(-len(others) // 10)
+        near.append(sum(sorted(others)[: len(others) - farthest]) / (len(others) - farthest))
+    return (moved.quantile(0.5) / torch.tensor(near).double().quantile(0.5)).sqrt()
+
+
+def sensitivity_within(clean, augmented):
+    # An image's label is its number modulo the number of features.
+    labels = torch.arange(len(clean)) % clean.shape[1]
+    moved, apart = [], []
+    for label in labels.unique():
+        block = clean[labels == label]
+        if len(block) > 1:
+            moved += (augmented - clean)[labels == label].square().sum(1).tolist()
+            apart += [float(pairs(block)) / 2] * len(block)
+    return (torch.tensor(moved).double().mean() / (2 * torch.tensor(apart).double().mean())).sqrt()
+
+
+def image_dominance(clean, augmented):
+    moved = (augmented - clean).square().sum(1)
+    apart = (clean - clean.mean(0)).square().sum(1)
+    shares = torch.stack([moved.max() / moved.sum(), apart.max() / apart.sum()])
+    # Where nothing moves it is that of the distance alone.
+    return shares[~shares.isnan()].max()
 
 
 def cosine(clean, augmented):
@@ -94,6 +125,9 @@ PLAIN = {
     function.__name__: function
     for function in (
         sensitivity,
+        sensitivity_median,
+        sensitivity_within,
+        image_dominance,
         cosine,
         spread,
         spread_ratio,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import kornia.augmentation as K  # noqa: N812 - the name that Kornia's own documentation uses
 import pytest
 import torch
 from torch import Tensor, nn
@@ -53,3 +57,73 @@ def test_its_first_output_is_taken_and_said_where_no_labels_tell():
     with pytest.warns(UserWarning, match=r"output\[0\] \(N, 4\), is taken for class scores; the others are "):
         result = probe_model(net, images[90:110], bank(), forward=as_mtcnn_takes_them)
     assert result.metadata["output"] == "output[0]"
+
+
+# The middles of four printed lines of scikit-image's page, in pixels.
+LINES = (58, 76, 93, 111)
+
+
+def pieces_of_lines() -> Tensor:
+    """256 pieces of printed lines, 20 x 120 pixels of a page, as large as the classifier takes them and upright."""
+    page = torch.from_numpy(skimage.data.page()).float() / 255
+    random = torch.Generator().manual_seed(0)
+    pieces = []
+    for index in range(256):
+        top = LINES[index % 4] - 10
+        left = int(torch.randint(0, page.shape[1] - 119, (), generator=random))
+        pieces.append(page[top : top + 20, left : left + 120])
+    grey = nn.functional.interpolate(torch.stack(pieces)[:, None], (48, 192), mode="bilinear", antialias=True)
+    return grey.clamp(0, 1).repeat(1, 3, 1, 1)
+
+
+def classifier_of_directions() -> nn.Module:
+    """rapidocr's: is a line of text upright (class 0), or turned by 180 degrees?"""
+    onnx, onnx2torch = pytest.importorskip("onnx"), pytest.importorskip("onnx2torch")
+    package = find_spec("rapidocr")
+    if package is None:
+        pytest.skip("rapidocr is not installed")
+    folder = Path(str(package.origin)).parent / "models"
+    model = onnx.load(folder / "ch_ppocr_mobile_v2.0_cls_mobile.onnx")
+    # Its constants are nodes, which onnx2torch only takes as initializers.
+    for node in [node for node in model.graph.node if node.op_type == "Constant"]:
+        node.attribute[0].t.name = node.output[0]
+        model.graph.initializer.append(node.attribute[0].t)
+        model.graph.node.remove(node)
+    return onnx2torch.convert(model).eval()
+
+
+def upside_down(images: Tensor) -> Tensor:
+    return images.flip(-1, -2)
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence for multidimensional indexing")
+def test_a_classifier_of_text_lines_tells_up_from_down_from_convolution_18_on():
+    net, images = classifier_of_directions(), pieces_of_lines()
+    tilt = {degrees: K.RandomRotation((degrees, degrees), p=1.0) for degrees in (2.0, 5.0, 10.0)}
+    half = (0.5, 0.5, 0.5)
+    bank = AugmentationBank({"turn": upside_down, "tilt": tilt}, mean=half, std=half, moves_pixels=["turn"])
+    third = [f"Conv@{number}" for number in range(0, 53, 3)]
+    upright = torch.zeros(256, dtype=torch.long)
+
+    result = probe_model(net, (images - 0.5) / 0.5, bank, layers=third, labels=upright)
+
+    # Right for nearly every piece that is upright, and so for nearly none of those that are turned.
+    assert result.value("accuracy_drop", augmentation="turn") > 0.98
+    assert result.metadata["output_kind"] == "classes"
+    turned = [result.value("sensitivity", layer, "turn") for layer in third]
+    tilted = [result.value("sensitivity", layer, "tilt") for layer in third]
+    assert max(turned[:6]) < 0.5
+    assert min(turned[6:]) > 1.0
+    assert turned[6] > 3 * turned[5]
+    # What is only tilted stays what it was, and moves no further there than before.
+    assert max(tilted[6:]) < max(tilted[:6])
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence for multidimensional indexing")
+def test_its_convolutions_are_found_in_the_graph_that_it_was_converted_to():
+    bank = AugmentationBank({"darker": barely_darker}, mean=(0.5,) * 3, std=(0.5,) * 3)
+    result = probe_model(classifier_of_directions(), pieces_of_lines()[:8] * 2 - 1, bank, metrics="sensitivity")
+    assert result.layers[0] == "Conv@0"
+    assert 6 <= len(result.layers) <= 24
+    # A product with a matrix of the graph's initializers and softmax are behind it.
+    assert result.metadata["embedding"] == result.layers[-1] == "GlobalAveragePool@9"

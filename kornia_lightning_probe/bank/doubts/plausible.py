@@ -35,6 +35,9 @@ class Constants(NamedTuple):
 _KNOWN = (
     Constants("mean 0.5 and std 0.5", (0.5,), (0.5,)),
     Constants("ImageNet's mean and std", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    Constants("CLIP's mean and std", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    Constants("CIFAR-10's mean and std", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    Constants("MNIST's mean and std", (0.1307,), (0.3081,)),
 )
 
 
@@ -53,13 +56,18 @@ def known_constants(images: Tensor, layout: ImageLayout) -> Constants | None:
     lowest, highest = extremes(images, layout)
     if float(lowest.min()) >= 0:
         return None
+    fitting: list[Constants] = []
     for constants in _KNOWN:
         if len(constants.mean) not in (1, len(lowest)):
             continue
         darkest, brightest = constants.undone(lowest), constants.undone(highest)
-        if float(darkest.min()) >= -_MARGIN and float(brightest.max()) <= 1 + _MARGIN:
+        if float(darkest.min()) < -_MARGIN or float(brightest.max()) > 1 + _MARGIN:
+            continue
+        # Black in all channels, or white: of images that hold neither, several may have made these values.
+        if float(darkest.abs().max()) <= _MARGIN or float((1 - brightest).abs().max()) <= _MARGIN:
             return constants
-    return None
+        fitting.append(constants)
+    return fitting[0] if fitting else None
 
 
 def why_implausible(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from kornia_lightning_probe.bank.views import View
 
@@ -26,6 +26,10 @@ class Range(NamedTuple):
         """Whether a number is an edge of this range, or its half width."""
         edges = (abs(self.low), abs(self.high), (self.high - self.low) / 2)
         return any(_are_close(number, edge) for edge in edges)
+
+    def is_half_as_wide_as(self, number: float) -> bool:
+        """Whether a number is its half width; or it is the number alone."""
+        return self.low == self.high or _are_close(number, (self.high - self.low) / 2)
 
 
 def range_behind(view: View) -> Range | None:
@@ -49,9 +53,12 @@ def range_behind(view: View) -> Range | None:
     named: list[Range] = []
     for module in view.transform.modules():
         generator = getattr(module, "_param_generator", None)
-        if generator is not None and number in _written(generator):
-            ranges = _ranges(module, generator)
-            named += [each for each in ranges if each.is_named_by(number)]
+        if generator is None:
+            continue
+        if number in _written(generator):
+            named += [each for each in _ranges(module, generator) if each.is_named_by(number)]
+        elif _keeps_no_number(generator):
+            named += [each for each in _ranges(module, generator) if each.is_half_as_wide_as(number)]
     if any(each.low == each.high for each in named):
         return None
     return named[0] if named else None
@@ -76,6 +83,12 @@ def _written(generator: Any) -> list[float]:
     values += held.get("translate") or ()
     # No flags, which are integers too.
     return [float(value) for value in values if type(value) in (int, float)]
+
+
+def _keeps_no_number(generator: Any) -> bool:
+    """Whether a class keeps a range, whatever it was made with: `RandomHue(0.1)` is `RandomHue((-0.1, 0.1))`."""
+    samplers = vars(generator).get("samplers", ())
+    return any(isinstance(sampler[0], Tensor) and sampler[0].numel() == 2 for sampler in samplers)
 
 
 def _are_close(first: float, second: float) -> bool:

@@ -144,6 +144,7 @@ def prepare(
     device: torch.device,
     findings: Findings,
     default_set: bool,
+    image_ids: Sequence[int] = (),
 ) -> Prepared:
     """Give every metric its tables, once the sites are known.
 
@@ -155,6 +156,7 @@ def prepare(
         device: where tables live.
         findings: where it is noted what applies nowhere.
         default_set: whether nobody asked for these metrics in particular; one that applies nowhere is no news then.
+        image_ids: the images' numbers in their source, for what metrics say of them; empty: their rows.
     """
     readouts = [readout for site in sites for readout in readouts_of(site)]
     prepared = Prepared()
@@ -163,16 +165,20 @@ def prepare(
     for metric in [*metrics, *own]:
         concerned = [number for number, readout in enumerate(readouts) if metric.applies_to(readout.site)]
         if not concerned:
-            _note_nowhere(metric, sites, findings, default_set=default_set)
+            _note_nowhere(metric, _why_nowhere(metric, sites), findings, default_set=default_set)
             continue
         layers = list(dict.fromkeys(readouts[number].site.name for number in concerned))
         rows = views if metric.reads_twins else [view for view in views if not _is_twin(view)]
         ready = metric.prepare(rows, layers, num_images, device=device)
+        ready.image_ids = tuple(image_ids)
+        wanted = _wishes(ready, {number: readouts[number].site for number in concerned}, views)
+        if not wanted:
+            reason = f"none of these views is one that it is measured under{_needs(metric)}"
+            _note_nowhere(metric, reason, findings, default_set=default_set)
+            continue
         prepared.metrics[metric.name] = ready
-        for number in concerned:
-            wanted = tuple(_wants(ready, readouts[number].site, view) for view in views)
-            if any(wanted):
-                wishes.setdefault(number, []).append(Wish(ready, wanted))
+        for number, wish in wanted.items():
+            wishes.setdefault(number, []).append(wish)
     if any(view.moves_pixels for view in views):
         _note_unknown_grids(prepared, sites, findings, default_set=default_set)
     for number, readout in enumerate(readouts):
@@ -242,19 +248,31 @@ def _why_no_grid(sites: Sequence[Site], *, of_output: bool) -> dict[str, str]:
     return reasons
 
 
-def _note_nowhere(metric: ProbeMetric, sites: Sequence[Site], findings: Findings, *, default_set: bool) -> None:
-    reason = _why_nowhere(metric, sites)
+def _wishes(metric: ProbeMetric, sites: Mapping[int, Site], views: Sequence[Any]) -> dict[int, Wish]:
+    """Fit a prepared metric to its sites; at which of them it wants to see a view, by the number of the readout."""
+    wishes: dict[int, Wish] = {}
+    for number, site in sites.items():
+        metric.fit(site)
+        wanted = tuple(_wants(metric, site, view) for view in views)
+        if any(wanted):
+            wishes[number] = Wish(metric, wanted)
+    return wishes
+
+
+def _note_nowhere(metric: ProbeMetric, reason: str, findings: Findings, *, default_set: bool) -> None:
     if default_set:
         findings.facts.setdefault("metrics_left_out", {})[metric.name] = reason
     else:
         findings.metric_left_out(metric.name, reason, of_output=metric.scope == "output")
 
 
+def _needs(metric: ProbeMetric) -> str:
+    return f"; it needs {metric.needs}" if metric.needs else ""
+
+
 def _why_nowhere(metric: ProbeMetric, sites: Sequence[Site]) -> str:
     """Why a metric applies to none of these: what it needs, and what the output has where it is one of outputs."""
-    reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]"
-    if metric.needs:
-        reason += f"; it needs {metric.needs}"
+    reason = f"this metric applies to none of [{quoted(site.name for site in sites)}]{_needs(metric)}"
     if isinstance(metric, GridMetric) and metric.scope == "layers":
         lost = [f"{name!r} ({why})" for name, why in _why_no_grid(sites, of_output=False).items()]
         reason += f"; that is not known of {listed(lost)}" if lost else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.engine.under_views.preparing import Reader, Wish
 from kornia_lightning_probe.functional.distances import sum_of_squares
 from kornia_lightning_probe.metrics.base import BlockMetric, DistanceMetric, ProbeMetric
+from kornia_lightning_probe.metrics.block_sums import Sums
 
 #: Writes something of an activation into memory that is there.
 Writer = Callable[[Tensor, Tensor], None]
@@ -162,12 +164,14 @@ class _Told:
     @cached_property
     def _distances(self) -> Distances:
         reader, clean = self._reading.reader, self._reading.clean
+        known: dict[str, Any] = {"site": reader.readout.site, "labels": self._shown.labels}
         if reader.kind == "distances":
             norms = zip(reader.reads, self._kept, strict=True)
-            return Distances(clean, self._shown.rows, **{name: sum_of_squares(found) for name, found in norms})
+            known |= {name: sum_of_squares(found) for name, found in norms}
+            return Distances(clean, self._shown.rows, **known)
         centred = (self._about.augmented - clean.mean).flatten(2)
         deviation = centred.to(clean.squared_deviation).square().sum(2) if "squared_deviation" in reader.reads else None
-        return Distances(clean, self._shown.rows, self._about.movement.squared_length, deviation)
+        return Distances(clean, self._shown.rows, self._about.movement.squared_length, deviation, **known)
 
 
 def runs(numbers: Iterable[int]) -> Iterator[range]:
@@ -188,8 +192,12 @@ def runs(numbers: Iterable[int]) -> Iterator[range]:
         yield range(start, stop)
 
 
-def _of_views(values: Tensor, part: slice, num_views: int) -> Tensor:
+def _of_views(values: Any, part: slice, num_views: int) -> Any:
     """Some views' rows; what is the same under every view stays as it is."""
+    if isinstance(values, Sums):
+        if values.total.ndim == 1:
+            return values
+        return Sums(values.total[part], values.num_images[part])
     if values.ndim == 1 or values.shape[0] != num_views:
         return values
     return values[part]

@@ -15,17 +15,17 @@ from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
+from kornia_lightning_probe.engine.probe_set import ProbeSet, require_finite
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
 from kornia_lightning_probe.engine.under_views.drawing import Views, view_info
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
-from kornia_lightning_probe.engine.under_views.imagewise import Labels, image_scores
+from kornia_lightning_probe.engine.under_views.imagewise import image_scores
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.engine.under_views.worst import with_worst
-from kornia_lightning_probe.functional.distances import all_finite
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
@@ -35,7 +35,6 @@ from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable
-from kornia_lightning_probe.wording import listed
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ class UnderViews:
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
         twins = any(metric.reads_twins for metric in plan.metrics)
-        self._labels = Labels(plan.images.num_images)
         self._views = Views(plan.bank, plan.images, twins=twins)
+        self._set = ProbeSet(plan.images)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -144,7 +143,7 @@ class UnderViews:
             self._findings.leave_out(name, "this augmentation needs images of 3 channels")
         for images in (self._plan.images, self._plan.reference):
             if images is not None:
-                _require_finite(images)
+                require_finite(images)
                 for block in (images.scout, *images.blocks):
                     for entry in block.images:
                         self._plan.bank.check(entry)
@@ -161,6 +160,7 @@ class UnderViews:
             device=self._device,
             findings=self._findings,
             default_set=plan.default_set,
+            image_ids=plan.images.image_ids,
         )
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
@@ -176,16 +176,16 @@ class UnderViews:
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
         """Compare a block under every view with its clean self."""
         plan = self._plan
-        self._labels.see(block)
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
         size = passes.size(len(block))
         groups = view_groups(len(self._views.all), len(block), size)
+        height, width = block.images[0].shape[-2:]
         shown = Shown(
             ids=(block.ids.start, block.ids.stop),
             rows=slice(0, len(block)),
             labels=block.labels,
-            image_size=_image_size(block),
+            image_size=(height, width),
             temporaries=self._temporaries,
         )
         slots = self._slots_for(readings, len(block), at_once=len(groups[0]))
@@ -207,9 +207,9 @@ class UnderViews:
         self._rows.write(self._prepared.metrics)
 
     def tables(self) -> list[Tensor]:
-        """The metrics' tables, and what was seen of the views."""
+        """The metrics' tables, and what was seen of the views and of the images."""
         tables = [table for metric in self._prepared.metrics.values() for table in (metric.table, metric.filled)]
-        return [*tables, self._views.seen, self._labels.table]
+        return [*tables, self._views.seen, self._set.seen]
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
@@ -226,6 +226,7 @@ class UnderViews:
         dead = [ledger.layers[column] for column in ledger.dead().nonzero().flatten().tolist()]
         findings.dead([layer for layer in dead if layer not in self._nothing])
         findings.missing(self._missing())
+        self._set.note(findings)
         self._views.note(findings)
         tables = self._metric_tables()
         without = [name for name, table in tables.items() if table.influence is None]
@@ -238,7 +239,7 @@ class UnderViews:
             epoch=epoch,
             step=step,
             metadata=findings.metadata(),
-            images=image_scores(ledger, plan.bank.views, self._labels, without=self._dropped),
+            images=image_scores(ledger, plan.bank.views, self._set.labels(), without=self._dropped),
         )
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
@@ -251,7 +252,8 @@ class UnderViews:
         if output is None:
             self._findings.labels_unused(f"the output is left out, as {self._findings.left_out[OUTPUT]}")
         elif output.label_shape is not None:
-            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=_image_size(block))
+            sides = block.layout.grid(block.images[0])
+            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=sides)
             if why:
                 self._findings.labels_unused(why)
 
@@ -287,7 +289,7 @@ class UnderViews:
                 continue
             estimate = metric.estimates()
             for sentence in metric.remarks(estimate, metric.layers):
-                self._findings.warn(sentence)
+                self._findings.warn(sentence, kind=f"{metric.name} stands out")
             table = MetricTable(
                 metric.layers,
                 estimate.value,
@@ -310,20 +312,6 @@ class UnderViews:
             if share > 0 and layer not in self._dropped:
                 shares[layer] = share
         return shares
-
-
-def _require_finite(images: ProbeImages) -> None:
-    spoilt: set[int] = set()
-    for block in (images.scout, *images.blocks):
-        for entry in block.images:
-            if not all_finite(entry):
-                rows = (~entry.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-                spoilt.update(images.image_ids[block.ids[row]] for row in rows)
-    if spoilt:
-        raise ValueError(
-            f"images: NaN or infinite pixels in {len(spoilt)} of {images.num_images} images (images "
-            f"{listed(sorted(spoilt))} of the source). Repair or leave out these images"
-        )
 
 
 def _image_size(block: Block) -> Size:

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About
+from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import Site
-from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error, ratio_of_roots
+from kornia_lightning_probe.functional.estimates import Estimate, ratio_of_roots
+from kornia_lightning_probe.functional.robust import median
 from kornia_lightning_probe.metrics.base import BlockMetric
-from kornia_lightning_probe.quantity import Quantity, sensitivity_quantity
+from kornia_lightning_probe.metrics.block_sums import BlockSums, Sums
+from kornia_lightning_probe.quantity import sensitivity_quantity, share_quantity
 
 DOMINANT = 0.5
 # Among fewer channels than this, one that holds half of the variance is no news.
 FEW = 16
 
 
-class ChannelDominance(BlockMetric):
+class _OfChannels(BlockSums, BlockMetric):
+    """Sums by channel, of layers of at least 16."""
+
+    clean_statistics = ("apart",)
+
+    def applies_to(self, site: Site) -> bool:
+        """Layers of at least 16 channels."""
+        return super().applies_to(site) and site.kind == "layer" and site.shape[-1:] >= (FEW,)
+
+    def width(self, site: Site) -> int:
+        """The number of channels."""
+        return site.shape[-1]
+
+
+class ChannelDominance(_OfChannels):
     """The largest share that one channel has in the variance between clean images, in (0, 1], on pooled features.
 
     Above one half the sensitivity of a layer is mostly that of one channel, and the probe warns. The same under every
-    view. It has no standard error over images: it is one number for each block.
+    view; variances are means over all blocks. It has no standard error over images.
 
     Example:
         >>> import torch
@@ -35,27 +53,15 @@ class ChannelDominance(BlockMetric):
     """
 
     name = "channel_dominance"
-    statistics = ("share",)
-    quantity = Quantity(
-        meaning="largest share that one channel has in the variance between images",
-        range=(0.0, 1.0),
-        scale=(0.0, 1.0),
-        marks=((0.0, "0"), (0.5, "0.5"), (1.0, "1 (all in one)")),
-    )
+    quantity = share_quantity("largest share that one channel has in the variance between images")
 
-    def applies_to(self, site: Site) -> bool:
-        """Layers of at least 16 channels."""
-        return super().applies_to(site) and _has_channels(site)
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Any]:  # noqa: ARG002
+        """Each channel's variance."""
+        return {"apart": _variance(about.block)}
 
-    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """The block's share, for each of its images."""
-        variance = about.block.channel_variance
-        share = variance.max() / variance.sum()
-        return {"share": share.expand(len(about.valid))}
-
-    def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
-        """Mean over the blocks, weighted by their images."""
-        return _of_blocks(table["share"])
+    def reduce_means(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The largest of the variances over their sum."""
+        return means["apart"].amax() / means["apart"].sum()
 
     def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:
         """Name the layers for which one channel speaks."""
@@ -69,12 +75,12 @@ class ChannelDominance(BlockMetric):
         return [sentence] if found else []
 
 
-class ChannelMedian(BlockMetric):
+class ChannelMedian(_OfChannels):
     r"""The median over channels of each channel's own sensitivity, on pooled features, in [0, inf).
 
-    One dominant or outlying channel can hide or fake the movement of all others in sensitivity, but not here. Channels
-    that are the same for all images have no sensitivity and are left out. Estimated in each block; it has no standard
-    error over images.
+    One dominant or outlying channel can hide or fake the movement of all others in sensitivity, but not here. That of a
+    channel is the root of a ratio of means over the images of all blocks, :math:`\sqrt{\bar d_c / (2 \bar e_c)}`;
+    channels that are the same for all images have none and are left out. It has no standard error over images.
 
     Example:
         >>> import torch
@@ -88,34 +94,22 @@ class ChannelMedian(BlockMetric):
     """
 
     name = "channel_median"
-    statistics = ("median",)
+    statistics = ("moved",)
     quantity = sensitivity_quantity("sensitivity of the typical channel, the median over channels")
 
-    def applies_to(self, site: Site) -> bool:
-        """Layers of at least 16 channels."""
-        return super().applies_to(site) and _has_channels(site)
+    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Any]:  # noqa: ARG002
+        """Each channel's squared movement, and its variance."""
+        movement = about.movement
+        count = movement.squared_length.isfinite().sum(1)
+        return {"moved": Sums(movement.change * count.unsqueeze(1), count), "apart": _variance(about.block)}
 
-    def measure_block(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """The block's median, for each of its images."""
-        median = _median(ratio_of_roots(about.movement.change, 2 * about.block.channel_variance))
-        known = about.movement.squared_length.isfinite()
-        return {"median": torch.where(known, median.unsqueeze(1), torch.nan)}
-
-    def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
-        """Mean over the blocks, weighted by their images."""
-        return _of_blocks(table["median"])
+    def reduce_means(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The median of the channels' sensitivities."""
+        return median(ratio_of_roots(means["moved"], 2 * means["apart"]))
 
 
-def _of_blocks(values: Tensor) -> Estimate:
-    """A number of each block, the same for all of its images, which says nothing of single images."""
-    known = values.isfinite()
-    return Estimate(mean_with_error(values).value, known.sum(-1))
-
-
-def _has_channels(site: Site) -> bool:
-    return site.kind == "layer" and site.shape[-1:] >= (FEW,)
-
-
-def _median(values: Tensor) -> Tensor:
-    """Along the last axis, without NaN. Torch's is the lower one of the two in the middle."""
-    return (values.nanmedian(-1).values - (-values).nanmedian(-1).values) / 2
+def _variance(block: CleanBlock) -> Sums:
+    """Each channel's variance, as often as there are images; none of a single image or beside a reference."""
+    variance = block.channel_variance
+    count = variance.isfinite().all() * block.num_valid
+    return Sums(variance * count, torch.as_tensor(count))

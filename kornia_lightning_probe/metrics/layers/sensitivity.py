@@ -31,13 +31,8 @@ class _OfDistances(DistanceMetric):
         return sensitivity(table["distance"], table["deviation"])
 
 
-class Ledger(_OfDistances):
-    """Keeps each image's :math:`d_i` and :math:`e_i`, which also tell non-finite activations and dead layers.
-
-    The engine always keeps one: this class, or :class:`LayerSensitivity`, which is made of the same two numbers.
-    """
-
-    name = "ledger (the engine's own)"
+class OneRepresentation(_OfDistances):
+    """What is measured of the one representation that ``sensitivity`` compares."""
 
     def applies_to(self, site: Site) -> bool:
         """The pixels and every layer, and where these have cells, the mean over all of them."""
@@ -51,6 +46,15 @@ class Ledger(_OfDistances):
         """The mean over cells under views that move pixels, along which cells move; else all of the activation."""
         moves = bool(getattr(view, "moves_pixels", False)) and site.has_cells
         return moves == (site.representation != "activation")
+
+
+class Ledger(OneRepresentation):
+    """Keeps each image's :math:`d_i` and :math:`e_i`, which also tell non-finite activations and dead layers.
+
+    The engine always keeps one: this class, or :class:`LayerSensitivity`, which is made of the same two numbers.
+    """
+
+    name = "ledger (the engine's own)"
 
     def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """The share of measured images that were finite, in [0, 1]."""

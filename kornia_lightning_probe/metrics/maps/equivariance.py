@@ -168,7 +168,11 @@ class InterpolationFloor(GeometricMetric):
 
     name = "interpolation_floor"
     quantity = Quantity(
-        meaning="what moving the map there and back costs", range=(0.0, math.inf), scale=(0.0, 1.2), on_grid=True
+        meaning="what moving the map there and back costs",
+        range=(0.0, math.inf),
+        at_identity=0.0,
+        scale=(0.0, 1.2),
+        on_grid=True,
     )
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:  # noqa: ARG002

@@ -23,7 +23,8 @@ class PixelFlipRate(GridMetric):
     Under a view that moves pixels, what is predicted for Tx is compared with what was predicted for x, moved by the
     view's own matrix: the clean scores are carried along, then the highest one counts. Pixels count whose source lies
     inside the output, without those at the edge of that area; so a network that moves along reads 0. Not measured under
-    a view that does not tell its matrix, since it may have moved anything.
+    a view that does not tell its matrix, since it may have moved anything. Of volumes and video, (B, classes, D, H, W),
+    nothing is carried: only views that move no pixel are measured there.
 
     Example:
         >>> import torch
@@ -49,18 +50,26 @@ class PixelFlipRate(GridMetric):
         of_output=True,
         on_grid=True,
     )
-    needs = f"class scores (B, classes, H, W) of at least {SMALLEST} x {SMALLEST} pixels"
+    needs = (
+        f"class scores (B, classes, H, W) of at least {SMALLEST} x {SMALLEST} pixels, or (B, classes, D, H, W) and "
+        "views that move no pixel"
+    )
 
     def applies_to(self, site: Site) -> bool:
-        """Class scores of at least 3 x 3 pixels."""
+        """Class scores of at least 3 x 3 pixels, or of volumes and video."""
+        if _has_depth(site):
+            return site.kind == "output"
         return super().applies_to(site) and len(site.shape) == 3 and min(site.shape[1:]) >= SMALLEST
 
     def wants_view(self, site: Site, view: Any) -> bool:
-        """Whether the view moves no pixel, or it is known where the output's cells lie."""
-        return site.grid is not None or not view.moves_pixels
+        """Whether the view moves no pixel, or it is known where the output's cells lie; those of volumes are not."""
+        return not view.moves_pixels or (site.grid is not None and not _has_depth(site))
 
     def measure(self, clean: Tensor, augmented: Tensor, about: About) -> Mapping[str, Tensor]:
         """Each image's share of pixels, of those that can tell."""
+        if _has_depth(about.site):
+            known = torch.ones_like(clean[:, 0], dtype=torch.bool)
+            return _share(clean.argmax(1), augmented, known)
         matrix, image_size = about.matrix, about.image_size
         if matrix is None or image_size is None:
             return {}
@@ -73,8 +82,19 @@ class PixelFlipRate(GridMetric):
             stays = ~moved.to(clean.device).view(-1, 1, 1)
             expected = torch.where(stays, expected, _carried_classes(clean, warp))
             known = torch.where(stays, warp.kept, warp.mask)
-        flipped = ((expected != augmented.argmax(1)) & known).flatten(1).sum(1) / known.flatten(1).sum(1)
-        return {"flipped": torch.where(augmented.flatten(1).isfinite().all(1), flipped, torch.nan)}
+        return _share(expected, augmented, known)
+
+
+def _has_depth(site: Site) -> bool:
+    """Whether scores are those of volumes or video, (B, classes, D, H, W)."""
+    return len(site.shape) == 4
+
+
+def _share(expected: Tensor, augmented: Tensor, known: Tensor) -> Mapping[str, Tensor]:
+    """The share of known pixels whose class is another than the expected one."""
+    differs = (expected != augmented.argmax(1)) & known
+    flipped = differs.flatten(1).sum(1).double() / known.flatten(1).sum(1)
+    return {"flipped": torch.where(augmented.flatten(1).isfinite().all(1), flipped, torch.nan)}
 
 
 def _carried_classes(scores: Tensor, warp: GridWarp) -> Tensor:

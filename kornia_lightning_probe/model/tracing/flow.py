@@ -78,13 +78,16 @@ class Flows:
         """A tensor that no operator was seen to make: one from before, or one that came by NumPy."""
         return Flow(reached=None, is_weight=True, value=self._new_value())
 
-    def through(self, operator: str, flows: Sequence[Flow], *, same: Flow | None = None) -> Flow:
+    def through(
+        self, operator: str, flows: Sequence[Flow], *, same: Flow | None = None, is_packed: bool = False
+    ) -> Flow:
         """The result of an operator.
 
         Args:
             operator: its name.
             flows: its operands'.
             same: the operand whose very values the result holds, as a view or a copy does.
+            is_packed: whether it is a product with weights that are no tensor, as those of a quantised layer.
         """
         moving = [flow for flow in flows if flow.is_moving]
         value = self._new_value() if same is None else same.value
@@ -97,7 +100,8 @@ class Flows:
         products = _union(flow.products for flow in moving)
         result = Flow(reached, products=products, layers=layers, value=value)
         weighted = any(flow.is_weight for flow in flows)
-        if weighted and operator in _IS_PRODUCT and len(moving) == 1:
+        is_product = is_packed or (weighted and operator in _IS_PRODUCT)
+        if is_product and len(moving) == 1:
             return self._product(moving[0], result)
         if weighted and operator not in _IS_HARMLESS:
             return result

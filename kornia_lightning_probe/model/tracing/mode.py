@@ -107,7 +107,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         if entry is None:
             return self._facts_of_stranger(tensor)
         if entry.seen < len(entry.memory.writes):
-            entry.facts = self._with_parts(entry.made, entry.memory.writes[entry.first :], tensor)
+            entry.facts = self._with_parts(entry, tensor)
             entry.seen = len(entry.memory.writes)
         return entry.facts
 
@@ -180,7 +180,8 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         first = next((arguments[name] for name in facts), None)
         if flows and results and isinstance(first, Tensor) and not operator.written:
             same = flows[0] if _holds_same(operator.name, first, results[0]) else None
-        return self.flows.through(operator.name, flows, same=same)
+        is_packed = any(isinstance(value, torch.ScriptObject) for value in arguments.values())
+        return self.flows.through(operator.name, flows, same=same, is_packed=is_packed)
 
     def _places(
         self,
@@ -212,12 +213,16 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             memory.writes.append((Geometry.of(tensor), facts))
         self.put(tensor, facts)
 
-    def _with_parts(self, made: Facts, writes: Sequence[tuple[Geometry, Facts]], tensor: Tensor) -> Facts:
+    def _with_parts(self, entry: Entry, tensor: Tensor) -> Facts:
         """The facts of a tensor after others were written into its memory."""
-        flow = made.flow
-        for _, written in writes:
+        flow = entry.facts.flow
+        for _, written in entry.memory.writes[entry.seen :]:
             flow = self.flows.joined(flow, written.flow)
-        geometry = Geometry.of(tensor)
+        writes = entry.memory.writes[entry.first :]
+        if len(writes) > _MOST_WRITES:
+            lost = Unknown(f"written into more than {_MOST_WRITES} times")
+            return Facts(flow, lost, lost)
+        made, geometry = entry.made, Geometry.of(tensor)
         rows = [(part, written.rows) for part, written in writes]
         grids = [(part, written.grid) for part, written in writes]
         return Facts(flow, _after(made.rows, rows, geometry), _after(made.grid, grids, geometry))
@@ -258,6 +263,8 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
                 self.put(leaf, Facts(flow, lost, lost))
 
 
+# Each write is held against all before it; a loop over pixels would take minutes.
+_MOST_WRITES = 256
 _OVERWRITING = frozenset({"copy", "fill", "zero", "normal", "uniform", "exponential", "random", "bernoulli"})
 _COPYING = frozenset({"clone", "_to_copy", "contiguous", "native_dropout", "dropout", "_unsafe_view"})
 
@@ -269,6 +276,9 @@ def _described(func: OpOverload) -> Operator:
     # `add_` does what `add` does; `_foo__` and names of one underscore stay.
     if schema.is_mutable and name.endswith("_") and not name.endswith("__"):
         name = name[:-1]
+    if func.namespace == "quantized":
+        # What is called conv2d there takes its weights, stride and padding in one packed object.
+        name = f"quantized_{name}"
     names = tuple(argument.name for argument in schema.arguments)
     defaults = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
     written = tuple(each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write)

@@ -321,7 +321,7 @@ def _is_stage_of(flow: Flow, other: Flow) -> bool:
 
 
 def _is_activation(entry: Tensor) -> bool:
-    return entry.ndim > 0 and (entry.is_floating_point() or entry.is_complex())
+    return entry.ndim > 0 and (entry.is_floating_point() or entry.is_complex() or entry.is_quantized)
 
 
 def _weights_of(module: nn.Module) -> Iterator[Tensor]:

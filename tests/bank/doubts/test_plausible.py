@@ -100,3 +100,20 @@ def test_no_constants_are_made_up(images):
     with pytest.raises(ValueError, match="outside value_range") as refused:
         PixelScale().check(images)
     assert "AugmentationBank(..., mean=" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("whose", "mean", "std"),
+    [
+        ("CLIP's", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ("CIFAR-10's", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+        ("ImageNet's", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("MNIST's", (0.1307,), (0.3081,)),
+    ],
+)
+def test_constants_are_told_apart_by_where_black_and_white_come_to_lie(whose, mean, std):
+    images = _raw(8, len(mean), 20, 20)
+    images[0], images[1] = 0.0, 1.0
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    with pytest.raises(ValueError, match=f"these values are those of {whose} mean and std"):
+        PixelScale().check((images - mean) / std)

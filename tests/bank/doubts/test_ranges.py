@@ -23,6 +23,11 @@ def _found(entry):
         ({3: K.RandomPosterize(3)}, "bit", 3, 8),
         ({0.1: K.RandomSolarize(0.1, 0.0)}, "thresholds", 0.4, 0.6),
         ({15: K.RandomRotation3D(15.0)}, "yaw", -15, 15),
+        # These keep the range alone, so that nobody can tell whether it was written as one number.
+        ({0.1: K.RandomHue(0.1)}, "hue_factor", -0.1, 0.1),
+        ({0.2: K.RandomBrightness(0.2)}, "brightness_factor", 0.8, 1.2),
+        ({0.2: K.RandomContrast(0.2)}, "contrast_factor", 0.8, 1.2),
+        ({0.5: K.RandomSaturation(0.5)}, "saturation_factor", 0.5, 1.5),
         ({15: K.AugmentationSequential(K.RandomRotation(15.0), data_keys=["input"])}, "degrees", -15, 15),
     ],
 )
@@ -47,6 +52,11 @@ def test_a_single_number_that_kornia_takes_for_a_range_is_found(entry, name, low
         {1: K.RandomErasing((0.1, 0.1))},
         {0.1: K.RandomGaussianNoise(std=0.1)},
         {2: abs},
+        {0.1: K.RandomHue((0.1, 0.1))},
+        {0.2: K.RandomBrightness((1.2, 1.2))},
+        {0.2: K.RandomContrast((0.8, 0.8))},
+        # A range of that width is named by no number here.
+        {2: K.RandomGamma((0.5, 2.0))},
     ],
 )
 def test_what_is_pinned_or_names_no_number_is_not(entry):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor, nn
+from torch.ao.quantization import DeQuantStub, QuantStub, convert, get_default_qconfig, prepare
 
 from kornia_lightning_probe.model.tracing import Trace, trace
 
@@ -295,3 +296,18 @@ def test_a_tensor_that_came_by_numpy_is_unknown_unless_it_shares_memory():
     shared = traced(ByNumpy(copied=False)).activations["after"]
     assert shared.depends is True
     assert shared.grid == "a tensor that came from outside of torch's operators"
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:must run observer before calling calculate_qparams:UserWarning")
+@pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max:UserWarning")
+def test_a_quantised_product_is_a_head_and_what_leads_to_it_is_in_front():
+    quantised = nn.Sequential(
+        QuantStub(), nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2), DeQuantStub()
+    ).eval()
+    quantised.qconfig = get_default_qconfig(torch.backends.quantized.engine)
+    found = traced(convert(prepare(quantised)), IMAGES)
+    assert found.head.layers == ("4", "5")
+    assert found.embedding() == "2"
+    assert found.activations["1"].rows.axis == 0

@@ -129,3 +129,15 @@ def test_circular_padding_is_known_where_its_border_is_one_cell_wide():
     assert lines(seen(lambda net, x: net.seen(F.pad(x, (1, 1, 1, 1), mode="circular")), IMAGES).grid) == [1, -1]
     wide = seen(lambda net, x: net.seen(F.pad(x, (2, 2, 2, 2), mode="circular")), IMAGES).grid
     assert wide.startswith("branches disagree by up to")
+
+
+def test_a_loop_over_pixels_is_given_up_after_some_hundreds_of_writes():
+    def pixel_by_pixel(net, x):
+        out = torch.zeros(2, 3, 20, 20)
+        for place in range(400):
+            out[:, :, place // 20, place % 20] = x[:, :, 0, 0]
+        return net.seen(out)
+
+    found = seen(pixel_by_pixel, IMAGES)
+    assert found.depends is True
+    assert found.rows == found.grid == "written into more than 256 times"
