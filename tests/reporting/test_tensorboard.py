@@ -7,6 +7,7 @@ from support.made_results import made_result, table_of
 
 from kornia_lightning_probe.quantity import Quantity
 from kornia_lightning_probe.reporting.tensorboard import (
+    Curves,
     add_charts,
     add_picture,
     chart_layout,
@@ -14,6 +15,8 @@ from kornia_lightning_probe.reporting.tensorboard import (
     curves,
     writer_of,
 )
+from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.tables import CLEAN
 
 NAN = float("nan")
 

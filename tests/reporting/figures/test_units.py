@@ -1,4 +1,4 @@
-"""The unit of a severity stands on every axis, in the table and in the picture of the bank, where the ladder has one."""
+"""The unit of a severity stands on every axis, in the table and in the picture of the bank, where a ladder has one."""
 
 from dataclasses import replace
 
