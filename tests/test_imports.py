@@ -36,7 +36,7 @@ ROOMS = {
     "callbacks": Room(6, ("callbacks",)),
     "probe": Room(6, ("probe",)),
     "engine": Room(5, ("engine",), closed=("reporting",)),
-    "result": Room(5, ("result", "comparison")),
+    "result": Room(5, ("result",)),
     "reporting": Room(4, ("reporting",)),
     "metrics": Room(4, ("metrics",), closed=("results",)),
     "model": Room(4, ("model",), closed=("images.probe_images",)),

@@ -10,7 +10,11 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 from kornia_lightning_probe import DriftProbe, ProbeResult
 
-pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
+pytestmark = [
+    *(pytest.mark.filterwarnings(line) for line in QUIET),
+    # Where a dataset is put together with itself.
+    pytest.mark.filterwarnings("ignore:.* probe images are copies of others:UserWarning"),
+]
 
 
 class Seeing(Net):

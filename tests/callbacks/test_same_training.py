@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 pytestmark = [
     *(pytest.mark.filterwarnings(line) for line in QUIET),
     pytest.mark.filterwarnings("ignore:the probe .* does not measure before the first step:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.* probe images with a label are of class 0:UserWarning"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The door of a result: the numbers of one probe, or of a comparison, with their words, pictures and files."""
+"""The door of a result: the numbers of one probe, with their words, pictures and files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kornia_lightning_probe.comparison import Comparison, data_frame
 from kornia_lightning_probe.reporting.text.summary import summary_text
 from kornia_lightning_probe.reporting.text.verdict import verdict_text
+from kornia_lightning_probe.result.comparison import Comparison, data_frame
 from kornia_lightning_probe.results.comparing.comparison import compare_numbers
 from kornia_lightning_probe.results.gain import GainRow, gain_rows
 from kornia_lightning_probe.results.image_files import with_images, write_images
@@ -19,14 +19,12 @@ from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.plain import json_text
 from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_columns, severity_rows
 from kornia_lightning_probe.results.storage import numbers_of, numbers_of_json, state_of, write_whole
-from kornia_lightning_probe.results.tables import MetricTable, ProbeRow, ViewInfo
+from kornia_lightning_probe.results.tables import ProbeRow
 from kornia_lightning_probe.wording import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-__all__ = ["Comparison", "MetricTable", "ProbeResult", "ProbeRow", "ViewInfo"]
 
 
 class ProbeResult(ProbeNumbers):
@@ -47,6 +45,7 @@ class ProbeResult(ProbeNumbers):
 
     Example:
         >>> import torch
+        >>> from kornia_lightning_probe.result import MetricTable, ViewInfo
         >>> table = MetricTable(("input", "conv"), torch.tensor([[0.5, 0.25]]), torch.zeros(1, 2), torch.ones(1, 2))
         >>> result = ProbeResult(layers=("conv",), views=(ViewInfo("blur", 1, 2.0),), tables={"sensitivity": table})
         >>> result.value("sensitivity", layer="conv")
