@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
@@ -121,5 +122,7 @@ def _require_place(worst: WorstImages | None, layers: Sequence[str], *, num_view
 def _of(numbers: ProbeNumbers) -> str:
     """What tells a result from others, as a text."""
     views = [[view.augmentation, view.level, view.severity] for view in numbers.views]
-    run = [numbers.metadata.content_hash, numbers.epoch, numbers.step, numbers.layers, views]
+    # Two models that are measured without a Trainer differ in their values only.
+    values = hashlib.sha256(b"".join(table.value.numpy().tobytes() for table in numbers.tables.values())).hexdigest()
+    run = [numbers.metadata.content_hash, numbers.epoch, numbers.step, numbers.layers, views, values]
     return json.dumps(run)

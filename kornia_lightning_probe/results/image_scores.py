@@ -134,7 +134,10 @@ def label_rows(numbers: ProbeNumbers, metric: str = SENSITIVITY, layer: str | No
     moved, apart = _moved(numbers, layer, every)
     labels = _labels(numbers)
     if labels is None:
-        raise ValueError("the images have no labels; a dataset of (image, label) gives them, or labels=")
+        raise ValueError(
+            "the images have no labels of one class each; a dataset of (image, label) gives them, or labels=, "
+            "integers (N,)"
+        )
     each = torch.tensor([-1 if label is None else label for label in labels])
     rows = [_label_row(label, moved, apart, each == label) for label in sorted(set(each.tolist()) - {-1})]
     return tuple(sorted(rows, key=lambda row: -row.value))
@@ -190,8 +193,8 @@ def _moved(numbers: ProbeNumbers, layer: str | None, views: Sequence[int]) -> tu
     images = numbers.images
     if images is None:
         raise ValueError(
-            "each image's own movement isn't kept here: it is of a training's first and latest probe, and of files in "
-            "the .images.npz beside the JSON"
+            "each image's own movement isn't kept here: results in memory have it, of a training the first and the "
+            "latest (not after a resume), and files in the .images.npz beside them"
         )
     name = layer or numbers.metadata.embedding or images.layers[-1]
     if name not in images.layers:

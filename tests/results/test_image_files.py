@@ -84,6 +84,21 @@ def test_images_of_another_result_are_left_out_with_a_warning(measured, tmp_path
     assert read.value("sensitivity") == measured.value("sensitivity")
 
 
+def test_images_of_another_model_on_the_same_images_are_another_results(measured, tmp_path):
+    # Without a Trainer every result is of epoch 0 and step 0.
+    with isolated_rng(4):
+        net = SmallCNN()
+    other = probe_model(
+        net, images_of(9), AugmentationBank({"turn": presets.rotation((5, 30))}), labels=[0, 1, 2] * 3,
+        metrics=["sensitivity"],
+    )  # fmt: skip
+    measured.to_json(tmp_path / "probe.json")
+    other.to_json(tmp_path / "other.json")
+    (tmp_path / "other.images.npz").replace(tmp_path / "probe.images.npz")
+    with pytest.warns(UserWarning, match="it is of another result"):
+        assert ProbeResult.from_json(tmp_path / "probe.json").images is None
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04broken"])
 def test_a_broken_file_is_a_warning_that_names_it(measured, tmp_path, content):
     measured.to_json(tmp_path / "probe.json")

@@ -96,10 +96,12 @@ class Views:
     def _twin(self, twin: View, block: Block, units: Sequence[Tensor]) -> Augmented:
         """A block with noise as long as a view's movement, which is drawn once more."""
         moved = self._bank.draw(twin, block.images, units, block=block.index, changes=True).images
-        seed = twin_seed(self._bank.seed, twin, block.index)
-        entries = zip(block.images, moved, strict=True)
-        noisy = tuple(with_noise_as_long(images, under_view, seed=seed) for images, under_view in entries)
-        return Augmented(images=noisy, changed=True, matrix=None, through=None)
+        noisy: list[Tensor] = []
+        for entry, (images, under_view) in enumerate(zip(block.images, moved, strict=True)):
+            # Entries of one shape must not get the same noise: it would cancel where a model compares them.
+            seed = twin_seed(self._bank.seed, twin, block.index, entry)
+            noisy.append(with_noise_as_long(images, under_view, seed=seed))
+        return Augmented(images=tuple(noisy), changed=True, matrix=None, through=None)
 
     def doubt(self, block: Block, findings: Findings) -> None:
         """Note images and magnitudes that are implausible, before anything is drawn; the same on every process."""

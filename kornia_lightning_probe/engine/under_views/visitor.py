@@ -161,6 +161,7 @@ class UnderViews:
             findings=self._findings,
             default_set=plan.default_set,
             image_ids=plan.images.image_ids,
+            blocks=plan.images.deal,
         )
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
@@ -288,8 +289,10 @@ class UnderViews:
             if metric is None:
                 continue
             estimate = metric.estimates()
-            for sentence in metric.remarks(estimate, metric.layers):
-                self._findings.warn(sentence, kind=f"{metric.name} stands out")
+            remarks = metric.remarks(estimate, metric.layers)
+            self._findings.remarks(
+                metric.name, remarks, is_news=not self._plan.default_set or bool(estimate.num_images.any())
+            )
             table = MetricTable(
                 metric.layers,
                 estimate.value,

@@ -63,8 +63,7 @@ class ComparisonNumbers:
     """The changes from a first result to a second: second minus first.
 
     Errors cover the sampling of images and what is drawn for each, not what a whole block shares nor the trainings'
-    seeds. Where nothing has
-    changed, about one cell in twenty is beyond two standard errors by chance.
+    seeds. Where nothing has changed, about one cell in twenty is beyond two standard errors by chance.
 
     Attributes:
         rows: the mean over the levels of each augmentation, for each metric, augmentation and layer.
