@@ -20,6 +20,7 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.results.tables import ViewInfo
 from kornia_lightning_probe.wording import listed
 
 # Columns of what is seen of each view: first what is counted in blocks, then what the owner of block 0 has looked at.
@@ -134,6 +135,19 @@ class Views:
         if index not in self._looks:
             self._looks[index] = self._bank.look_at(self._bank.views[index], units, augmented)
         self.seen[index, _LOOK:] = torch.tensor(self._looks[index], dtype=torch.float64)
+
+
+def view_info(view: View) -> ViewInfo:
+    """What a result says of a view."""
+    return ViewInfo(
+        view.augmentation,
+        view.level,
+        view.severity,
+        from_identity=view.from_identity,
+        moves_pixels=view.moves_pixels,
+        on_curve=view.on_curve,
+        unit=view.unit,
+    )
 
 
 def _require_size(view: View, block: Block, augmented: Augmented) -> None:

@@ -87,8 +87,9 @@ class ComparisonNumbers:
     def title(self) -> str:
         """What is compared, as a text: `epoch 5, step 40 minus epoch 0, step 0`."""
         if self.first == self.second:
-            return f"the second result minus the first (both {self.first})"
-        return f"{self.second} minus {self.first}"
+            both = f" (both {self.first})" if self.first else ""
+            return f"the second result minus the first{both}"
+        return f"{self.second or 'the second result'} minus {self.first or 'the first'}"
 
     @property
     def metrics(self) -> tuple[str, ...]:
