@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # what the first traced pass of a process imports, 68 MB, and optimizers have in any training
 from resnet import ResNet18
 from torch import Tensor, nn
 

@@ -3,6 +3,7 @@
 import configparser
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kornia_lightning_probe
 from kornia_lightning_probe import presets
+from kornia_lightning_probe.cli.commands import COMMANDS
+from kornia_lightning_probe.cli.main import main
 from kornia_lightning_probe.metrics import resolve_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +147,18 @@ def logged_in(folder):
         events = EventAccumulator(str(path))
         tags |= set(events.Reload().Tags()["scalars"])
     return tags
+
+
+def test_the_commands_of_their_page_run_from_top_to_bottom(in_a_folder, capsys):
+    pytest.importorskip("jsonargparse")
+    page = "docs/command_line.md"
+    run_page(page)
+    lines = [line.removeprefix("$ ") for block in blocks(page, "console") for line in block.splitlines()]
+    assert {shlex.split(line)[1] for line in lines} == set(COMMANDS)
+    # A few made-up images move furthest, of which the probe warns.
+    assert [main(shlex.split(line)[1:]) for line in lines] == [0] * len(lines), capsys.readouterr().err
+    assert {path.name for path in (in_a_folder / "probed").glob("*.json")} == {"step=9.json", "step=10.json"}
+    assert (in_a_folder / "probe.png").is_file()
 
 
 def test_the_yaml_of_the_callbacks_page_is_part_of_the_example():

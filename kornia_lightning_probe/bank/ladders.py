@@ -18,6 +18,8 @@ from torch import nn
 from kornia_lightning_probe.bank import operators
 from kornia_lightning_probe.bank.views import Extremes, Ladder
 
+_DEGREES = "degrees"
+
 
 def hflip() -> Ladder:
     """Mirror left and right: one level, severity 1."""
@@ -47,10 +49,13 @@ def rotation(degrees: Sequence[float] = (5, 15, 30), *, ends: Literal["drawn", "
     """
     if ends not in ("drawn", "both"):
         raise ValueError(f"ends is 'drawn' or 'both', got {ends!r}")
-    ladder = _ladder(degrees, operators.SignedRotation)
+    ladder = _ladder(degrees, operators.SignedRotation, unit=_DEGREES)
     if ends == "drawn":
         return ladder
-    return Extremes({angle: operators.PinnedPose(angle) for angle in sorted([*ladder, *(-angle for angle in ladder)])})
+    angles = sorted([*ladder, *(-angle for angle in ladder)])
+    both = Extremes({angle: operators.PinnedPose(angle) for angle in angles})
+    both.unit = _DEGREES
+    return both
 
 
 def corners(rotation: float = 30, translation: float = 0.1) -> Extremes:
@@ -88,7 +93,7 @@ def translation(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
     Args:
         fractions: of the width along x and of the height along y, which are the severities.
     """
-    return _ladder(fractions, operators.SignedTranslation)
+    return _ladder(fractions, operators.SignedTranslation, unit="of the side")
 
 
 def scale(changes: Sequence[float] = (0.1, 0.2, 0.3)) -> Ladder:
@@ -97,7 +102,7 @@ def scale(changes: Sequence[float] = (0.1, 0.2, 0.3)) -> Ladder:
     Args:
         changes: |factor - 1|, in (0, 1), which are the severities.
     """
-    return _ladder(changes, operators.SignedScale)
+    return _ladder(changes, operators.SignedScale, unit="|factor - 1|")
 
 
 def shear(degrees: Sequence[float] = (5, 10, 20)) -> Ladder:
@@ -106,7 +111,7 @@ def shear(degrees: Sequence[float] = (5, 10, 20)) -> Ladder:
     Args:
         degrees: the angles by which a vertical line tilts, which are the severities.
     """
-    return _ladder(degrees, operators.SignedShear)
+    return _ladder(degrees, operators.SignedShear, unit=_DEGREES)
 
 
 def perspective(distortions: Sequence[float] = (0.1, 0.2, 0.4)) -> Ladder:
@@ -115,7 +120,7 @@ def perspective(distortions: Sequence[float] = (0.1, 0.2, 0.4)) -> Ladder:
     Args:
         distortions: in (0, 1], which are the severities; a corner moves by up to half of this fraction of each side.
     """
-    return _ladder(distortions, lambda distortion: K.RandomPerspective(float(distortion), p=1.0))
+    return _ladder(distortions, lambda distortion: K.RandomPerspective(float(distortion), p=1.0), unit="of the side")
 
 
 def elastic(displacements: Sequence[float] = (0.01, 0.02, 0.04)) -> Ladder:
@@ -125,7 +130,7 @@ def elastic(displacements: Sequence[float] = (0.01, 0.02, 0.04)) -> Ladder:
         displacements: root mean square of the displacement along one axis, as a fraction of that axis, which are the
             severities.
     """
-    return _ladder(displacements, operators.PinnedElastic)
+    return _ladder(displacements, operators.PinnedElastic, unit="of the side")
 
 
 def gaussian_blur(fractions: Sequence[float] = (0.005, 0.01, 0.02)) -> Ladder:
@@ -134,7 +139,9 @@ def gaussian_blur(fractions: Sequence[float] = (0.005, 0.01, 0.02)) -> Ladder:
     Args:
         fractions: standard deviation as a fraction of the shorter side, which are the severities.
     """
-    return _ladder(fractions, lambda fraction: operators.PinnedGaussianBlur(fraction, relative=True))
+    return _ladder(
+        fractions, lambda fraction: operators.PinnedGaussianBlur(fraction, relative=True), unit="of the side"
+    )
 
 
 def gaussian_blur_pixels(sigmas: Sequence[float] = (1, 2, 3, 4, 6)) -> Ladder:
@@ -143,7 +150,7 @@ def gaussian_blur_pixels(sigmas: Sequence[float] = (1, 2, 3, 4, 6)) -> Ladder:
     Args:
         sigmas: standard deviations in pixels, which are the severities.
     """
-    return _ladder(sigmas, operators.PinnedGaussianBlur)
+    return _ladder(sigmas, operators.PinnedGaussianBlur, unit="pixels")
 
 
 def motion_blur(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
@@ -153,7 +160,7 @@ def motion_blur(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
         fractions: length of the line as a fraction of the shorter side, which are the severities. By the variance of
             what becomes of a point; below two pixels that of a tilted line is up to a fifth too long.
     """
-    return _ladder(fractions, operators.PinnedMotionBlur)
+    return _ladder(fractions, operators.PinnedMotionBlur, unit="of the side")
 
 
 def gaussian_noise(sigmas: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
@@ -162,7 +169,7 @@ def gaussian_noise(sigmas: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
     Args:
         sigmas: standard deviations, where white is 1, which are the severities.
     """
-    return _ladder(sigmas, operators.ClampedGaussianNoise)
+    return _ladder(sigmas, operators.ClampedGaussianNoise, unit="sigma")
 
 
 def brightness(offsets: Sequence[float] = (0.1, 0.2, 0.3)) -> Ladder:
@@ -171,7 +178,7 @@ def brightness(offsets: Sequence[float] = (0.1, 0.2, 0.3)) -> Ladder:
     Args:
         offsets: in [-1, 1], where white is 1; the severities are |offset|.
     """
-    return _ladder(offsets, lambda offset: K.RandomBrightness(_exactly(1.0 + offset)), identity=0.0)
+    return _ladder(offsets, lambda offset: K.RandomBrightness(_exactly(1.0 + offset)), identity=0.0, unit="of white")
 
 
 def darken(offsets: Sequence[float] = (-0.1, -0.2, -0.3)) -> Ladder:
@@ -194,7 +201,7 @@ def brightness_value(offsets: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> La
     Args:
         offsets: where white is 1; the severities are |offset|.
     """
-    return _ladder(offsets, operators.PinnedValue, identity=0.0)
+    return _ladder(offsets, operators.PinnedValue, identity=0.0, unit="of white")
 
 
 def contrast(factors: Sequence[float] = (0.8, 0.6, 0.4)) -> Ladder:
@@ -203,7 +210,7 @@ def contrast(factors: Sequence[float] = (0.8, 0.6, 0.4)) -> Ladder:
     Args:
         factors: at least 0, 1 is the identity; the severities are |factor - 1|.
     """
-    return _ladder(factors, operators.PinnedContrast, identity=1.0)
+    return _ladder(factors, operators.PinnedContrast, identity=1.0, unit="|factor - 1|")
 
 
 def contrast_per_channel(factors: Sequence[float] = (0.4, 0.3, 0.2, 0.1, 0.05)) -> Ladder:
@@ -214,7 +221,9 @@ def contrast_per_channel(factors: Sequence[float] = (0.4, 0.3, 0.2, 0.1, 0.05)) 
     Args:
         factors: at least 0, 1 is the identity; the severities are |factor - 1|.
     """
-    return _ladder(factors, lambda factor: operators.PinnedContrast(factor, per_channel=True), identity=1.0)
+    return _ladder(
+        factors, lambda factor: operators.PinnedContrast(factor, per_channel=True), identity=1.0, unit="|factor - 1|"
+    )
 
 
 def saturation(factors: Sequence[float] = (0.75, 0.5, 0.25)) -> Ladder:
@@ -223,7 +232,7 @@ def saturation(factors: Sequence[float] = (0.75, 0.5, 0.25)) -> Ladder:
     Args:
         factors: at least 0, 1 is the identity; the severities are |factor - 1|.
     """
-    return _ladder(factors, lambda factor: K.RandomSaturation(_exactly(factor)), identity=1.0)
+    return _ladder(factors, lambda factor: K.RandomSaturation(_exactly(factor)), identity=1.0, unit="|factor - 1|")
 
 
 def hue(turns: Sequence[float] = (0.05, 0.1, 0.2)) -> Ladder:
@@ -232,7 +241,7 @@ def hue(turns: Sequence[float] = (0.05, 0.1, 0.2)) -> Ladder:
     Args:
         turns: in [-0.5, 0.5], fractions of the circle; the severities are |turn|.
     """
-    return _ladder(turns, lambda turn: K.RandomHue(_exactly(turn)), identity=0.0)
+    return _ladder(turns, lambda turn: K.RandomHue(_exactly(turn)), identity=0.0, unit="of the circle")
 
 
 def gamma(exponents: Sequence[float] = (1.25, 1.5, 2.0)) -> Ladder:
@@ -241,7 +250,7 @@ def gamma(exponents: Sequence[float] = (1.25, 1.5, 2.0)) -> Ladder:
     Args:
         exponents: positive, 1 is the identity; the severities are |exponent - 1|.
     """
-    return _ladder(exponents, lambda exponent: K.RandomGamma(_exactly(exponent)), identity=1.0)
+    return _ladder(exponents, lambda exponent: K.RandomGamma(_exactly(exponent)), identity=1.0, unit="|exponent - 1|")
 
 
 def solarize(thresholds: Sequence[float] = (0.9, 0.75, 0.5)) -> Ladder:
@@ -251,7 +260,10 @@ def solarize(thresholds: Sequence[float] = (0.9, 0.75, 0.5)) -> Ladder:
         thresholds: in [0, 1), where white is 1; the severities are 1 - threshold.
     """
     return _ladder(
-        thresholds, lambda threshold: K.RandomSolarize(_exactly(threshold), _exactly(0.0), p=1.0), identity=1.0
+        thresholds,
+        lambda threshold: K.RandomSolarize(_exactly(threshold), _exactly(0.0), p=1.0),
+        identity=1.0,
+        unit="1 - threshold",
     )
 
 
@@ -261,7 +273,7 @@ def posterize(bits: Sequence[int] = (5, 4, 3)) -> Ladder:
     Args:
         bits: whole numbers from 0 to 7; the severities are 8 - bits.
     """
-    return _ladder(bits, lambda kept: K.RandomPosterize((kept, kept), p=1.0), identity=8.0)
+    return _ladder(bits, lambda kept: K.RandomPosterize((kept, kept), p=1.0), identity=8.0, unit="8 - bits")
 
 
 def jpeg(qualities: Sequence[float] = (80, 50, 20)) -> Ladder:
@@ -272,7 +284,7 @@ def jpeg(qualities: Sequence[float] = (80, 50, 20)) -> Ladder:
     Args:
         qualities: from 1 to 99; the severities are 100 - quality.
     """
-    return _ladder(qualities, lambda quality: K.RandomJPEG(_exactly(quality)), identity=100.0)
+    return _ladder(qualities, lambda quality: K.RandomJPEG(_exactly(quality)), identity=100.0, unit="100 - quality")
 
 
 def erasing(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
@@ -281,7 +293,11 @@ def erasing(fractions: Sequence[float] = (0.02, 0.05, 0.10)) -> Ladder:
     Args:
         fractions: of the image's area, which are the severities.
     """
-    return _ladder(fractions, lambda fraction: K.RandomErasing(_exactly(fraction), _exactly(1.0), value=0.5, p=1.0))
+    return _ladder(
+        fractions,
+        lambda fraction: K.RandomErasing(_exactly(fraction), _exactly(1.0), value=0.5, p=1.0),
+        unit="of the area",
+    )
 
 
 def _exactly(magnitude: float) -> tuple[float, float]:
@@ -290,7 +306,9 @@ def _exactly(magnitude: float) -> tuple[float, float]:
     return number, number
 
 
-def _ladder(magnitudes: Iterable[Any], build: Callable[[Any], nn.Module], *, identity: float | None = None) -> Ladder:
+def _ladder(
+    magnitudes: Iterable[Any], build: Callable[[Any], nn.Module], *, identity: float | None = None, unit: str = ""
+) -> Ladder:
     """Build a ladder whose severities are the magnitudes, or their distances from that of the identity."""
     ladder = Ladder()
     for magnitude in magnitudes:
@@ -302,7 +320,9 @@ def _ladder(magnitudes: Iterable[Any], build: Callable[[Any], nn.Module], *, ide
         ladder[severity] = build(magnitude)
     if not ladder:
         raise ValueError("A ladder needs at least one level")
-    return Ladder(sorted(ladder.items()))
+    ordered = Ladder(sorted(ladder.items()))
+    ordered.unit = unit
+    return ordered
 
 
 def _check_severity(severity: float, ladder: Collection[float]) -> None:

@@ -50,15 +50,16 @@ def with_noise_as_long(images: Tensor, moved: Tensor, *, seed: int) -> Tensor:
     return (start + noise * scale).to(images.dtype)
 
 
-def twin_seed(seed: int, view: View, block: int) -> int:
+def twin_seed(seed: int, view: View, block: int, entry: int = 0) -> int:
     """The seed of a twin's noise: one for all levels, so that a severity curve has one direction for each image.
 
     Args:
         seed: the bank's.
         view: the view or its twin.
         block: the number of the block of images.
+        entry: which of several images a model takes; each has noise of its own.
     """
-    return stable_seed(seed, view.augmentation, block, "noise as long")
+    return stable_seed(seed, view.augmentation, block, "noise as long", entry)
 
 
 def _lengths(rows: Tensor) -> Tensor:

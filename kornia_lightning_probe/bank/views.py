@@ -22,14 +22,24 @@ class Ladder(dict[float, nn.Module]):
     """A ladder whose severities are distances from the identity: at severity 0 the augmentation does nothing.
 
     What `presets` makes. A plain dict of severities is taken as it is: nothing is known of a severity 0.
+
+    Attributes:
+        unit: of the severities, such as "degrees"; "" for none.
     """
+
+    unit: str = ""
 
 
 class Extremes(dict[float, nn.Module]):
     """Views that are no curve: both ends of a range, or the corners of several, each under a number of its own.
 
     Nothing is drawn for images, and there is no area under them and no onset; what is asked of them is the worst.
+
+    Attributes:
+        unit: of the severities, such as "degrees"; "" for none.
     """
+
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class View:
         moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
             `bank.moving.moves_pixels`, or by the user.
         on_curve: whether the severities of its augmentation are a curve, and not `Extremes`.
+        unit: of the severity, such as "degrees", where the ladder is one of the presets; "" where nobody has said it.
         is_twin: whether it is not the augmentation itself but noise as long as its movement, see `bank.twins`.
     """
 
@@ -59,6 +70,7 @@ class View:
     moves_pixels: bool = False
     severity_given: bool = False
     on_curve: bool = True
+    unit: str = ""
     is_twin: bool = False
 
     @property
@@ -138,6 +150,7 @@ def _read_entry(name: Any, entry: Any, *, moves: bool) -> list[View]:
         from_identity=isinstance(entry, Ladder),
         severity_given=isinstance(entry, Mapping | nn.ModuleDict) and not isinstance(entry, Ladder | Extremes),
         on_curve=not isinstance(entry, Extremes),
+        unit=entry.unit if isinstance(entry, Ladder | Extremes) else "",
     )
     views = []
     for level, (severity, transform) in enumerate(ladder, start=1):

@@ -167,7 +167,7 @@ class DriftProbe(EpochProbe):
             ValueError: before the first probe, or for a reference that was not measured.
             ImportError: where matplotlib isn't installed.
         """
-        from kornia_lightning_probe.reporting.figures.drift import plot_drift
+        from kornia_lightning_probe.reporting.figures.over_epochs.drift import plot_drift
 
         return plot_drift(self.history, references=references)
 

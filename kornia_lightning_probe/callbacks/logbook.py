@@ -1,4 +1,4 @@
-"""Where the results of every probe go: loggers, monitors, TensorBoard's charts and pictures, files of the run."""
+"""Where the results of every probe go: loggers and monitors, charts and pictures, files of the run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule, Trainer
 
 from kornia_lightning_probe.callbacks.mishaps import only_warned_of
-from kornia_lightning_probe.callbacks.record import write_new
+from kornia_lightning_probe.callbacks.record import write_new, write_picture
 from kornia_lightning_probe.callbacks.trainer import is_trial, run_folder, stage_of
-from kornia_lightning_probe.reporting.tensorboard import Curves, add_charts, add_picture, chart_layout, writer_of
+from kornia_lightning_probe.reporting.pictures import Taker, taker_of
+from kornia_lightning_probe.reporting.tensorboard import Curves, add_charts, chart_layout, writer_of
 from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.results.image_files import write_images
 
@@ -20,24 +21,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NO_MATPLOTLIB = (
-    "TensorBoard gets no figures of the probe, as matplotlib is not installed: "
-    "pip install 'kornia-lightning-probe[plots]', or pass figures=False"
+    "there are no figures of the probe, as matplotlib is not installed: pip install 'kornia-lightning-probe[plots]', "
+    "or pass figures=False"
 )
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for TensorBoard, which is drawn only where there is one.
+    """A picture for loggers that take some, which is drawn only where there is one.
 
     Args:
         tag: its tag.
         draw: draws it.
+        card: draws it to be read at a width of 350 pixels; None where there is one form only.
         once: whether a run needs it once only.
+        file: the file in the probe's folder that holds the latest one, also without a logger; empty for none.
     """
 
     tag: str
     draw: Callable[[], Figure]
+    card: Callable[[], Figure] | None = None
     once: bool = False
+    file: str = ""
+
+    def drawn_for(self, taker: Taker) -> Figure:
+        """The picture in the form that a logger shows well."""
+        if taker.wants_cards and self.card is not None:
+            return self.card()
+        return self.draw()
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Logbook:
 
     Args:
         name: the probe's name, and its folder's.
-        figures: whether TensorBoard gets pictures.
+        figures: whether pictures are drawn.
         say_once: how to warn.
     """
 
@@ -73,7 +84,7 @@ class Logbook:
         self.name = name
         self.figures = figures
         self.say_once = say_once
-        self._runs: set[tuple[str, str]] = set()
+        self._runs: set[tuple[object, ...]] = set()
 
     def write(self, trainer: Trainer, module: LightningModule, entry: Entry) -> None:
         """Write an entry; every process calls it, and only rank 0 touches files and pictures.
@@ -112,28 +123,49 @@ class Logbook:
 
     def _draw(self, trainer: Trainer, entry: Entry) -> None:
         for logger in trainer.loggers:
-            with self._warned_of("draw in TensorBoard"):
-                writer = writer_of(logger)
-                if writer is not None:
-                    self._add_to(writer, entry, prefix=getattr(logger, "_prefix", ""))
+            with self._warned_of("draw in its logger"):
+                is_new = self._is_new(logger, entry)
+                if is_new:
+                    _add_charts(logger, entry)
+                self._show(logger, entry, is_new=is_new)
+        for picture in entry.pictures:
+            if picture.file and self._can_draw():
+                with self._warned_of(f"write {picture.file!r}"):
+                    write_picture(f"{run_folder(trainer)}/{self.name}", picture.file, picture.draw())
 
-    def _add_to(self, writer: Any, entry: Entry, *, prefix: str) -> None:
-        run = (str(writer.get_logdir()), entry.name)
+    def _is_new(self, logger: Any, entry: Entry) -> bool:
+        """Whether nothing of this probe has been drawn in a logger's run."""
+        writer = writer_of(logger)
+        place = (logger.name, logger.version) if writer is None else (str(writer.get_logdir()),)
+        run = (type(logger), *place, entry.name)
         is_new = run not in self._runs
         self._runs.add(run)
-        if is_new:
-            logged = Curves(dict(entry.curves), "")
-            add_charts(writer, chart_layout(entry.result, logged, name=entry.name, prefix=prefix))
-        if not self.figures:
-            return
-        if find_spec("matplotlib") is None:
-            self.say_once(_NO_MATPLOTLIB)
+        return is_new
+
+    def _show(self, logger: Any, entry: Entry, *, is_new: bool) -> None:
+        taker = taker_of(logger)
+        if taker is None or not entry.pictures or not self._can_draw():
             return
         for picture in entry.pictures:
             if picture.once and not is_new:
                 continue
             with self._warned_of(f"draw {picture.tag!r}"):
-                add_picture(writer, picture.tag, picture.draw(), step=entry.result.step)
+                taker.take(picture.tag, picture.drawn_for(taker), entry.result.step)
+
+    def _can_draw(self) -> bool:
+        if self.figures and find_spec("matplotlib") is None:
+            self.say_once(_NO_MATPLOTLIB)
+            return False
+        return self.figures
+
+
+def _add_charts(logger: Any, entry: Entry) -> None:
+    writer = writer_of(logger)
+    if writer is None:
+        return
+    logged = Curves(dict(entry.curves), "")
+    prefix = getattr(logger, "_prefix", "")
+    add_charts(writer, chart_layout(entry.result, logged, name=entry.name, prefix=prefix))
 
 
 def _log_values(logger: Any, values: dict[str, float], *, step: int) -> None:

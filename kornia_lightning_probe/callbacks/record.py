@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kornia_lightning_probe.result import ProbeResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def states_of(history: Sequence[ProbeResult]) -> list[dict[str, Any]]:
@@ -121,16 +124,37 @@ def write_new(folder: str | os.PathLike[str], stem: str, text: str) -> Path:
     Raises:
         OSError: where nothing can be written.
     """
-    if "://" in str(folder):
-        raise OSError(f"{folder} is not a folder of this machine, and files of a probe are written to such only")
-    home = Path(folder)
-    home.mkdir(parents=True, exist_ok=True)
+    home = _home(folder)
     partial = home / f".{stem}.{os.getpid()}.part"
     try:
         partial.write_text(text, encoding="utf-8")
         return next(path for path in _names(home, stem) if _named(partial, path))
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_picture(folder: str | os.PathLike[str], name: str, figure: Figure) -> None:
+    """Write a figure to a file, over the one that was there, whole or not at all.
+
+    Raises:
+        OSError: where nothing can be written.
+    """
+    home = _home(folder)
+    partial = home / f".{name}.{os.getpid()}.part"
+    try:
+        figure.savefig(partial, format="png")
+        partial.replace(home / name)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _home(folder: str | os.PathLike[str]) -> Path:
+    """A folder of this machine, made where there is none."""
+    if "://" in str(folder):
+        raise OSError(f"{folder} is not a folder of this machine, and files of a probe are written to such only")
+    home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    return home
 
 
 def _names(folder: Path, stem: str) -> Iterator[Path]:

@@ -13,8 +13,9 @@ from typing_extensions import override
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.callbacks import arguments
 from kornia_lightning_probe.callbacks.base import EpochProbe
-from kornia_lightning_probe.callbacks.logbook import Entry, Picture
-from kornia_lightning_probe.callbacks.summaries import Origin, compared, summarise
+from kornia_lightning_probe.callbacks.logbook import Entry
+from kornia_lightning_probe.callbacks.pictures.of_sensitivity import pictures_of, plot_of
+from kornia_lightning_probe.callbacks.summaries import Origin, summarise
 from kornia_lightning_probe.callbacks.trainer import Occasion
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
@@ -56,8 +57,10 @@ class SensitivityProbe(EpochProbe):
 
     The last five, where they were measured, and the curves named in ``monitor`` go through Lightning's own ``log``, so
     EarlyStopping and ModelCheckpoint see them in the same epoch. TensorBoard also gets a chart for each augmentation
-    (the "custom scalars" tab), a figure of each probe and a picture of the bank. In ``trainer.validate`` and
-    ``trainer.test`` every tag is as if the probe were called ``{name}_validate`` or ``{name}_test``.
+    (the "custom scalars" tab). Every logger that takes pictures (TensorBoard, W&B, MLflow, Comet, and any with a method
+    ``log_image``) gets ``probe/layers`` and ``probe/history`` at each probe, and once ``probe/bank``. In
+    ``trainer.validate`` and ``trainer.test`` every tag is as if the probe were called ``{name}_validate`` or
+    ``{name}_test``.
 
     Rank 0 writes each result for :meth:`ProbeResult.from_json` to ``{stage}-epoch={epoch}-step={step}.json``, with a
     number behind it rather than over another file, in the folder ``{name}`` of the run: beside the ``checkpoints`` of
@@ -84,7 +87,7 @@ class SensitivityProbe(EpochProbe):
             and not where Lightning has no validation dataloader by then and there is no ``images``.
         log_curves: "layers" (sensitivity), "all" (every metric) or "summary" (none).
         monitor: tags of curves that EarlyStopping or ModelCheckpoint watch.
-        figures: whether TensorBoard gets a figure of each probe and a picture of the bank.
+        figures: whether loggers that take pictures get them, and the probe's folder ``history.png``.
         progress: whether to show a bar; None shows one where Lightning shows its own.
         on_error: "raise", or "warn" to leave out a probe that fails, on every process; under sharded strategies, where
             every forward pass is collective, it always raises.
@@ -164,6 +167,24 @@ class SensitivityProbe(EpochProbe):
         self._origins: dict[str, Origin] = {}
         self._evaluated_origin: Origin | None = None
 
+    def plot(self, kind: str = "history", *, metric: str | None = None, layers: Sequence[str] | None = None) -> Figure:
+        """Draw the training, or its latest result.
+
+        Args:
+            kind: "history" (value over the epochs, a panel for each augmentation, beside a heatmap of all layers), or
+                what `ProbeResult.plot` draws of the latest result.
+            metric: the metric's name; None is sensitivity, or the first metric where that was not measured.
+            layers: the layers that have a line; None picks at most ten, evenly by depth.
+
+        Returns:
+            A matplotlib Figure that no window holds.
+
+        Raises:
+            ValueError: before the first probe, or where the kind or a name is unknown.
+            ImportError: where matplotlib isn't installed.
+        """
+        return plot_of(self.history, self.result, kind, metric=metric, layers=layers)
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -206,10 +227,7 @@ class SensitivityProbe(EpochProbe):
             self.say_once(logged.left_out)
         summaries = summarise(result, self._origin_of(result, name=name, stage=stage))
         watched = {f"{name}/{key}": value for key, value in summaries.items()}
-        pictures = (
-            Picture(f"{name}/bank", lambda: _picture_of_bank(self._fitted_bank, images), once=True),
-            Picture(f"{name}/layers", lambda: _picture_of_layers(results)),
-        )
+        pictures = pictures_of(results, self._fitted_bank, images, name=name, stage=stage)
         return Entry(name, result, logged.values, watched | self._monitored(result, name=name), pictures)
 
     @override
@@ -282,15 +300,3 @@ def _bank_of(bank: AugmentationBank | str) -> AugmentationBank:
             "AugmentationBank({'flip': K.RandomHorizontalFlip(p=1.0)}), where the name is what results will call it"
         )
     return bank
-
-
-def _picture_of_bank(bank: AugmentationBank, images: ProbeImages) -> Figure:
-    from kornia_lightning_probe.reporting.figures.bank import plot_bank
-
-    return plot_bank(bank, images.scout.images[0])
-
-
-def _picture_of_layers(results: Sequence[ProbeResult]) -> Figure:
-    from kornia_lightning_probe.reporting.figures.epoch import plot_epoch
-
-    return plot_epoch(compared(results))

@@ -75,9 +75,23 @@ class Findings:
         more = f"; the output is left out, as {why}" if why else ""
         self.warn(f"the metric {name!r} is not in the result: {reason}{more}")
 
+    def remarks(self, metric: str, sentences: Sequence[str], *, is_news: bool) -> None:
+        """Say what a metric remarks on its values.
+
+        Args:
+            metric: its name.
+            sentences: the remarks.
+            is_news: whether somebody asked for the metric, or it has values; else they are why it has none.
+        """
+        for sentence in sentences:
+            if is_news:
+                self.warn(sentence, kind=f"{metric} stands out")
+            else:
+                self.facts.setdefault("metrics_left_out", {})[metric] = sentence
+
     def labels_unused(self, why: str) -> None:
-        """Note that labels= is of no use."""
-        self.warn(f"labels= is used nowhere: {why}")
+        """Note that labels= is of no use for measures of the output."""
+        self.warn(f"labels= is not used for measures of the output: {why}")
 
     def layers_fired(self, fired: Sequence[str], *, chosen: Iterable[str], exact: frozenset[str]) -> None:
         """Note chosen layers that never fired.

@@ -20,6 +20,8 @@ from kornia_lightning_probe.wording import listed
 _MOST_OF_ONE_CLASS, _FEWEST = 0.8, 4
 # Images are nearly alike where two of them differ by less than this part of what the pixels of one differ by.
 _ALIKE = 0.1
+# Of copies of one image so many are named.
+_SHOWN = 4
 # Rows of the table: an image's content, its class plus one, how far it lies from others, how far its pixels differ.
 _CONTENT, _CLASS, _APART, _CONTRAST = range(4)
 
@@ -61,7 +63,7 @@ class ProbeSet:
         by_content: dict[float, list[int]] = {}
         for number, content in zip(self._images.image_ids, self.seen[_CONTENT].tolist(), strict=True):
             by_content.setdefault(content, []).append(number)
-        groups = [" = ".join(map(str, sorted(numbers))) for numbers in by_content.values() if len(numbers) > 1]
+        groups = [_equal(sorted(numbers)) for numbers in by_content.values() if len(numbers) > 1]
         more = self._images.num_images - len(by_content)
         sentence = (
             f"{more} of {self._images.num_images} probe images are copies of others (images {listed(groups)} of the "
@@ -92,6 +94,12 @@ class ProbeSet:
             "is small; take images that differ as those do which the model has to tell apart"
         )
         return (sentence if is_alike else "", "images nearly alike")
+
+
+def _equal(numbers: Sequence[int]) -> str:
+    shown = " = ".join(map(str, numbers[:_SHOWN]))
+    more = len(numbers) - _SHOWN
+    return f"{shown} = {more} more" if more > 0 else shown
 
 
 def require_finite(images: ProbeImages) -> None:

@@ -110,7 +110,8 @@ class Scout:
             if readout.site.representation == "pooled":
                 features = readout.take(kept[site.name])
                 model = self.forward.subject.model
-                space = head_space(model, features, kept[OUTPUT], part=readout.site.part)
+                halves = {self._dtypes.get(site.name), self._scores_dtype} & {torch.float16, torch.bfloat16}
+                space = head_space(model, features, kept[OUTPUT], part=readout.site.part, is_coarse=bool(halves))
                 if space is not None:
                     return replace(site, head=space)
         return site
@@ -138,6 +139,7 @@ class Scout:
         self._kept: dict[str, Tensor] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._last: Tensor | None = None
+        self._scores_dtype: torch.dtype | None = None
         self.findings.clean_bytes = 0
         output: Any = None
         for rows in slices(len(block), size):
@@ -186,6 +188,7 @@ class Scout:
         if reason or scores is None:
             self.findings.leave_out(OUTPUT, reason)
         else:
+            self._scores_dtype = scores.dtype
             receive(OUTPUT, scores.detach())
 
     def _settled(self, kept: dict[str, Tensor]) -> Scores | None:

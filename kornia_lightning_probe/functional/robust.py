@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from kornia_lightning_probe.functional.estimates import Estimate, error_of_influ
 
 #: How often images are drawn anew for a bootstrap: its error is then known to 5 %.
 RESAMPLES = 200
+# Of fewer blocks nobody knows how they differ.
+_FEWEST_BLOCKS = 3
 #: The part of the other images that is farthest and does not count, see :func:`near_distance`.
 FARTHEST = 0.1
 _MANY = 2**14
@@ -97,15 +99,19 @@ def deviation_within(pairs: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
     return torch.where(count > 1, deviation, torch.nan)
 
 
-def root_of_ratio_of_medians(numerator: Tensor, denominator: Tensor) -> Estimate:
+def root_of_ratio_of_medians(
+    numerator: Tensor, denominator: Tensor, *, blocks: Sequence[tuple[int, int]] = ()
+) -> Estimate:
     r"""The root of a ratio of medians, :math:`\sqrt{\mathrm{med}\,x / \mathrm{med}\,y}`, over images that have both.
 
-    Its standard error is that of a bootstrap of the images under a fixed seed. What each image adds is on which side of
-    the two medians it lies, in the size that the bootstrap gives.
+    Its standard error is that of a bootstrap of the images under a fixed seed, or of whole blocks where there are three
+    or more and that is larger, since what relates images of a block errs for all of them together. What each image adds
+    is on which side of the two medians it lies, in the size that the bootstrap gives.
 
     Args:
         numerator: x, (..., N), at least 0; NaN where it is not known.
         denominator: y, likewise.
+        blocks: the images of each block, (start, stop); empty: not known.
 
     Returns:
         An :class:`Estimate` of shape (...), in [0, inf); NaN where no image is known or the median of y is 0.
@@ -124,6 +130,11 @@ def root_of_ratio_of_medians(numerator: Tensor, denominator: Tensor) -> Estimate
     counts = _resampled(known.shape[-1]).to(known.device)
     moved, apart = (resampled_medians(part, counts) for part in (above, below))
     std_error = _deviation((moved / apart).sqrt())
+    if len(blocks) >= _FEWEST_BLOCKS:
+        counts = _resampled_blocks(blocks, known.shape[-1]).to(known.device)
+        of_blocks = [resampled_medians(part, counts) for part in (above, below)]
+        unbiased = (len(blocks) / (len(blocks) - 1)) ** 0.5
+        std_error = std_error.fmax(unbiased * _deviation((of_blocks[0] / of_blocks[1]).sqrt()))
     std_error = std_error.masked_fill(value.isnan() | (known.sum(-1) < 2), torch.nan)
     sides = _side(above, middle, _deviation(moved)) - _side(below, base, _deviation(apart))
     influence = value.unsqueeze(-1) / 2 * (sides - sides.nanmean(-1, keepdim=True))
@@ -199,6 +210,15 @@ def _resampled(num_images: int) -> Tensor:
     counts = torch.zeros(num_images, RESAMPLES, dtype=narrow)
     ones = torch.ones(RESAMPLES, num_images, dtype=narrow)
     return counts.scatter_add_(0, drawn.T, ones.T)
+
+
+def _resampled_blocks(blocks: Sequence[tuple[int, int]], num_images: int) -> Tensor:
+    """The same of samples in which a block comes with all of its images."""
+    drawn = _resampled(len(blocks))
+    counts = torch.zeros(num_images, drawn.shape[1], dtype=drawn.dtype)
+    for (start, stop), times in zip(blocks, drawn, strict=True):
+        counts[start:stop] = times
+    return counts
 
 
 def _medians(rows: Tensor, counts: Tensor) -> Tensor:

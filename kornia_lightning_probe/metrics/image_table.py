@@ -55,6 +55,7 @@ class ImageTable(Metric):
         statistics: the names of the scalars per image.
         layers: the names of the table's columns, empty until prepared.
         image_ids: the images' numbers in their source, for what is said of them; empty: their rows.
+        blocks: the blocks' rows in the tables, (start, stop); empty: not known.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
         filled: state, (view, layer, image), how often a cell was written.
     """
@@ -68,6 +69,7 @@ class ImageTable(Metric):
     filled: Tensor
     layers: tuple[str, ...] = ()
     image_ids: tuple[int, ...] = ()
+    blocks: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("dist_sync_fn", sum_over_ranks)

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from kornia_lightning_probe.activations.site import HeadSpace
 
-# So much of the largest score may differ where the head computes in float32, or in less.
-_TOLERANCE, _COARSE = 1e-4, 2e-2
+# So much of the largest score may differ where the head computes in float32 (TF32 on a GPU), or in half precision.
+_TOLERANCE, _COARSE = 2e-3, 3e-2
 # Directions that are weaker than this part of the strongest are rounding.
 _WEAKEST = 1e-6
 
 
-def head_space(model: nn.Module, features: Tensor, scores: Tensor, *, part: str = "") -> HeadSpace | None:
+def head_space(
+    model: nn.Module, features: Tensor, scores: Tensor, *, part: str = "", is_coarse: bool = False
+) -> HeadSpace | None:
     """What a head reads of an embedding, where it is one matrix product: scores = W features + b.
 
     Adding one number to all scores changes no prediction, so the directions are those of W minus its mean row.
@@ -25,6 +27,7 @@ def head_space(model: nn.Module, features: Tensor, scores: Tensor, *, part: str 
         features: some images' embedding, (n, C).
         scores: what the model makes of it, (n, K).
         part: which part of a sequence the features are, as in `Site.part`.
+        is_coarse: whether the model has computed features or scores in half precision.
 
     Returns:
         The space; None where no module of the model gives these scores, or the head reads all directions.
@@ -37,8 +40,11 @@ def head_space(model: nn.Module, features: Tensor, scores: Tensor, *, part: str 
     """
     if features.ndim != 2 or scores.ndim != 2 or not bool(scores.isfinite().all()):
         return None
+    if scores.shape[1] == 2 and not bool(scores[:, 0].any()):
+        # One logit, beside the 0 of the other class: what its row reads.
+        scores = scores[:, 1:]
     for weight, bias in _products(model, classes=scores.shape[1], width=features.shape[1]):
-        if _gives(scores, features, weight, bias):
+        if _gives(scores, features, weight, bias, is_coarse=is_coarse):
             basis = _row_space(weight)
             return HeadSpace(basis, part) if 0 < basis.shape[1] < basis.shape[0] else None
     return None
@@ -56,19 +62,21 @@ def _products(model: nn.Module, *, classes: int, width: int) -> Iterator[tuple[T
             yield matrix.flatten(1), bias.detach() if isinstance(bias, Tensor) else None
 
 
-def _gives(scores: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _gives(scores: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None, *, is_coarse: bool) -> bool:
     wide = torch.float64 if scores.device.type != "mps" else torch.float32
     found = features.to(wide) @ weight.to(wide).T
     if bias is not None:
         found = found + bias.to(wide)
-    is_coarse = weight.dtype in (torch.float16, torch.bfloat16)
-    allowed = (_COARSE if is_coarse else _TOLERANCE) * found.abs().amax()
+    is_half = is_coarse or weight.dtype in (torch.float16, torch.bfloat16)
+    allowed = (_COARSE if is_half else _TOLERANCE) * found.abs().amax()
     return bool((found - scores.to(wide)).abs().amax() <= allowed) and bool(allowed > 0)
 
 
 def _row_space(weight: Tensor) -> Tensor:
     """An orthonormal basis (C, r) of the rows minus their mean."""
     rows = weight.double().cpu()
-    _, strengths, directions = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    if len(rows) > 1:
+        rows = rows - rows.mean(0)
+    _, strengths, directions = torch.linalg.svd(rows, full_matrices=False)
     basis: Tensor = directions[strengths > _WEAKEST * strengths[0]].T.contiguous()
     return basis

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
-from kornia_lightning_probe.results.tables import INPUT, pick_layers
+from kornia_lightning_probe.results.tables import CLEAN, INPUT, pick_layers
 from kornia_lightning_probe.wording import unknown
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def chart_layout(result: ProbeNumbers, logged: Curves, *, name: str, prefix: str
         regular expressions that match one tag each.
     """
     layout: Layout = {}
+    # A drift has no views.
+    whole = "clean images" if result.augmentations == (CLEAN.augmentation,) else "all views"
     for metric in result.metrics:
         measured = [layer for layer in result.table(metric).layers if layer != INPUT]
         layers = pick_layers(measured, MOST_LINES)
@@ -135,7 +137,7 @@ def chart_layout(result: ProbeNumbers, logged: Curves, *, name: str, prefix: str
             before = f"{prefix}-" if prefix else ""
             lines = [f"^{re.escape(before + tag)}$" for tag in tags if tag in logged.values]
             if lines:
-                charts[augmentation or "all views"] = ["Multiline", lines]
+                charts[augmentation or whole] = ["Multiline", lines]
         if charts:
             layout[f"{name} {metric}"] = charts
     return layout

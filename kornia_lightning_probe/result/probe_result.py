@@ -227,7 +227,8 @@ class ProbeResult(ProbeNumbers):
         """Draw the result.
 
         Args:
-            kind: "profile" (value over depth), "heatmap" (layers x views) or "severity" (value over severity).
+            kind: "profile" (value over depth), "heatmap" (layers x views), "severity" (value over severity) or "worst"
+                (the six images that the view that moves the embedding most moves furthest, clean and augmented).
             metric: The metric's name; None is sensitivity, or the first metric where that was not measured.
             augmentation: For the profile: this augmentation only; None is the mean over the views.
             layers: For the severity curves: these layers; None picks at most ten, evenly by depth.
@@ -236,12 +237,13 @@ class ProbeResult(ProbeNumbers):
             A matplotlib Figure that no window holds: `figure.savefig(path)` writes it.
 
         Raises:
-            ValueError: If the kind or a name is unknown.
+            ValueError: If the kind or a name is unknown, or the pictures of the worst images aren't kept.
             ImportError: If matplotlib isn't installed.
         """
         from kornia_lightning_probe.reporting.figures.heatmap import plot_heatmap
         from kornia_lightning_probe.reporting.figures.profile import plot_profile
         from kornia_lightning_probe.reporting.figures.severity import plot_severity
+        from kornia_lightning_probe.reporting.figures.worst import plot_worst
 
         if kind == "profile":
             return plot_profile([self], metric=metric, augmentation=augmentation)
@@ -249,7 +251,9 @@ class ProbeResult(ProbeNumbers):
             return plot_heatmap(self, metric=metric)
         if kind == "severity":
             return plot_severity(self, metric=metric, layers=layers)
-        raise ValueError(unknown("kind of plot", kind, ("profile", "heatmap", "severity")))
+        if kind == "worst":
+            return plot_worst(self)
+        raise ValueError(unknown("kind of plot", kind, ("profile", "heatmap", "severity", "worst")))
 
     def state(self) -> dict[str, Any]:
         """The whole result as tensors, numbers, strings, lists and dicts, which a checkpoint loads as weights only."""

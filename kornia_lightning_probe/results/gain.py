@@ -47,6 +47,11 @@ def gain_rows(
     Raises:
         ValueError: for an unknown metric or augmentation, and a metric that is not 0 at the identity.
     """
+    if metric not in numbers.tables and "relative_change" in numbers.tables:
+        raise ValueError(
+            f"a gain of {metric!r} needs the distance between images, which one image doesn't have: give several "
+            "images, or reference="
+        )
     table = numbers.table(metric)
     if table.quantity.at_identity != 0:
         fitting = [name for name, other in numbers.tables.items() if other.quantity.at_identity == 0]
@@ -60,7 +65,7 @@ def gain_rows(
     if len(columns) < 2:
         return ()
     floor = max(numbers.metadata.noise_floor or 0.0, _ROUNDING)
-    levels = [_first_level(table.value, numbers.views_of(name), columns, floor) for name in names]
+    levels = [_first_level(table.value, _mildest_first(numbers, name), columns, floor) for name in names]
     views = [level for level in levels if level is not None]
     gains, errors = _gains(table, views, columns)
     found = [table.layers[column] for column in columns]
@@ -81,6 +86,11 @@ def _columns(numbers: ProbeNumbers, metric: str, views: Sequence[int]) -> list[i
     found = [places.get(name, places.get(f"{name}:patch")) for name in names]
     known = table.value.isfinite().any(0)
     return [place for place in found if place is not None and known[place]]
+
+
+def _mildest_first(numbers: ProbeNumbers, augmentation: str) -> list[int]:
+    """An augmentation's views by how far they are from no severity, on either side of it."""
+    return sorted(numbers.views_of(augmentation), key=lambda view: abs(numbers.views[view].severity))
 
 
 def _first_level(value: Tensor, views: Sequence[int], columns: Sequence[int], floor: float) -> int | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from kornia_lightning_probe.results.lookup import ProbeNumbers
-from kornia_lightning_probe.results.tables import ImageScores
+from kornia_lightning_probe.results.tables import ImageScores, WorstImages
 
 _SUFFIX = ".images.npz"
 
@@ -45,6 +48,8 @@ def write_images(numbers: ProbeNumbers, path: Path) -> None:
     arrays = {"moved": images.moved.numpy(), "apart": images.apart.numpy(), "layers": np.array(images.layers)}
     if images.labels is not None:
         arrays["labels"] = images.labels.numpy()
+    if images.worst is not None:
+        arrays |= _worst_arrays(images.worst)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
@@ -78,13 +83,46 @@ def _read(numbers: ProbeNumbers, target: Path) -> ImageScores:
         labels = torch.from_numpy(arrays["labels"]).long() if "labels" in arrays else None
         moved, apart = (torch.from_numpy(arrays[name]).float() for name in ("moved", "apart"))
         layers = tuple(map(str, arrays["layers"].tolist()))
+        worst = _worst_of(arrays)
     if moved.ndim != 3 or apart.ndim != 3 or len(moved) != len(numbers.views):
         raise ValueError(f"its arrays have the shapes {tuple(moved.shape)} and {tuple(apart.shape)}")
-    return ImageScores(layers, moved, apart, labels)
+    _require_place(worst, layers, num_views=len(moved), num_images=moved.shape[2])
+    return ImageScores(layers, moved, apart, labels, worst)
+
+
+def _worst_arrays(worst: WorstImages) -> dict[str, np.ndarray[Any, Any]]:
+    """The pictures of the images that moved furthest, as arrays by name."""
+    return {
+        "worst_at": np.array(json.dumps([worst.layer, worst.view])),
+        "worst_places": worst.places.numpy(),
+        "worst_clean": worst.clean.numpy(),
+        "worst_augmented": worst.augmented.numpy(),
+    }
+
+
+def _worst_of(arrays: Any) -> WorstImages | None:
+    """What :func:`_worst_arrays` has given; None in a file of an earlier version."""
+    if "worst_at" not in arrays:
+        return None
+    layer, view = json.loads(str(arrays["worst_at"]))
+    tensors = [torch.from_numpy(arrays[f"worst_{name}"]) for name in ("places", "clean", "augmented")]
+    return WorstImages(layer, view, *tensors)
+
+
+def _require_place(worst: WorstImages | None, layers: Sequence[str], *, num_views: int, num_images: int) -> None:
+    """Refuse pictures of what the tables don't hold."""
+    if worst is None:
+        return
+    is_held = worst.layer in layers and isinstance(worst.view, int) and 0 <= worst.view < num_views
+    places = worst.places.tolist()
+    if not is_held or any(not 0 <= place < num_images for place in places):
+        raise ValueError(f"its pictures are of images {places} at {worst.layer!r}, which its tables do not hold")
 
 
 def _of(numbers: ProbeNumbers) -> str:
     """What tells a result from others, as a text."""
     views = [[view.augmentation, view.level, view.severity] for view in numbers.views]
-    run = [numbers.metadata.content_hash, numbers.epoch, numbers.step, numbers.layers, views]
+    # Two models that are measured without a Trainer differ in their values only.
+    values = hashlib.sha256(b"".join(table.value.numpy().tobytes() for table in numbers.tables.values())).hexdigest()
+    run = [numbers.metadata.content_hash, numbers.epoch, numbers.step, numbers.layers, views, values]
     return json.dumps(run)

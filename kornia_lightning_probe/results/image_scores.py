@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
+from kornia_lightning_probe.results.tables import WorstImages
 from kornia_lightning_probe.wording import unknown
 
 
@@ -60,16 +61,69 @@ def worst_rows(
         raise ValueError(f"n must be a number of images, at least 1, got {n!r}")
     moved, _ = _moved(numbers, layer, numbers.views_at(augmentation, level))
     scores = moved.nanmean(0).sqrt()
-    # Of equals the first.
-    order = torch.argsort(scores.nan_to_num(-1.0), descending=True, stable=True)
-    known = [place for place in order.tolist() if math.isfinite(scores[place])]
-    ids = numbers.metadata.image_ids or range(len(scores))
+    known = furthest(scores, n)
+    ids = _ids(numbers, len(scores))
     labels = _labels(numbers)
     rows: list[ImageRow] = []
-    for place in known[:n]:
+    for place in known:
         label = None if labels is None else labels[place]
-        rows.append(ImageRow(int(ids[place]), float(scores[place]), label, augmentation, level))
+        rows.append(ImageRow(ids[place], float(scores[place]), label, augmentation, level))
     return tuple(rows)
+
+
+def furthest(scores: Tensor, most: int) -> list[int]:
+    """The places of the largest of (N,) scores, largest first, of equals the first; those without a score are left out.
+
+    Example:
+        >>> furthest(torch.tensor([1.0, torch.nan, 3.0, 1.0]), 2)
+        [2, 0]
+    """
+    order = torch.argsort(scores.nan_to_num(-1.0), descending=True, stable=True)
+    known = [place for place in order.tolist() if math.isfinite(scores[place])]
+    return known[:most]
+
+
+class Shown(NamedTuple):
+    """One of the images that are kept as pictures.
+
+    Attributes:
+        row: how far it moved, and what it is.
+        clean: (H, W, 3) uint8.
+        augmented: likewise.
+    """
+
+    row: ImageRow
+    clean: Tensor
+    augmented: Tensor
+
+
+def shown_images(numbers: ProbeNumbers) -> tuple[WorstImages, list[Shown]]:
+    """The images that the view that moves the embedding most moves furthest, and each with what is known of it.
+
+    Raises:
+        ValueError: If there are none, with the reason.
+    """
+    worst = None if numbers.images is None else numbers.images.worst
+    if numbers.images is None or worst is None:
+        raise ValueError(
+            "pictures of the images that moved furthest aren't kept here: they are of probe_model, of a training's "
+            "first and latest probe, and of files in the .images.npz beside the JSON"
+        )
+    view = numbers.views[worst.view]
+    column = numbers.images.layers.index(worst.layer)
+    scores = numbers.images.moved[worst.view, column].double().sqrt()
+    ids, labels = _ids(numbers, len(scores)), _labels(numbers)
+    found: list[Shown] = []
+    for place, clean, augmented in zip(worst.places.tolist(), worst.clean, worst.augmented, strict=True):
+        label = None if labels is None else labels[place]
+        row = ImageRow(ids[place], float(scores[place]), label, view.augmentation, view.level)
+        found.append(Shown(row, clean, augmented))
+    return worst, found
+
+
+def _ids(numbers: ProbeNumbers, count: int) -> list[int]:
+    """The images' numbers in the dataset, which are their places where nobody has said more."""
+    return [int(number) for number in numbers.metadata.image_ids or range(count)]
 
 
 def label_rows(numbers: ProbeNumbers, metric: str = SENSITIVITY, layer: str | None = None) -> tuple[LabelRow, ...]:
@@ -80,7 +134,10 @@ def label_rows(numbers: ProbeNumbers, metric: str = SENSITIVITY, layer: str | No
     moved, apart = _moved(numbers, layer, every)
     labels = _labels(numbers)
     if labels is None:
-        raise ValueError("the images have no labels; a dataset of (image, label) gives them, or labels=")
+        raise ValueError(
+            "the images have no labels of one class each; a dataset of (image, label) gives them, or labels=, "
+            "integers (N,)"
+        )
     each = torch.tensor([-1 if label is None else label for label in labels])
     rows = [_label_row(label, moved, apart, each == label) for label in sorted(set(each.tolist()) - {-1})]
     return tuple(sorted(rows, key=lambda row: -row.value))
@@ -136,8 +193,8 @@ def _moved(numbers: ProbeNumbers, layer: str | None, views: Sequence[int]) -> tu
     images = numbers.images
     if images is None:
         raise ValueError(
-            "each image's own movement isn't kept here: it is of a training's first and latest probe, and of files in "
-            "the .images.npz beside the JSON"
+            "each image's own movement isn't kept here: results in memory have it, of a training the first and the "
+            "latest (not after a resume), and files in the .images.npz beside them"
         )
     name = layer or numbers.metadata.embedding or images.layers[-1]
     if name not in images.layers:

@@ -78,13 +78,17 @@ class ProbeNumbers:
     def __repr__(self) -> str:
         size = f"{len(self.views)} views x {len(self.layers)} layers"
         name = type(self).__name__
-        return f"{name}(epoch {self.epoch}, step {self.step}, {size}: {', '.join(self.metrics)})"
+        parts = [part for part in (self.when, size) if part]
+        return f"{name}({', '.join(parts)}: {', '.join(self.metrics)})"
 
     @property
     def when(self) -> str:
-        """The time of the probe as a text: `epoch 3, step 120`, or `before training`."""
+        """The time of the probe as a text: `epoch 3, step 120`, `before training`, or "" without a Trainer."""
         if self.epoch < 0:
             return "before training"
+        if self.epoch == self.step == 0 and "run" not in self.metadata:
+            # What a Trainer has measured names its run.
+            return ""
         return f"epoch {self.epoch}, step {self.step}"
 
     @property

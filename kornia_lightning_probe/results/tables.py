@@ -57,11 +57,24 @@ class ViewInfo:
     from_identity: bool = False
     moves_pixels: bool = False
     on_curve: bool = True
+    unit: str = ""
 
     @property
     def label(self) -> str:
         """The augmentation and its severity, as a text."""
         return f"{self.augmentation} {self.severity:g}"
+
+    @property
+    def named(self) -> str:
+        """The augmentation, its severity and its unit, for people to read.
+
+        Example:
+            >>> ViewInfo("rotation", 2, 15.0, unit="degrees").named
+            'rotation 15 (degrees)'
+        """
+        if not self.unit:
+            return self.label
+        return f"{self.label} ({self.unit})"
 
     @property
     def key(self) -> tuple[str, float]:
@@ -178,6 +191,36 @@ class MetricTable:
 
 
 @dataclass(frozen=True, eq=False)
+class WorstImages:
+    """The images that one view moves furthest, as small pictures.
+
+    Args:
+        layer: where they move.
+        view: the place of the view in the result.
+        places: (n,) int64, the images' places in the tables, furthest first.
+        clean: (n, H, W, 3) uint8, the images without their normalisation.
+        augmented: (n, H, W, 3) uint8, the same under the view.
+
+    Raises:
+        ValueError: If the shapes or types differ.
+    """
+
+    layer: str
+    view: int
+    places: Tensor
+    clean: Tensor
+    augmented: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(self.clean.shape), tuple(self.augmented.shape)]
+        is_like_pictures = self.clean.ndim == 4 and self.clean.shape[-1] == 3
+        if shapes[0] != shapes[1] or not is_like_pictures or len(self.places) != len(self.clean):
+            raise ValueError(f"pictures of {len(self.places)} images have the shapes {shapes}, expected (n, H, W, 3)")
+        if {self.clean.dtype, self.augmented.dtype} != {torch.uint8}:
+            raise ValueError(f"pictures are uint8, got {self.clean.dtype} and {self.augmented.dtype}")
+
+
+@dataclass(frozen=True, eq=False)
 class ImageScores:
     """How far each image moved and how far it lies from the others, of which sensitivity is made.
 
@@ -188,6 +231,7 @@ class ImageScores:
         apart: (2, L, N) float32, e_i / mean e, of mean 1: of what is compared under views that leave pixels where they
             are, and under those that move them.
         labels: (N,) int64, -1 for none; None without labels.
+        worst: pictures of those that move furthest; None where they aren't kept.
 
     Raises:
         ValueError: If the shapes differ.
@@ -197,6 +241,7 @@ class ImageScores:
     moved: Tensor
     apart: Tensor
     labels: Tensor | None = None
+    worst: WorstImages | None = None
 
     def __post_init__(self) -> None:
         num_views, num_layers, num_images = self.moved.shape

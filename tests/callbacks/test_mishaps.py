@@ -81,7 +81,7 @@ def test_a_figure_that_can_not_be_drawn_is_warned_of_once_and_the_others_are_dra
     with pytest.warns(UserWarning, match=r"could not draw 'probe/layers' \(ValueError: matplotlib has refused") as said:
         fit(tmp_path, probe, logger=logger)
     assert len(said_of(said, "could not draw")) == 1
-    assert drawn == ["probe/bank"]
+    assert drawn == ["probe/bank", *["probe/worst", "probe/history"] * 3]
     assert len(probe.history) == 3
 
 
@@ -100,8 +100,8 @@ def test_a_logger_whose_pictures_fail_is_warned_of_once(tmp_path, monkeypatch, c
     probe = probe_of(figures=True)
     with pytest.warns(UserWarning, match="the probe 'probe' could not draw") as said:
         fit(tmp_path, probe, logger=logger)
-    # The picture of the bank and that of the layers are two.
-    assert len(said_of(said, "could not draw")) == (2 if call == "add_image" else 1)
+    # The pictures of the bank, the layers, the worst images and the history are four.
+    assert len(said_of(said, "could not draw")) == (4 if call == "add_image" else 1)
     assert len(probe.history) == 3
 
 

@@ -103,6 +103,25 @@ def test_the_error_of_a_median_is_the_spread_over_draws():
     assert found.std_error.mean() / found.value.std() == pytest.approx(1, abs=0.2)
 
 
+def test_the_error_of_a_median_is_the_spread_over_draws_where_the_images_of_a_block_err_together():
+    # Two clumps, 80 and 20 of a hundred: an image's near distance depends on how many of its block are in its clump.
+    draws = torch.Generator().manual_seed(0)
+    blocks = [(start, start + 32) for start in range(0, 256, 32)]
+    found = []
+    for _ in range(150):
+        clump = (torch.rand(256, generator=draws) < 0.2).double()
+        images = torch.randn(256, 4, generator=draws).double() + 8 * clump.unsqueeze(1)
+        distances = [pair_distances(images[start:stop]) for start, stop in blocks]
+        apart = torch.cat([near_distance(pairs, everybody(32)) for pairs in distances])
+        moved = torch.randn(256, 4, generator=draws).double().square().sum(1)
+        alone = root_of_ratio_of_medians(moved, apart).std_error
+        found.append((*root_of_ratio_of_medians(moved, apart, blocks=blocks)[::3], alone))
+    values, errors, alone = (torch.stack(column) for column in zip(*found, strict=True))
+    # Eight blocks know an error to a fourth of it.
+    assert errors.mean() / values.std() == pytest.approx(1, abs=0.25)
+    assert alone.mean() / values.std() < 0.6
+
+
 def test_the_error_is_that_of_the_influence_and_the_same_every_time():
     moved, apart = normal(4, 50).square(), normal(4, 50, seed=1).square() + 0.1
     found, again = (root_of_ratio_of_medians(moved, apart) for _ in range(2))

@@ -4,7 +4,7 @@ import pytest
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow.tracking import MlflowClient
 from support.logged import assert_curves_arrived, assert_runs_keep_apart, awkward_probe, run
-from support.trainings import QUIET, fit
+from support.trainings import QUIET, fit, probe_of
 
 pytestmark = [
     *(pytest.mark.filterwarnings(line) for line in QUIET),
@@ -51,3 +51,13 @@ def test_awkward_names_arrive_without_what_mlflow_refuses(tmp_path, place):
     fit(tmp_path, awkward_probe(), logger=logger, max_epochs=1)
     found = found_in(logger)
     assert [step for step, _ in found["probe_sensitivity_pooled_flip 1 a/stem"]] == [0, 3]
+
+
+def test_pictures_arrive_as_files_of_their_step(tmp_path, place):
+    pytest.importorskip("matplotlib")
+    logger = MLFlowLogger("digits", tracking_uri=place, artifact_location=(tmp_path / "artifacts").as_uri())
+    fit(tmp_path, probe_of(figures=True), logger=logger, max_epochs=1)
+    client = MlflowClient(logger._tracking_uri)
+    for tag, steps in {"history": (0, 3), "worst": (0, 3), "bank": (0,)}.items():
+        files = [artifact.path for artifact in client.list_artifacts(logger.run_id, f"probe/{tag}")]
+        assert sorted(files) == [f"probe/{tag}/step={step:06d}.png" for step in steps]

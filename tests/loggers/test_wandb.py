@@ -6,7 +6,7 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from support.logged import FILES, assert_curves_arrived, assert_runs_keep_apart, awkward_probe, contents, run
-from support.trainings import QUIET, fit
+from support.trainings import QUIET, fit, probe_of
 from wandb.proto import wandb_internal_pb2
 
 pytestmark = [
@@ -96,3 +96,15 @@ def test_beside_another_logger_the_files_are_with_the_first(tmp_path):
     assert_curves_arrived(found_in(tmp_path, logger.version), probe)
     assert checkpoints.parent == tmp_path / "first" / "digits" / logger.version
     assert len(contents(checkpoints.parent)) == len(contents(tmp_path)) == len(FILES)
+
+
+def test_pictures_arrive_at_their_steps(tmp_path):
+    pytest.importorskip("matplotlib")
+    logger = logger_in(tmp_path)
+    fit(tmp_path, probe_of(figures=True), logger=logger, max_epochs=1)
+    found = found_in(tmp_path, logger.version)
+    for tag, steps in {"history": [0, 3], "worst": [0, 3], "bank": [0]}.items():
+        points = found[f"probe/{tag}/filenames"]
+        assert [step for step, _ in points] == steps
+        for _, (name,) in points:
+            assert len(list(tmp_path.rglob(name))) == 1

@@ -237,9 +237,10 @@ UNFIT = {
 @pytest.mark.parametrize(("end", "labels", "came", "scores", "expected"), UNFIT.values(), ids=UNFIT)
 def test_labels_that_fit_no_class_scores_are_said(end, labels, came, scores, expected):
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="labels= is used nowhere"):
+    with pytest.warns(UserWarning, match="labels= is not used for measures of the output"):
         result = probe_model(Ending(end), images_of(10), plain_bank(), layers=["layer"], labels=labels)
-    sentence = f"labels= is used nowhere: labels {came} came, and class scores {scores} go with labels {expected}"
+    start = "labels= is not used for measures of the output"
+    sentence = f"{start}: labels {came} came, and class scores {scores} go with labels {expected}"
     assert result.metadata["warnings"] == [sentence]
     assert "accuracy" in result.metadata["metrics_left_out"]
 
@@ -255,10 +256,10 @@ def test_labels_that_fit_no_class_scores_are_said(end, labels, came, scores, exp
 )
 def test_labels_of_a_model_without_class_scores_are_said_with_the_reason(end, labels, reason):
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="labels= is used nowhere"):
+    with pytest.warns(UserWarning, match="labels= is not used for measures of the output"):
         result = probe_model(Ending(end), images_of(10), plain_bank(), layers=["layer"], labels=labels)
     (sentence,) = result.metadata["warnings"]
-    assert sentence.startswith(f"labels= is used nowhere: the output is left out, as {reason}")
+    assert sentence.startswith(f"labels= is not used for measures of the output: the output is left out, as {reason}")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from support.made_results import made_result, table_of
 
 from kornia_lightning_probe.quantity import Quantity
 from kornia_lightning_probe.reporting.tensorboard import (
+    Curves,
     add_charts,
     add_picture,
     chart_layout,
@@ -14,6 +15,8 @@ from kornia_lightning_probe.reporting.tensorboard import (
     curves,
     writer_of,
 )
+from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.tables import CLEAN
 
 NAN = float("nan")
 
@@ -105,6 +108,13 @@ def test_an_augmentation_that_a_metric_does_not_apply_to_has_no_curve():
 
 def layout_of(result, **options):
     return chart_layout(result, curves(result, name="probe"), name="probe", **options)
+
+
+def test_the_chart_of_a_drift_is_of_clean_images():
+    table = table_of(("fc",), torch.ones(1, 1), quantity=Quantity(logged=True))
+    result = ProbeResult(layers=("fc",), views=[CLEAN], tables={"cka": table})
+    logged = Curves({"drift_cka/fc": 1.0}, "")
+    assert list(chart_layout(result, logged, name="drift")["drift cka"]) == ["clean images"]
 
 
 def test_there_is_a_chart_for_all_views_and_one_for_each_augmentation():

@@ -46,6 +46,21 @@ def test_all_layers_are_taken_at_the_first_level_that_is_above_the_noise_of_the_
     assert all(math.isnan(row.gain) for row in result_of(value, floor=2.0).gain("blur"))
 
 
+def test_of_both_ends_of_a_range_the_mildest_is_taken():
+    views = [ViewInfo("turn", level, angle, on_curve=False) for level, angle in enumerate((-30.0, -1.0, 1.0, 30.0), 1)]
+    table = table_of(("input", "a"), [[0.5, 0.5], [0.1, 0.2], [0.1, 0.3], [0.5, 0.5]], quantity=SENSITIVITY)
+    result = ProbeResult(layers=("a",), views=views, tables={FLAT: table})
+    # Of -1 and 1, which are as mild, the first.
+    assert [row.gain for row in result.gain()] == pytest.approx([2.0])
+
+
+def test_one_image_is_told_what_a_gain_needs():
+    table = table_of(("a",), [[0.5]], quantity=SENSITIVITY)
+    result = ProbeResult(layers=("a",), views=views_of({"blur": (1.0,)}), tables={"relative_change": table})
+    with pytest.raises(ValueError, match="needs the distance between images, which one image doesn't have"):
+        result.gain()
+
+
 def test_an_augmentation_that_moves_nothing_is_left_out_of_the_mean():
     result = result_of([[0.1, 0.2, 0.2], [0.0, 0.0, 0.0]], ladders={"blur": (1.0,), "none": (1.0,)})
     assert [row.gain for row in result.gain()] == pytest.approx([2.0, 1.0])

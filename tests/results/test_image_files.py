@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,32 @@ def test_a_result_from_files_has_the_images_that_it_was_written_with(measured, t
     assert read.by_label() == measured.by_label()
     assert [row.worst for row in read.severity()] == [row.worst for row in measured.severity()]
     assert read.images.moved.dtype == torch.float32
+
+
+def test_the_pictures_of_the_worst_images_come_back(measured, tmp_path):
+    measured.to_json(tmp_path / "probe.json")
+    read, worst = ProbeResult.from_json(tmp_path / "probe.json").images.worst, measured.images.worst
+    assert (read.layer, read.view) == (worst.layer, worst.view)
+    for name in ("places", "clean", "augmented"):
+        assert torch.equal(getattr(read, name), getattr(worst, name))
+
+
+def test_a_file_without_pictures_as_earlier_versions_wrote_it_is_read(measured, tmp_path):
+    older = ProbeResult.of(measured)
+    older.images = replace(measured.images, worst=None)
+    older.to_json(tmp_path / "probe.json")
+    read = ProbeResult.from_json(tmp_path / "probe.json")
+    assert read.images.worst is None
+    assert read.worst_images() == measured.worst_images()
+
+
+@pytest.mark.parametrize("wrong", [{"view": 2}, {"view": -1}, {"layer": "other"}, {"places": torch.full((6,), 9)}])
+def test_pictures_of_what_the_tables_do_not_hold_are_left_out_with_a_warning(measured, tmp_path, wrong):
+    broken = ProbeResult.of(measured)
+    broken.images = replace(measured.images, worst=replace(measured.images.worst, **wrong))
+    broken.to_json(tmp_path / "probe.json")
+    with pytest.warns(UserWarning, match="which its tables do not hold"):
+        assert ProbeResult.from_json(tmp_path / "probe.json").images is None
 
 
 def test_numpy_reads_it_without_pickles(measured, tmp_path):
@@ -54,6 +82,21 @@ def test_images_of_another_result_are_left_out_with_a_warning(measured, tmp_path
         read = ProbeResult.from_json(tmp_path / "probe.json")
     assert read.images is None
     assert read.value("sensitivity") == measured.value("sensitivity")
+
+
+def test_images_of_another_model_on_the_same_images_are_another_results(measured, tmp_path):
+    # Without a Trainer every result is of epoch 0 and step 0.
+    with isolated_rng(4):
+        net = SmallCNN()
+    other = probe_model(
+        net, images_of(9), AugmentationBank({"turn": presets.rotation((5, 30))}), labels=[0, 1, 2] * 3,
+        metrics=["sensitivity"],
+    )  # fmt: skip
+    measured.to_json(tmp_path / "probe.json")
+    other.to_json(tmp_path / "other.json")
+    (tmp_path / "other.images.npz").replace(tmp_path / "probe.images.npz")
+    with pytest.warns(UserWarning, match="it is of another result"):
+        assert ProbeResult.from_json(tmp_path / "probe.json").images is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04broken"])

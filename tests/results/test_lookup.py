@@ -151,5 +151,11 @@ def test_when_names_the_untrained_model():
     assert "epoch 2" in repr(made_result(epoch=2))
 
 
+def test_without_a_trainer_there_is_no_time_to_be_said():
+    assert made_result(epoch=0).when == ""
+    # A Trainer's first epoch may be one without a step.
+    assert made_result(epoch=0, metadata={"run": "a"}).when == "epoch 0, step 0"
+
+
 def test_a_result_survives_pickle():
     assert pickle.loads(pickle.dumps(made_result())).rows == made_result().rows  # noqa: S301 - our own bytes

@@ -122,22 +122,35 @@ def run_on_all(size, model, inputs, bank, *, lockstep=False, **options):
     """The results of `size` simulated processes: all send what they would sum, then all receive the sum."""
     if size == 1:
         return [run(model, inputs, bank, **options)]
-    sent = []
+    totals = []
+    while True:
+        sent = []
+        results = [
+            run(model, inputs, bank, world=_simulated(rank, size, totals, sent, lockstep=lockstep), **options)
+            for rank in range(size)
+        ]
+        if not sent:
+            return results
+        totals.append(torch.stack(sent).sum(0))
+        # One for the numbers, whatever is measured, and one for the pictures.
+        assert len(totals) <= 2
+        assert len(sent) == size
 
-    def send(tensor):
-        sent.append(tensor.clone())
+
+def _simulated(rank, size, totals, sent, *, lockstep):
+    """One of the processes: it receives the sums that are known, and its part of the next one is kept."""
+    summed = []
+
+    def add(tensor):
+        place = len(summed)
+        summed.append(place)
+        if place < len(totals):
+            return totals[place].clone()
+        if place == len(totals):
+            sent.append(tensor.clone())
         return tensor
 
-    def on(rank, add):
-        world = World(rank=rank, size=size, add=add, gather=lambda text: [text] * size, lockstep=lockstep)
-        return run(model, inputs, bank, world=world, **options)
-
-    for rank in range(size):
-        on(rank, send)
-    # A probe needs one collective, whatever is measured.
-    assert len(sent) == size
-    total = torch.stack(sent).sum(0)
-    return [on(rank, lambda _: total.clone()) for rank in range(size)]
+    return World(rank=rank, size=size, add=add, gather=lambda text: [text] * size, lockstep=lockstep)
 
 
 class Labels(ProbeMetric):

@@ -20,6 +20,7 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.results.tables import ViewInfo
 from kornia_lightning_probe.wording import listed
 
 # Columns of what is seen of each view: first what is counted in blocks, then what the owner of block 0 has looked at.
@@ -95,10 +96,12 @@ class Views:
     def _twin(self, twin: View, block: Block, units: Sequence[Tensor]) -> Augmented:
         """A block with noise as long as a view's movement, which is drawn once more."""
         moved = self._bank.draw(twin, block.images, units, block=block.index, changes=True).images
-        seed = twin_seed(self._bank.seed, twin, block.index)
-        entries = zip(block.images, moved, strict=True)
-        noisy = tuple(with_noise_as_long(images, under_view, seed=seed) for images, under_view in entries)
-        return Augmented(images=noisy, changed=True, matrix=None, through=None)
+        noisy: list[Tensor] = []
+        for entry, (images, under_view) in enumerate(zip(block.images, moved, strict=True)):
+            # Entries of one shape must not get the same noise: it would cancel where a model compares them.
+            seed = twin_seed(self._bank.seed, twin, block.index, entry)
+            noisy.append(with_noise_as_long(images, under_view, seed=seed))
+        return Augmented(images=tuple(noisy), changed=True, matrix=None, through=None)
 
     def doubt(self, block: Block, findings: Findings) -> None:
         """Note images and magnitudes that are implausible, before anything is drawn; the same on every process."""
@@ -132,6 +135,19 @@ class Views:
         if index not in self._looks:
             self._looks[index] = self._bank.look_at(self._bank.views[index], units, augmented)
         self.seen[index, _LOOK:] = torch.tensor(self._looks[index], dtype=torch.float64)
+
+
+def view_info(view: View) -> ViewInfo:
+    """What a result says of a view."""
+    return ViewInfo(
+        view.augmentation,
+        view.level,
+        view.severity,
+        from_identity=view.from_identity,
+        moves_pixels=view.moves_pixels,
+        on_curve=view.on_curve,
+        unit=view.unit,
+    )
 
 
 def _require_size(view: View, block: Block, augmented: Augmented) -> None:

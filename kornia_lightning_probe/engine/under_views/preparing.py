@@ -145,6 +145,7 @@ def prepare(
     findings: Findings,
     default_set: bool,
     image_ids: Sequence[int] = (),
+    blocks: Sequence[Sequence[int]] = (),
 ) -> Prepared:
     """Give every metric its tables, once the sites are known.
 
@@ -157,6 +158,7 @@ def prepare(
         findings: where it is noted what applies nowhere.
         default_set: whether nobody asked for these metrics in particular; one that applies nowhere is no news then.
         image_ids: the images' numbers in their source, for what metrics say of them; empty: their rows.
+        blocks: the rows of each block in the tables, one behind the other; empty: not known.
     """
     readouts = [readout for site in sites for readout in readouts_of(site)]
     prepared = Prepared()
@@ -171,6 +173,7 @@ def prepare(
         rows = views if metric.reads_twins else [view for view in views if not _is_twin(view)]
         ready = metric.prepare(rows, layers, num_images, device=device)
         ready.image_ids = tuple(image_ids)
+        ready.blocks = tuple((rows[0], rows[-1] + 1) for rows in blocks)
         wanted = _wishes(ready, {number: readouts[number].site for number in concerned}, views)
         if not wanted:
             reason = f"none of these views is one that it is measured under{_needs(metric)}"

@@ -12,7 +12,6 @@ from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
@@ -21,11 +20,12 @@ from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
-from kornia_lightning_probe.engine.under_views.drawing import Views
+from kornia_lightning_probe.engine.under_views.drawing import Views, view_info
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
 from kornia_lightning_probe.engine.under_views.imagewise import image_scores
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
+from kornia_lightning_probe.engine.under_views.worst import with_worst
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
@@ -34,7 +34,7 @@ from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.results.lookup import ProbeNumbers
-from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
+from kornia_lightning_probe.results.tables import MetricTable
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
         asks_for_scores=visitor.wants_scores and not plan.default_set,
     )
     run_loop(subject, route, visitor, findings)
-    return visitor.numbers(epoch=epoch, step=step)
+    numbers = visitor.numbers(epoch=epoch, step=step)
+    return with_worst(numbers, plan.images, plan.bank, plan.world, device=subject.device)
 
 
 class UnderViews:
@@ -160,6 +161,7 @@ class UnderViews:
             findings=self._findings,
             default_set=plan.default_set,
             image_ids=plan.images.image_ids,
+            blocks=plan.images.deal,
         )
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
@@ -233,7 +235,7 @@ class UnderViews:
             findings.facts["metrics_without_influence"] = without
         return ProbeNumbers(
             layers=[name for name in self._prepared.readers if name not in (INPUT, OUTPUT)],
-            views=[_info(view) for view in plan.bank],
+            views=[view_info(view) for view in plan.bank],
             tables=tables,
             epoch=epoch,
             step=step,
@@ -287,8 +289,10 @@ class UnderViews:
             if metric is None:
                 continue
             estimate = metric.estimates()
-            for sentence in metric.remarks(estimate, metric.layers):
-                self._findings.warn(sentence, kind=f"{metric.name} stands out")
+            remarks = metric.remarks(estimate, metric.layers)
+            self._findings.remarks(
+                metric.name, remarks, is_news=not self._plan.default_set or bool(estimate.num_images.any())
+            )
             table = MetricTable(
                 metric.layers,
                 estimate.value,
@@ -311,10 +315,6 @@ class UnderViews:
             if share > 0 and layer not in self._dropped:
                 shares[layer] = share
         return shares
-
-
-def _info(view: View) -> ViewInfo:
-    return ViewInfo(view.augmentation, view.level, view.severity, view.from_identity, view.moves_pixels, view.on_curve)
 
 
 def _image_size(block: Block) -> Size:

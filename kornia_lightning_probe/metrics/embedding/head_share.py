@@ -44,7 +44,7 @@ class HeadShare(BlockMetric):
     statistics = ("inside", "total", "apart_inside", "apart")
     scope = "embedding"
     representation = "pooled"
-    needs = "an output that is one matrix product of the embedding, with fewer classes than features"
+    needs = "an output that is one matrix product of the embedding, and does not read all of its directions"
     reads_scores = True
     quantity = Quantity(
         meaning="1: the head reads all of the movement; 0: none of it",

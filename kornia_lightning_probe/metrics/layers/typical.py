@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -20,8 +20,10 @@ class SensitivityMedian(OneRepresentation):
     :math:`u_i` is the mean squared distance of image i to the others of its block without the farthest tenth of them
     (see :func:`kornia_lightning_probe.functional.near_distance`): a few images whose features are a hundred times
     larger than those of others, which may be all that ``sensitivity`` tells, change nothing here. Of the representation
-    that ``sensitivity`` compares. Its standard error is that of a bootstrap of the images under a fixed seed. NaN for a
-    dead layer and for a single image; beside a reference, the median of the reference's :math:`u_i`.
+    that ``sensitivity`` compares. Its standard error is that of a bootstrap under a fixed seed, of images or of whole
+    blocks, whichever is larger: the :math:`u_i` of a block err together, where classes make the distances uneven. Of
+    fewer than three blocks it is that of the images, and then too small, to a third where most images are of one of two
+    classes. NaN for a dead layer and for a single image; beside a reference, the median of the reference's :math:`u_i`.
 
     Example:
         >>> import torch
@@ -43,7 +45,7 @@ class SensitivityMedian(OneRepresentation):
 
     def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """The root of the ratio of medians, and its standard error."""
-        return root_of_ratio_of_medians(table["distance"], table["separation"])
+        return root_of_ratio_of_medians(table["distance"], table["separation"], blocks=self.blocks)
 
 
 class SensitivityWithin(OneRepresentation):
@@ -87,3 +89,13 @@ class SensitivityWithin(OneRepresentation):
             )
         deviation = distances.block.deviation_within(labels.to(distances.block.valid.device))
         return {"distance": distances.squared_distance, "deviation": deviation}
+
+    def remarks(self, estimate: Estimate, layers: Sequence[str]) -> list[str]:  # noqa: ARG002 - the same at all
+        """Say that no image has another one of its class in its block, where that is so."""
+        if bool(estimate.num_images.any()):
+            return []
+        sentence = (
+            "sensitivity_within has no value: no block of about 32 probe images holds two of one class; take more "
+            "images of fewer classes, or leave it out (metrics=)"
+        )
+        return [sentence]

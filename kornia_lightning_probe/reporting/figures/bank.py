@@ -48,11 +48,16 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
                 panel.set_axis_off()
             _draw_images(panels[:, 0], clean, "clean")
             for column, view in enumerate(band, start=1):
-                severity = f"\n{view.severity:g}" if levels[view.augmentation] > 1 else ""
+                severity = _severity_of(view) if levels[view.augmentation] > 1 else ""
                 augmented = bank.augment(view, images, block=0).images[0][:few]
                 shown = bank.layout.flat(bank.pixels.to_unit(augmented))
                 _draw_images(panels[:, column], shown, f"{view.augmentation}{severity}")
         return figure
+
+
+def _severity_of(view: View) -> str:
+    """A second line with the severity and its unit."""
+    return f"\n{view.severity:g} {view.unit}".rstrip()
 
 
 def bands_of(views: Sequence[View]) -> Iterator[list[View]]:

@@ -11,7 +11,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from kornia_lightning_probe.reporting.figures.drawing import NO_VALUE, figure_of, unit_of
+from kornia_lightning_probe.reporting.figures.drawing import LONGEST_NAME, NO_VALUE, figure_of, unit_of
+from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, ViewInfo
 
@@ -36,7 +37,8 @@ def draw_cells(ax: Axes, result: ProbeNumbers, metric: str) -> None:
         edges = [start + i for i in range(len(views) + 1)]
         mesh = ax.pcolormesh(edges, rows, table.value[views].T.numpy(), **look)
         places += [edge + 0.5 for edge in edges[:-1]]
-        head(ax, augmentation, (start + edges[-1]) / 2)
+        unit = result.views[views[0]].unit
+        head(ax, _with_unit(augmentation, unit), (start + edges[-1]) / 2)
         start = edges[-1] + _GAP
     ax.set_xlim(0, start - _GAP)
     ax.set_ylim(rows[-1], rows[0])
@@ -44,7 +46,7 @@ def draw_cells(ax: Axes, result: ProbeNumbers, metric: str) -> None:
     bare(ax)
     if len(places) <= _MOST_COLUMNS and len(table.layers) <= _MOST_ROWS:
         _write_cells(ax, table, places, mesh)
-    _draw_scale(ax, mesh, metric, table)
+    draw_scale(ax, mesh, metric, table)
 
 
 def name_severities(ax: Axes, places: Sequence[float], views: Sequence[ViewInfo]) -> None:
@@ -79,6 +81,14 @@ def head(ax: Axes, name: str, place: float) -> None:
         fontsize=8,
         annotation_clip=False,
     )
+
+
+def _with_unit(augmentation: str, unit: str) -> str:
+    """An augmentation, and what the numbers below its columns count."""
+    name = elided(augmentation, LONGEST_NAME)
+    if not unit:
+        return name
+    return f"{name}\n({unit})"
 
 
 def bare(ax: Axes) -> None:
@@ -125,7 +135,8 @@ def _short(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> None:
+def draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> None:
+    """Draw the colour bar of a metric, with its marks."""
     low, high = table.scale
     is_below = bool((table.value < low).any())
     is_above = bool((table.value > high).any())
@@ -152,7 +163,9 @@ def _draw_scale(ax: Axes, mesh: QuadMesh, metric: str, table: MetricTable) -> No
 def colour_bar(ax: Axes, mesh: QuadMesh, *, tall: float, **options: Any) -> Any:
     """A colour bar beside the axes, at most so many inches tall."""
     figure = figure_of(ax)
-    share = min(1.0, tall / figure.get_figheight())
+    # Of a part of a figure, the whole.
+    whole = figure.figure
+    share = min(1.0, tall / whole.get_figheight())
     bar = figure.colorbar(
         mesh,
         ax=ax,

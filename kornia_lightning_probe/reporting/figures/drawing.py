@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from kornia_lightning_probe.reporting.text.moving import moving_text
 from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
-from kornia_lightning_probe.results.tables import INPUT, OUTPUT, MetricTable
+from kornia_lightning_probe.results.tables import INPUT, OUTPUT, MetricTable, ViewInfo
 from kornia_lightning_probe.wording import listed
 
 STYLE: Any = {
@@ -58,7 +58,10 @@ COLOURS = ("#8a8a8a", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#5
 NO_VALUE = "#dddddd"
 MARK = "#555555"
 DASHES = (0, (4, 3))
-ROW, COLUMN, MOST_TICKS, LETTERS, LONGEST_NAME = 0.2, 0.3, 46, 21, 28
+ROW, COLUMN, MOST_TICKS, LETTERS, LONGEST_NAME = 0.2, 0.3, 46, 20, 28
+SMALL = 6.5
+#: A picture that is shown at a width of 350 pixels: its width in inches, and its pixels per inch.
+CARD_WIDTH, CARD_DPI = 4.4, 160
 
 
 def house_look() -> AbstractContextManager[None]:
@@ -191,6 +194,14 @@ def with_unit(metric: str, table: MetricTable) -> str:
     return f"{metric} {unit_of(table)}".rstrip()
 
 
+def severity_label(views: Sequence[ViewInfo]) -> str:
+    """The label of an axis of severities: with their unit, where it is one and known."""
+    units = {view.unit for view in views}
+    if len(units) != 1 or "" in units:
+        return "severity"
+    return f"severity ({units.pop()})"
+
+
 def unit_of(table: MetricTable) -> str:
     """A metric's unit in brackets; "" where it has none."""
     if not table.quantity.unit:
@@ -219,14 +230,14 @@ def title(figure: Figure, text: str) -> None:
     )
 
 
-def small_print(figure: Figure, *parts: str) -> None:
+def small_print(figure: Figure, *parts: str, size: float = SMALL) -> None:
     """Write what there is to say in small grey letters under the figure, in lines that it has room for."""
-    letters = int(LETTERS * figure.get_figwidth())
+    letters = int(LETTERS * figure.get_figwidth() * SMALL / size)
     text = fill("; ".join(part for part in parts if part), letters)
     figure.supxlabel(
         text,
         x=0.01,
         ha="left",
-        fontsize=6.5,
+        fontsize=size,
         color="#777777",
     )

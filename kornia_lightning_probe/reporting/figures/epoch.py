@@ -43,7 +43,7 @@ def plot_epoch(results: Mapping[str, ProbeNumbers], *, metric: str | None = None
         drawing.name_layers(left.yaxis, layers)
         right.tick_params(left=False, labelleft=False)
         left.set_xlabel(drawing.label_of(named, metric))
-        drawing.title(figure, f"{metric}, {last.when}")
+        drawing.title(figure, ", ".join(filter(None, [metric, last.when])))
         moving = drawing.moving_in_each(named, metric)
         drawing.small_print(figure, legend, f"heatmap: {latest}", cells_print(last, metric), moving)
         return figure

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.reporting.figures.lines import SMALL_PRINT, draw_line, draw_mark, show_zero
 from kornia_lightning_probe.reporting.text.moving import moving_text
+from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
 from kornia_lightning_probe.results.tables import pick_layers
 
 _MOST_COLUMNS = 4
 _MOST_TICKS = 7
+_LONGEST_TITLE = 26
 
 
 def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Sequence[str] | None = None) -> Figure:
@@ -36,8 +38,7 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
     table = result.table(metric)
     chosen = pick_layers(table.layers) if layers is None else list(layers)
     augmentations = result.augmentations
-    columns = min(_MOST_COLUMNS, len(augmentations))
-    rows = math.ceil(len(augmentations) / columns)
+    columns, rows = _grid_of(len(augmentations))
     with drawing.house_look():
         figure = Figure(figsize=(2.2 * columns + 2.0, 2.1 * rows + 0.7), layout="constrained")
         panels = figure.subplots(
@@ -68,6 +69,15 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
         return figure
 
 
+def _grid_of(count: int) -> tuple[int, int]:
+    """Columns and rows for so many panels, of three or four columns those with the fewest places left over."""
+    if count <= _MOST_COLUMNS:
+        return count, 1
+    choices = [(-count % columns, -columns) for columns in (3, _MOST_COLUMNS)]
+    columns = -min(choices)[1]
+    return columns, math.ceil(count / columns)
+
+
 def _draw_curves(ax: Axes, result: ProbeNumbers, metric: str, augmentation: str, layers: Sequence[str]) -> None:
     views = [view for view in result.views if view.augmentation == augmentation]
     severities = [view.severity for view in views]
@@ -81,8 +91,8 @@ def _draw_curves(ax: Axes, result: ProbeNumbers, metric: str, augmentation: str,
         if is_curve:
             errors = [result.std_error(metric, layer, augmentation, view.level) for view in views]
         draw_line(ax, severities, values, errors, color=colour, marker="o", linestyle=style)
-    ax.set_title(augmentation)
-    ax.set_xlabel("severity" if is_curve else "view")
+    ax.set_title(elided(augmentation, _LONGEST_TITLE))
+    ax.set_xlabel(drawing.severity_label(views) if is_curve else "view")
     # More numbers than fit would lie on one another.
     shown = severities[:: math.ceil(len(severities) / _MOST_TICKS)]
     ax.set_xticks(shown, [f"{severity:g}" for severity in shown])

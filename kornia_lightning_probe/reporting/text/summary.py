@@ -88,7 +88,9 @@ def _head(numbers: ProbeNumbers) -> str:
     if not is_of_clean_images(numbers):
         size.append(f"{len(numbers.views)} views")
     size.append(f"{len(numbers.layers)} layers")
-    parts = [" x ".join(size), numbers.when]
+    parts = [" x ".join(size)]
+    if numbers.when:
+        parts.append(numbers.when)
     if numbers.metadata.embedding:
         parts.append(f"embedding {numbers.metadata.embedding}")
     if numbers.metadata.device:
@@ -145,8 +147,10 @@ def _notes(numbers: ProbeNumbers, metric: str, max_layers: int | None) -> Iterat
         yield f"{max_layers} of {layers} layers are shown, evenly by depth; `summary(max_layers=None)` shows all"
     ladders: list[str] = []
     for name in numbers.augmentations:
-        severities = [f"{view.severity:g}" for view in numbers.views if view.augmentation == name]
-        ladders.append(f"{name} {', '.join(severities)}")
+        views = [view for view in numbers.views if view.augmentation == name]
+        severities = ", ".join(f"{view.severity:g}" for view in views)
+        unit = f" ({views[0].unit})" if views[0].unit else ""
+        ladders.append(f"{name} {severities}{unit}")
     yield wrapped(f"severities: {'; '.join(ladders)}")
     if numbers.tensor(metric).isnan().any():
         yield "-: no value (a dead layer, or the metric does not apply); means skip it"

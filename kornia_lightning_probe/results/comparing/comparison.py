@@ -63,8 +63,7 @@ class ComparisonNumbers:
     """The changes from a first result to a second: second minus first.
 
     Errors cover the sampling of images and what is drawn for each, not what a whole block shares nor the trainings'
-    seeds. Where nothing has
-    changed, about one cell in twenty is beyond two standard errors by chance.
+    seeds. Where nothing has changed, about one cell in twenty is beyond two standard errors by chance.
 
     Attributes:
         rows: the mean over the levels of each augmentation, for each metric, augmentation and layer.
@@ -88,8 +87,9 @@ class ComparisonNumbers:
     def title(self) -> str:
         """What is compared, as a text: `epoch 5, step 40 minus epoch 0, step 0`."""
         if self.first == self.second:
-            return f"the second result minus the first (both {self.first})"
-        return f"{self.second} minus {self.first}"
+            both = f" (both {self.first})" if self.first else ""
+            return f"the second result minus the first{both}"
+        return f"{self.second or 'the second result'} minus {self.first or 'the first'}"
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -148,3 +148,23 @@ def test_batch_size_changes_nothing():
     net = Net().eval()
     one, other = (probed(net, layers=["features"], batch_size=size) for size in (7, 100))
     torch.testing.assert_close(one.tensor("head_share"), other.tensor("head_share"), rtol=1e-5, atol=1e-6)
+
+
+def test_under_autocast_the_head_is_found_though_it_computes_more_coarsely():
+    torch.manual_seed(1)
+    net = Net().eval()
+
+    def forward(model, images):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(images)
+
+    plain, mixed = probed(net, layers=["features"]), probed(net, layers=["features"], forward=forward)
+    assert mixed.value("head_share") == pytest.approx(plain.value("head_share"), rel=0.1)
+
+
+def test_one_logit_reads_the_direction_of_its_row():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(432, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
+    result = probed(net, layers=["1", "2"], labels=[0, 1] * 20)
+    assert result.metadata["head"]["directions"] == 1
+    assert 0 < result.value("head_share") < 1

@@ -154,3 +154,31 @@ def test_several_entries_get_noise_as_long_as_each_moves():
 def test_a_view_without_its_twin_is_refused():
     with pytest.raises(ValueError, match=r"needs each view and behind them their twins.*got 3 of them"):
         NoiseRatio().prepare(["a", "b", "twin of a"], [LAYER], 4)
+
+
+def test_two_images_of_one_size_get_noise_of_their_own():
+    class Difference(nn.Module):
+        def forward(self, left, right):
+            return (left - right).flatten(1)
+
+    def pushed(batch):
+        return batch + 0.05 * torch.randn(batch.shape)
+
+    images = images_of(256, size=8)
+    bank = AugmentationBank({"push": pushed}, value_range=(-1.0, 2.0))
+    net = nn.ModuleDict({"difference": Difference()})
+
+    def forward(model, inputs):
+        return model["difference"](*inputs)
+
+    result = probe_model(
+        net,
+        (images, images.flip(0)),
+        bank,
+        layers=["difference"],
+        image_keys=[0, 1],
+        metrics=["noise_ratio"],
+        forward=forward,
+    )
+    # A bank draws alike for both, so that the difference stays; noises of their own don't cancel.
+    assert result.value("noise_ratio", "difference") == pytest.approx(0.0, abs=1e-5)

@@ -126,7 +126,9 @@ def test_it_is_measured_where_each_image_has_one_class(label_shape, applies):
 
 
 def test_of_many_classes_and_few_images_nothing_is_left():
-    result = probe_model(SmallCNN(), images_of(10), plain_bank(), metrics="sensitivity_within", labels=list(range(10)))
+    labels = list(range(10))
+    with pytest.warns(UserWarning, match="sensitivity_within has no value: no block of about 32 probe images"):
+        result = probe_model(SmallCNN(), images_of(10), plain_bank(), metrics="sensitivity_within", labels=labels)
     assert result.tensor("sensitivity_within").isnan().all()
     assert not result.table("sensitivity_within").num_images.any()
 
@@ -171,3 +173,9 @@ def test_the_typical_image_survives_a_file(tmp_path):
             found, expected = (getattr(each.table(metric), part) for each in (read, result))
             torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
         assert read.table(metric).quantity == result.table(metric).quantity
+
+
+def test_of_the_default_set_that_is_only_noted():
+    result = probe_model(SmallCNN(), images_of(10), plain_bank(), labels=[0, 1, 2, 3, 4] + [-100] * 5)
+    assert "no block of about 32 probe images" in result.metadata["metrics_left_out"]["sensitivity_within"]
+    assert not any("sensitivity_within" in sentence for sentence in result.metadata["warnings"])

@@ -21,7 +21,7 @@ from kornia_lightning_probe.plotting import (
     plot_severity,
 )
 from kornia_lightning_probe.reporting.figures.comparison import plot_comparison
-from kornia_lightning_probe.reporting.figures.drift import plot_drift
+from kornia_lightning_probe.reporting.figures.over_epochs.drift import plot_drift
 from kornia_lightning_probe.result import ProbeResult, ViewInfo
 from kornia_lightning_probe.results.drift import CKA_FIRST
 from kornia_lightning_probe.results.tables import CLEAN

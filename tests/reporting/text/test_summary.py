@@ -116,10 +116,7 @@ def test_notes_are_shown():
 
 
 def test_a_result_without_metrics_has_its_first_line():
-    assert (
-        ProbeResult(layers=(), views=[], tables={}).summary(full=True)
-        == "0 images x 0 views x 0 layers, epoch 0, step 0"
-    )
+    assert ProbeResult(layers=(), views=[], tables={}).summary(full=True) == "0 images x 0 views x 0 layers"
 
 
 def test_the_augmentations_that_move_pixels_are_named_beside_the_meaning():

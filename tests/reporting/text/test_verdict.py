@@ -157,4 +157,4 @@ def test_results_and_comparisons_are_short_in_print():
     assert comparison.verdict() in str(comparison)
     for shown in (str(one), str(comparison), repr(comparison)):
         assert len(shown) < 700
-    assert repr(comparison) == "Comparison(epoch 1, step 1 minus epoch 0, step 0: 9 cells of 1 metrics)"
+    assert repr(comparison) == "Comparison(epoch 1, step 1 minus the first: 9 cells of 1 metrics)"

@@ -17,7 +17,7 @@ _KEEPING = """
 native_layer_norm _fused_rms_norm rms_norm native_group_norm native_batch_norm _native_batch_norm_legit
 _native_batch_norm_legit_no_training cudnn_batch_norm batch_norm _batch_norm_with_update _batch_norm_no_update
 _batch_norm_impl_index _softmax _log_softmax _safe_softmax softmax log_softmax clone detach alias _to_copy contiguous
-lift lift_fresh native_dropout dropout cumsum cumprod cummax logcumsumexp hardswish hardsigmoid mish log_sigmoid_forward
+lift lift_fresh native_dropout dropout hardswish hardsigmoid mish log_sigmoid_forward
 quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize
 prelu _prelu_kernel rrelu_with_noise rrelu _conj resolve_conj resolve_neg bernoulli softplus _fused_dropout
 _weight_norm renorm nan_to_num to _autocast_to_reduced_precision _autocast_to_full_precision

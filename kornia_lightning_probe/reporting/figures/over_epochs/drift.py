@@ -13,11 +13,11 @@ from torch import Tensor
 
 from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.reporting.figures.lines import draw_mark
+from kornia_lightning_probe.reporting.figures.over_epochs.axis import draw_layers_over_epochs, epoch_ticks, marker_of
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable, pick_layers
 
 _WORDS = {"previous": "to the previous probe", "first": "to the first probe"}
-_MOST_LABELS, _MOST_MARKERS = 12, 50
 
 
 def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | None = None) -> Figure:
@@ -53,10 +53,11 @@ def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | N
             figure,
             lines,
             drawing.shown(few)[0],
-            loc="outside right upper",
+            # On the right it would stand beside the colour bar, whose colours are others.
+            loc="outside left upper",
             title="layer",
         )
-        drawing.small_print(figure, f"{last.when}; {_num_images(last)} images{mark}")
+        drawing.small_print(figure, last.when, f"{_num_images(last)} images{mark}")
         return figure
 
 
@@ -72,14 +73,14 @@ def _draw_row(left: Axes, right: Axes, history: Sequence[ProbeNumbers], name: st
     mark = draw_mark(left, table.quantity)
     _draw_heatmap(right, values, table)
     epochs = [result.epoch for result in compared]
-    _epoch_ticks(left, epochs)
-    _epoch_ticks(right, epochs)
+    epoch_ticks(left, epochs)
+    epoch_ticks(right, epochs)
     return mark
 
 
 def _draw_lines(ax: Axes, values: Tensor, table: MetricTable) -> None:
     places = range(values.shape[1])
-    marker = "o" if len(places) <= _MOST_MARKERS else None
+    marker = marker_of(len(places))
     for layer in pick_layers(table.layers):
         row = table.layers.index(layer)
         colour = drawing.depth_colour(row, len(table.layers))
@@ -104,20 +105,8 @@ def _over_epochs(history: Sequence[ProbeNumbers], metric: str, layers: Sequence[
 
 
 def _draw_heatmap(ax: Axes, values: Tensor, table: MetricTable) -> None:
-    low, high = table.scale
     colours = colormaps["viridis"].with_extremes(bad=drawing.NO_VALUE)
-    down, across = ([place - 0.5 for place in range(size + 1)] for size in values.shape)
-    mesh = ax.pcolormesh(
-        across,
-        down,
-        values.numpy(),
-        cmap=colours,
-        vmin=low,
-        vmax=high,
-    )
-    ax.invert_yaxis()
-    ax.spines[:].set_visible(False)
-    drawing.name_layers(ax.yaxis, table.layers)
+    mesh = draw_layers_over_epochs(ax, values, table, colours)
     bar = drawing.figure_of(ax).colorbar(
         mesh,
         ax=ax,
@@ -125,13 +114,6 @@ def _draw_heatmap(ax: Axes, values: Tensor, table: MetricTable) -> None:
         aspect=22,
     )
     bar.outline.set_visible(False)
-
-
-def _epoch_ticks(ax: Axes, epochs: Sequence[int]) -> None:
-    step = math.ceil(len(epochs) / _MOST_LABELS)
-    names = ["start" if epoch < 0 else str(epoch) for epoch in epochs]
-    ax.set_xticks(range(0, len(epochs), step), names[::step])
-    ax.set_xlabel("epoch")
 
 
 def _num_images(result: ProbeNumbers) -> int:

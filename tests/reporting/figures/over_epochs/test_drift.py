@@ -11,7 +11,7 @@ from kornia_lightning_probe.results.drift import CKA_FIRST, CKA_PREVIOUS
 
 pytest.importorskip("matplotlib")
 from kornia_lightning_probe.plotting import figure_pixels
-from kornia_lightning_probe.reporting.figures.drift import plot_drift
+from kornia_lightning_probe.reporting.figures.over_epochs.drift import plot_drift
 
 
 def made_history(epochs, layers=("stem", "body", "head"), references=("previous", "first")):

@@ -1,0 +1,1 @@
+"""The pictures of probes, each drawn only where something takes it."""
