@@ -1,7 +1,8 @@
 """Train a small CNN on scikit-learn's digits with two probes: which layers move, and which of them settle first?
 
 Run it as it is, with --rotate to train under random rotations, with --compare to do both and draw them in one picture,
-or with --devices 2 on two processes. Real images, no download, about half a minute on two cores.
+or with --devices 2 on two processes. Real images, no download, about half a minute on two cores. Open
+report.html first, which needs the extra [report].
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kornia_lightning_probe import AugmentationBank, DriftProbe, ProbeResult, SensitivityProbe, presets
+from kornia_lightning_probe import AugmentationBank, DriftProbe, ProbeReport, ProbeResult, SensitivityProbe, presets
 from kornia_lightning_probe.functional.similarity import debiased_cka
 from kornia_lightning_probe.plotting import plot_bank, plot_profile
 from kornia_lightning_probe.results.drift import Snapshot
@@ -177,7 +178,7 @@ def train(
         accelerator="cpu",
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
-        callbacks=[probe, keep.probe, keep],
+        callbacks=[probe, keep.probe, keep, ProbeReport()],
         logger=TensorBoardLogger(folder, name=RUNS[train_augmentation], version=""),
         log_every_n_steps=10,
         enable_progress_bar=False,
@@ -239,6 +240,8 @@ def main() -> None:
     if results:
         figure = plot_profile(results, metric="sensitivity", augmentation="rotation")
         figure.savefig(args.output / "profile.png", dpi=120)
+        for page in sorted(args.output.glob("*/report.html")):
+            print(f"open first:  {page}")
         print(f"pictures:    {args.output}/profile.png, heatmap.png, severity.png, drift.png, bank.png")
         print(f"numbers:     {args.output}/result.json, and every probe under {args.output}/*/probe/")
         print(f"TensorBoard: tensorboard --logdir {args.output}")

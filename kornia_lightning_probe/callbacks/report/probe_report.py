@@ -54,8 +54,8 @@ class ProbeReport(Callback):
         require_extra()
         if not list(_probes_of(trainer)):
             rank_zero_warn(
-                "ProbeReport has nothing to gather, as there is no probe in this Trainer; add one to its callbacks, such "
-                "as SensitivityProbe()"
+                "ProbeReport has nothing to gather, as there is no probe in this Trainer; add one to its callbacks, "
+                "such as SensitivityProbe()"
             )
 
     @override

@@ -25,7 +25,7 @@ _HERE = "datum.m == metric && datum.e == when"
 _UNDER = "datum.m == metric && datum.k == augmentation"
 _MOST_IN_LEGEND = 10
 #: Without the dark and the bright end, which vanish on a dark and a bright page.
-_DEPTHS = {"name": "viridis", "extent": [0.2, 0.9]}
+_DEPTHS = alt.SchemeParams(name="viridis", extent=[0.2, 0.9])
 _KNOWN = "isValid(datum.y)"
 _TIME = "datum.value < 0 ? ['before', 'training'] : datum.label"
 # Directions differ by metric, so that the ends of the colours say what they mean.
@@ -133,7 +133,7 @@ def _lines(data: Any, x: Any, numbers: PageNumbers, title: str, *, line: str = "
     depths = list(range(len(numbers.layers)))
     colour = alt.Color(
         "j:O",
-        scale=alt.Scale(domain=depths, scheme=alt.SchemeParams(**_DEPTHS)),
+        scale=alt.Scale(domain=depths, scheme=_DEPTHS),
         legend=alt.Legend(
             title="layer",
             values=_evenly(depths),
@@ -183,7 +183,7 @@ def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
     )
     colour = alt.Color(
         "j:O",
-        scale=alt.Scale(domain=list(range(len(layers))), scheme=alt.SchemeParams(**_DEPTHS)),
+        scale=alt.Scale(domain=list(range(len(layers))), scheme=_DEPTHS),
         legend=alt.Legend(
             title="layer",
             values=_evenly(range(len(layers))),

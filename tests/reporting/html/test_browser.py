@@ -28,7 +28,8 @@ const wait = (done) => new Promise((resolve) => {
 });
 const root = document.documentElement;
 const words = (name) => [...document.querySelectorAll(`[data-chart=${name}] text`)].map((text) => text.textContent);
-const choices = () => Object.fromEntries([...document.querySelectorAll("select")].map((each) => [each.name, each.value]));
+const selects = document.querySelectorAll("select");
+const choices = () => Object.fromEntries([...selects].map((each) => [each.name, each.value]));
 wait(() => root.dataset.drawn || root.dataset.failed).then(async () => {
   const seen = { failed: root.dataset.failed || "", first: choices(), now: words("now") };
   const cells = [...document.querySelectorAll("[data-chart=now] path[aria-roledescription='rect mark']")];

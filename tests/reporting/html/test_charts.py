@@ -59,7 +59,7 @@ def test_the_colours_of_a_change_are_symmetric_about_zero_and_its_ends_are_named
     probed = probed_of(before, changed(before, -0.25, epoch=1))
     words = words_of(drawn(probed, "change"))
     assert "+0.25 moves more" in words
-    assert "−0.25 moves less" in words
+    assert "\u22120.25 moves less" in words
 
 
 def test_a_cosine_that_falls_moves_more():
