@@ -309,6 +309,8 @@ def test_cli_runs(tmp_path):
 def test_digits_runs(tmp_path):
     said = run(tmp_path, "digits.py", "--epochs", "1", "--output", "here", warnings="default")
     assert "--- before training ---" in said
+    assert "open first:  here/plain/report.html" in said
+    assert (tmp_path / "here/plain/report.html").is_file()
     assert {"profile.png", "heatmap.png", "severity.png", "bank.png"} <= {
         path.name for path in (tmp_path / "here").iterdir()
     }

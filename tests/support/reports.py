@@ -13,7 +13,11 @@ from kornia_lightning_probe.reporting.html.numbers import page_numbers
 
 def objects_of(dataset):
     """A dataset as the page makes it: an object for each row."""
-    return [dict(zip(dataset["columns"], row, strict=True)) for row in dataset["rows"]]
+    shared, objects = dataset["shared"], []
+    for row in dataset["rows"]:
+        whole = ([*row[:shared], *others] for others in zip(*row[shared:], strict=True))
+        objects += [dict(zip(dataset["columns"], values, strict=True)) for values in whole]
+    return objects
 
 
 def drawn(probed, name, **chosen):

@@ -1,8 +1,8 @@
 "use strict";
 (() => {
   const CHOICES = ["metric", "when", "layer", "augmentation"];
-  const objects = ({ columns, rows }) =>
-    rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
+  const objects = ({ columns, shared, rows }) => rows.flatMap((row) => row[shared].map((_, number) =>
+    Object.fromEntries(columns.map((name, place) => [name, place < shared ? row[place] : row[place][number]]))));
 
   async function start(article) {
     const data = JSON.parse(article.querySelector("script.data").textContent);

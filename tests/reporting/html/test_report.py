@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.made_results import SENSITIVITY, made_result, table_of
-from support.reports import Page
+from support.reports import Page, objects_of
 
 from kornia_lightning_probe.reporting.html import Probed, Thumbnails, report, report_text, write_report
 
@@ -103,9 +103,9 @@ def test_json_has_no_nan_and_a_missing_number_is_null():
     value[1, 2] = math.inf
     result.tables["sensitivity"] = table_of(table.layers, value, quantity=SENSITIVITY)
     page = page_of(Probed("probe", [result]))
-    rows = page.data[0]["datasets"]["levels"]["rows"]
+    rows = objects_of(page.data[0]["datasets"]["levels"])
     assert len(rows) == 6 * 5
-    assert sum(row[5] is None for row in rows) == 2
+    assert sum(row["y"] is None for row in rows) == 2
 
 
 def test_several_probes_stand_in_one_page_those_of_drift_last():
