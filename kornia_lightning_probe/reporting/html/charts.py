@@ -21,7 +21,7 @@ _WIDEST, _NARROWEST, _ALL = 44, 15, 420
 _HIGHEST, _LOWEST, _DOWN = 24, 9, 420
 # A number needs so much.
 _ROOM = (26, 13)
-_CURVES = {"width": 430, "height": 260}
+_CURVES = {"width": 390, "height": 260}
 _HERE = "datum.m == metric && datum.e == when"
 _UNDER = "datum.m == metric && datum.k == augmentation"
 _MOST_IN_LEGEND = 10
@@ -148,7 +148,7 @@ def _lines(data: Any, x: Any, numbers: PageNumbers, title: str, *, line: str = "
             title="layer",
             values=_evenly(depths),
             labelExpr="layer_names[datum.value]",
-            labelLimit=150,
+            labelLimit=130,
             symbolType="square",
             symbolOpacity=1,
         ),
@@ -198,7 +198,7 @@ def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
             title="layer",
             values=_evenly(range(len(layers))),
             labelExpr="layer_names[datum.value]",
-            labelLimit=150,
+            labelLimit=130,
             symbolOpacity=1,
         ),
     )
