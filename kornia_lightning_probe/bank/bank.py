@@ -17,7 +17,7 @@ from kornia_lightning_probe.bank.views import View, describe_transform, read_vie
 from kornia_lightning_probe.checks import whole_number
 from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout
 from kornia_lightning_probe.randomness import isolated_rng, stable_seed
-from kornia_lightning_probe.wording import listed, unknown
+from kornia_lightning_probe.wording import ladder, listed, unknown
 
 __all__ = ["AugmentationBank", "Augmented", "View"]
 
@@ -168,8 +168,12 @@ class AugmentationBank:
         return self.views[index]
 
     def __repr__(self) -> str:
-        labels = ", ".join(view.label for view in self)
-        return f"{type(self).__name__}({labels}, seed={self.seed})"
+        severities: dict[str, list[float]] = {}
+        for view in self:
+            severities.setdefault(view.augmentation, []).append(view.severity)
+        units = {view.augmentation: view.unit for view in self}
+        ladders = [ladder(name, each, units[name]) for name, each in severities.items()]
+        return f"{type(self).__name__}({'; '.join([*ladders, f'seed={self.seed}'])})"
 
     @property
     def layout(self) -> ImageLayout:

@@ -150,6 +150,22 @@ def test_a_comparison_says_what_changed_and_what_most():
     ]
 
 
+def test_a_comparison_speaks_of_the_embedding_and_not_of_the_outputs_behind_it():
+    one, other = made((0.6, 0.5, 0.4), embedding="conv"), made((0.3, 0.5, 0.4), embedding="conv")
+    assert (
+        one.compare(other)
+        .verdict()
+        .startswith("Since the first result it is undecided whether the embedding moves otherwise.")
+    )
+
+
+def test_without_an_embedding_it_is_the_last_layer_that_is_spoken_of():
+    one, other = made((0.6, 0.5, 0.4), embedding=None, epoch=0), made((0.3, 0.5, 0.4), embedding=None)
+    assert other.verdict().startswith("The last layer, fc, moves most under turn (0.50)")
+    assert other.verdict(before=one).splitlines()[1].startswith("Since before training the last layer, fc, moves less")
+    assert one.compare(other).verdict().startswith("Since the first result the last layer, fc, moves less")
+
+
 def test_results_and_comparisons_are_short_in_print():
     one, other = made((0.6, 0.5, 0.4), epoch=0), made((0.3, 0.5, 0.4))
     assert str(one).splitlines()[1:-1] == one.verdict().splitlines()
@@ -157,4 +173,4 @@ def test_results_and_comparisons_are_short_in_print():
     assert comparison.verdict() in str(comparison)
     for shown in (str(one), str(comparison), repr(comparison)):
         assert len(shown) < 700
-    assert repr(comparison) == "Comparison(epoch 1, step 1 minus the first: 9 cells of 1 metrics)"
+    assert repr(comparison) == "Comparison(epoch 1, step 1 minus the first: 9 cells of 1 metric)"
