@@ -20,14 +20,16 @@ def listed(names: Iterable[object], *, most: int = 8) -> str:
     return f"{shown} and {len(texts) - most} more"
 
 
-def counted(count: int, thing: str) -> str:
+def counted(count: int, thing: str, things: str | None = None) -> str:
     """A number of things, in the singular for one.
 
     Example:
-        >>> counted(1, "layer"), counted(3, "layer")
-        ('1 layer', '3 layers')
+        >>> counted(1, "layer"), counted(3, "layer"), counted(2, "pass", "passes")
+        ('1 layer', '3 layers', '2 passes')
     """
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    if count == 1:
+        return f"{count} {thing}"
+    return f"{count} {things or f'{thing}s'}"
 
 
 def ladder(name: str, severities: Sequence[float], unit: str = "") -> str:

@@ -21,7 +21,7 @@ from kornia_lightning_probe.callbacks.logbook import Entry, Logbook
 from kornia_lightning_probe.callbacks.mishaps import agree, memory_note, told
 from kornia_lightning_probe.callbacks.record import Record, with_facts
 from kornia_lightning_probe.callbacks.schedule import START_EPOCH, ScheduledCallback
-from kornia_lightning_probe.callbacks.summaries import size_of
+from kornia_lightning_probe.callbacks.summaries import size_of, work_ahead
 from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
 from kornia_lightning_probe.engine.memory import is_out_of_memory
 from kornia_lightning_probe.engine.processes import World
@@ -34,8 +34,6 @@ from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.wording import listed
 
 ON_ERROR = ("raise", "warn")
-_MOST_OF_AN_EPOCH = 0.1
-_FEW_SECONDS = 3.0
 
 
 class EpochProbe(ScheduledCallback):
@@ -54,6 +52,8 @@ class EpochProbe(ScheduledCallback):
 
     #: Fewer images than this can't be measured.
     fewest_images: ClassVar[int] = 1
+    #: Under so many views the images are measured; 0 where they are looked at as they are.
+    num_views: int = 0
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ class EpochProbe(ScheduledCallback):
         results = self._record.of_stage(occasion.stage)
         entry = self.entry(results, images, name=self.name_in(occasion.stage), stage=occasion.stage)
         self._logbook.write(trainer, pl_module, entry)
-        self._report(result, time.perf_counter() - started)
+        self.say_cost(size_of(result), time.perf_counter() - started)
 
     def _measured(
         self, trainer: Trainer, module: LightningModule, occasion: Occasion
@@ -275,6 +275,8 @@ class EpochProbe(ScheduledCallback):
         try:
             with of_trainer.not_training(trainer), torch.inference_mode(False):
                 images, subject = self._prepared(trainer, module, occasion.world)
+                if self._is_first_probe:
+                    rank_zero_info(self._announcement(images))
                 measured = self.measure(subject, images, occasion), images
                 self._is_first_probe = False
         except Exception as error:
@@ -312,6 +314,10 @@ class EpochProbe(ScheduledCallback):
         self._images = images
         return images
 
+    def _announcement(self, images: ProbeImages) -> str:
+        work = work_ahead(images.num_images, self.num_views, self.batch_size)
+        return f"{self.name}: {work}"
+
     def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
         if is_out_of_memory(error):
             error.add_note(memory_note(name=self.name, batch_size=self.batch_size, last=self.result))
@@ -334,16 +340,3 @@ class EpochProbe(ScheduledCallback):
             # It comes from the system's own source, and moves no random stream.
             self._record.run = str(trainer.strategy.broadcast(uuid.uuid4().hex[:16]))
         return self._record.run
-
-    def _report(self, result: ProbeResult, seconds: float) -> None:
-        share = self.share_of_epoch(seconds)
-        line = f"{self.name}: {size_of(result)}: {seconds:.1f} s"
-        if share is None:
-            rank_zero_info(line)
-            return
-        rank_zero_info(f"{line}, {100 * share:.0f} % of the epoch")
-        if share > _MOST_OF_AN_EPOCH and seconds > _FEW_SECONDS:
-            self.say_once(
-                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise "
-                "every_n_epochs, or lower num_images or the number of views or layers"
-            )

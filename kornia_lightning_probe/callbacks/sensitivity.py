@@ -203,6 +203,7 @@ class SensitivityProbe(EpochProbe):
     @override
     def images_read(self, images: ProbeImages) -> None:
         self._fitted_bank = self.bank.fit_channels(self.bank.layout.channels(images.scout.images[0]))
+        self.num_views = len(self._fitted_bank)
 
     @override
     def measure(self, subject: Subject, images: ProbeImages, occasion: Occasion) -> ProbeResult:

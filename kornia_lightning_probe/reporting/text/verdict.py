@@ -130,10 +130,11 @@ def _what_changed(comparisons: Sequence[tuple[str, ComparisonNumbers]], layer: s
         if SENSITIVITY not in comparison.metrics:
             continue
         rows = [row for row in comparison.rows_of(SENSITIVITY) if row.layer == layer and math.isfinite(row.change)]
+        subject = "it" if parts else called
         if any(is_decided(row) for row in rows):
-            parts.append(f"since {name} {called} moves {'; '.join(_by_direction(rows))}")
+            parts.append(f"since {name} {subject} moves {'; '.join(_by_direction(rows))}")
         elif rows:
-            parts.append(f"since {name} it is undecided whether {called} moves otherwise")
+            parts.append(f"since {name} it is undecided whether {subject} moves otherwise")
     return _sentence(", and ".join(parts))
 
 
@@ -189,7 +190,7 @@ def _what_the_outputs_do(numbers: ProbeNumbers, baseline: ProbeNumbers | None) -
     if baseline is None or earlier is None or lowest not in baseline.augmentations:
         return f"{now}."
     if not _is_beyond_chance(baseline):
-        return f"{now} (before they were right by chance, which can't be compared)."
+        return f"{now} (before: no better than chance)."
     under_before = baseline.value("accuracy", augmentation=lowest)
     return f"{now} (before: {number(earlier)} and {number(under_before)})."
 
@@ -220,8 +221,8 @@ def _spread_doubts(comparisons: Sequence[tuple[str, ComparisonNumbers]], layer: 
         as_far = [row.augmentation for row in falls if row.second * growth >= row.first]
         if as_far:
             yield (
-                f"since {name} images have moved {growth:.3g} times as far apart, which alone explains the fall under "
-                f"{listed(as_far, most=_FEW)}"
+                f"since {name} images lie {growth:.3g} times as far apart, and in its own units the layer moves no "
+                f"less under {listed(as_far, most=_FEW)}"
             )
 
 
