@@ -120,7 +120,6 @@ def probe_model(
         batch_size=batch_size,
         seed=seed,
         progress=progress,
-        check_parameters=True,
     )
     place = torch.device(device) if device is not None else device_of(model) or images.scout.images[0].device
     with _moved(model, place):

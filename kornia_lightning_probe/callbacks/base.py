@@ -25,6 +25,7 @@ from kornia_lightning_probe.callbacks.summaries import size_of, work_ahead
 from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
 from kornia_lightning_probe.engine.memory import is_out_of_memory
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.sighting import FirstLooks
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.calling import Forward, forward_of
@@ -105,7 +106,7 @@ class EpochProbe(ScheduledCallback):
         self._logbook = Logbook(name, figures=figures, say_once=self.say_once)
         self._images: ProbeImages | None = None
         self._is_fitting = True
-        self._is_first_probe = True
+        self._looks = FirstLooks()
         self._checkpoint: object = None
         self._evaluated_run: str | None = None
 
@@ -128,6 +129,13 @@ class EpochProbe(ScheduledCallback):
 
     def images_read(self, images: ProbeImages) -> None:
         """Look at images that have just been read, once in each run."""
+
+    def what_is_held(self) -> str:
+        """What is held for the next probe, for the line on what this one has cost; empty for nothing."""
+        return ""
+
+    def images_gone(self) -> None:
+        """Let go of what was held of the images, at the end of a run."""
 
     def more_state(self) -> dict[str, Any]:
         """What a checkpoint should hold beside the history."""
@@ -170,12 +178,10 @@ class EpochProbe(ScheduledCallback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._images = None
+        self._forget_images()
         self._is_fitting = stage == "fit"
         self._checkpoint = None
         self._evaluated_run = None
-        if self._is_fitting:
-            self._is_first_probe = True
         if self.forward is not None:
             return
         forward_of(pl_module)
@@ -188,12 +194,11 @@ class EpochProbe(ScheduledCallback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A later run may have other data or other processes.
-        self._images = None
+        self._forget_images()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._images = None
+        self._forget_images()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -265,7 +270,8 @@ class EpochProbe(ScheduledCallback):
         results = self._record.of_stage(occasion.stage)
         entry = self.entry(results, images, name=self.name_in(occasion.stage), stage=occasion.stage)
         self._logbook.write(trainer, pl_module, entry)
-        self.say_cost(size_of(result), time.perf_counter() - started)
+        size = ", ".join(filter(None, [size_of(result), self.what_is_held()]))
+        self.say_cost(size, time.perf_counter() - started)
 
     def _measured(
         self, trainer: Trainer, module: LightningModule, occasion: Occasion
@@ -275,10 +281,7 @@ class EpochProbe(ScheduledCallback):
         try:
             with of_trainer.not_training(trainer), torch.inference_mode(False):
                 images, subject = self._prepared(trainer, module, occasion.world)
-                if self._is_first_probe:
-                    rank_zero_info(self._announcement(images))
                 measured = self.measure(subject, images, occasion), images
-                self._is_first_probe = False
         except Exception as error:
             # Whatever it is, the other processes must learn of it.
             measured = error
@@ -309,14 +312,15 @@ class EpochProbe(ScheduledCallback):
             return self._images
         images = self._choice.read(trainer, world)
         self.images_read(images)
-        for note in images.notes:
+        for note in [*images.notes, work_ahead(images.num_images, self.num_views, self.batch_size)]:
             rank_zero_info(f"{self.name}: {note}")
-        self._images = images
+        self._images, self._looks = images, FirstLooks()
         return images
 
-    def _announcement(self, images: ProbeImages) -> str:
-        work = work_ahead(images.num_images, self.num_views, self.batch_size)
-        return f"{self.name}: {work}"
+    def _forget_images(self) -> None:
+        # A later run may have other data or other processes.
+        self._images, self._looks = None, FirstLooks()
+        self.images_gone()
 
     def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
         if is_out_of_memory(error):

@@ -194,7 +194,7 @@ class DriftProbe(EpochProbe):
             flatten=self.flatten,
             progress=occasion.progress,
             world=occasion.world,
-            check_parameters=self._is_first_probe,
+            looks=self._looks,
         )
         try:
             self._say_new_layers(features, epoch=occasion.epoch)

@@ -16,6 +16,7 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
+from kornia_lightning_probe.engine.sighting import FirstLooks
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -51,7 +52,7 @@ def collect_features(
     flatten: bool = False,
     progress: bool = False,
     world: World | None = None,
-    check_parameters: bool = False,
+    looks: FirstLooks | None = None,
 ) -> Features:
     """Run a model over clean images and gather the pooled features of every layer.
 
@@ -67,7 +68,7 @@ def collect_features(
             32 MiB (16384 features at N = 256); other layers are pooled and named in the findings.
         progress: whether to show a bar.
         world: the other processes; three collectives in all, and one more where images have labels.
-        check_parameters: whether to look if the first pass changes the model's parameters.
+        looks: what has been seen of the model, of these images, before; None looks anew.
 
     Returns:
         The features, the same on every process.
@@ -85,7 +86,7 @@ def collect_features(
         seed=seed,
         progress=progress,
         world=world or World(),
-        check_parameters=check_parameters,
+        looks=looks or FirstLooks(),
     )
     run_loop(subject, route, visitor, findings)
     return visitor.features()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,13 +19,13 @@ from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
-from kornia_lightning_probe.engine.sighting import agreed_targets, look_at
+from kornia_lightning_probe.engine.sighting import FirstLooks, agreed_targets
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
-from kornia_lightning_probe.model.undisturbed import guarded_parameters, undisturbed
+from kornia_lightning_probe.model.undisturbed import undisturbed
 from kornia_lightning_probe.randomness import stable_seed
 
 
@@ -85,7 +84,7 @@ class Route:
         progress: whether to show a bar.
         world: the other processes.
         graph: whether the activations of a visitor's own passes keep their graph; clean ones never do.
-        check_parameters: whether to look if the first pass changes the model's parameters.
+        looks: what has been seen of the model, of these images, before.
         asks_for_scores: whether measures of class scores were asked for by name.
     """
 
@@ -95,7 +94,7 @@ class Route:
     progress: bool = False
     world: World = field(default_factory=World)
     graph: bool = False
-    check_parameters: bool = False
+    looks: FirstLooks = field(default_factory=FirstLooks)
     asks_for_scores: bool = False
 
 
@@ -155,8 +154,7 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     visitor.check()
     first = images.scout.to(subject.device)
     targets = agreed_targets(images, world)
-    with guarded_parameters(subject.model) if route.check_parameters else nullcontext():
-        look = look_at(subject, first, seed=route.seed, targets=targets, is_asked_for=route.asks_for_scores)
+    look = route.looks.of(subject, first, seed=route.seed, targets=targets, is_asked_for=route.asks_for_scores)
     subject = look.sighting.choose(subject)
     findings.passed_over(look.sighting.passed_over(subject))
     choice = look.choice if visitor.wants_scores else None

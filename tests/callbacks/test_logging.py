@@ -221,7 +221,8 @@ def test_lines_say_what_is_about_to_be_done_and_what_each_probe_has_cost(tmp_pat
     # Sixteen images are three blocks of up to six, each passed clean and under three views.
     assert ahead == "probe: 16 images x 3 views, about 12 forward passes of up to 6 images"
     assert len(costs) == 2
-    sizes = "probe: 16 images x 3 views x 3 layers, embedding body: "
+    # Three views of 16 images of 3 x 8 x 8 floats are 36 KiB.
+    sizes = "probe: 16 images x 3 views x 3 layers, embedding body, 0.0 MiB of views kept: "
     assert costs[0].startswith(sizes)
     assert costs[0].endswith(" s")
     assert costs[1].startswith(sizes)
