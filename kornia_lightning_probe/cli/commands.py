@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from kornia_lightning_probe.cli.telling import PROGRAM
 
-_ABOUT = """How far a vision model's layers move under augmentations: look at saved results, compare them, probe saved
-checkpoints."""
+_ABOUT = """How far a vision model's layers move under augmentations: look at saved results, compare them, write a
+page of them, probe saved checkpoints."""
 _EXIT = """exit status:
   0  all went well
   1  compare --fail-above: a metric is above what is allowed
@@ -61,6 +61,17 @@ def _add_compare(parser: ArgumentParser) -> None:
     parser.add_argument("--metric", type=str, help="the metric of the table (default: sensitivity)")
 
 
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "dirs",
+        type=str,
+        nargs="+",
+        metavar="DIR",
+        help="log directories, searched with the folders in them; several runs stand side by side",
+    )
+    parser.add_argument("-o", "--output", type=str, default="report.html", metavar="FILE", help="where the page goes")
+
+
 def _add_run(parser: ArgumentParser) -> None:
     needed: dict[str, Any] = {"type": str, "required": True}
     parser.add_argument("--model", **needed, metavar="MODULE:NAME", help="a class or function that makes the model")
@@ -98,6 +109,12 @@ COMMANDS: Mapping[str, Command] = {
         f"{PROGRAM} compare old.json new.json\n"
         f"{PROGRAM} compare old.json new.json --fail-above sensitivity=0.05 flip_rate=0.02",
         _add_compare,
+    ),
+    "report": Command(
+        "Write one page, which opens from disk, of every probe in some log directories.",
+        f"{PROGRAM} report lightning_logs -o report.html\n"
+        f"{PROGRAM} report lightning_logs/version_3 lightning_logs/version_4 -o both.html",
+        _add_report,
     ),
     "run": Command(
         "Probe saved checkpoints: a JSON file for each, and what has changed since the first.",

@@ -10,11 +10,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from kornia_lightning_probe.cli.banks import read_bank
-from kornia_lightning_probe.cli.checkpoints import checkpoint_paths, model_with, read_weights
 from kornia_lightning_probe.cli.files import Found
-from kornia_lightning_probe.cli.named import named_object
-from kornia_lightning_probe.cli.pictures import Wish, read_images
+from kornia_lightning_probe.cli.inputs.banks import read_bank
+from kornia_lightning_probe.cli.inputs.checkpoints import checkpoint_paths, model_with, read_weights
+from kornia_lightning_probe.cli.inputs.named import named_object
+from kornia_lightning_probe.cli.inputs.pictures import Wish, read_images
 from kornia_lightning_probe.cli.telling import FINE, CommandError, reason_of, remark, say, warnings_as_remarks
 from kornia_lightning_probe.metrics import resolve_metrics
 from kornia_lightning_probe.probe import probe_model

@@ -17,6 +17,7 @@ from kornia_lightning_probe.callbacks.trainer import is_trial, run_folder, stage
 from kornia_lightning_probe.reporting.html.files import probes_text
 from kornia_lightning_probe.reporting.html.gathered import Probed
 from kornia_lightning_probe.reporting.html.report import require_extra, write_report
+from kornia_lightning_probe.reporting.html.thumbnails import with_pictures
 from kornia_lightning_probe.results.storage import write_whole
 
 
@@ -116,4 +117,4 @@ def _gathered(trainer: Trainer, module: LightningModule) -> Iterator[Probed]:
         stages = {"fit": probe.history, "validate": probe.validations, "test": probe.tests}
         for stage, results in stages.items():
             if results:
-                yield Probed(probe.name, list(results), stage, model)
+                yield with_pictures(Probed(probe.name, list(results), stage, model))

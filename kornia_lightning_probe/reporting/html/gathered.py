@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import CLEAN
 
+#: How the address of a picture begins that stands in the page itself.
+ADDRESS = "data:image/png;base64,"
+
 
 @dataclass(frozen=True)
 class Thumbnails:
@@ -16,12 +19,20 @@ class Thumbnails:
     Args:
         clean: a `data:image/png;base64,...` address.
         augmented: likewise.
-        caption: what is said below them: score, label, augmentation.
+        caption: what is said below them: score, number, label.
+
+    Raises:
+        ValueError: For another address: a page asks nothing of the network.
     """
 
     clean: str
     augmented: str
     caption: str
+
+    def __post_init__(self) -> None:
+        for address in (self.clean, self.augmented):
+            if not address.startswith(ADDRESS):
+                raise ValueError(f"a picture's address must begin with {ADDRESS!r}, got {address[:40]!r}")
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,10 @@ class Probed:
         results: oldest first.
         stage: "fit", "validate" or "test".
         model: the class of the model; "" where it is not known.
-        worst: pairs of pictures of the images that moved furthest.
+        worst: pairs of pictures of the images that moved furthest; those that the latest result keeps are shown where
+            none are given.
+        worst_under: the view that moved them so and the layer, in words.
+        labels: a name for each result, such as that of its file, for results that have no time to tell them apart.
 
     Raises:
         ValueError: Without a result.
@@ -44,6 +58,8 @@ class Probed:
     stage: str = "fit"
     model: str = ""
     worst: Sequence[Thumbnails] = ()
+    worst_under: str = ""
+    labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.results:
@@ -63,6 +79,11 @@ class Probed:
     def is_drift(self) -> bool:
         """Whether it compares the clean images' features, and knows no augmentation."""
         return tuple(self.latest.views) == (CLEAN,)
+
+    @property
+    def num_epochs(self) -> int:
+        """After how many epochs of the training there is a result."""
+        return len({numbers.epoch for numbers in self.results if numbers.epoch >= 0})
 
     @property
     def before(self) -> ProbeNumbers | None:

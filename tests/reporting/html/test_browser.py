@@ -57,7 +57,7 @@ wait(() => root.dataset.drawn || root.dataset.failed).then(async () => {
 def opened(path):
     """What the reader has seen of a page, and what the browser said on its console."""
     page = path.read_text(encoding="utf-8")
-    script = READER.replace("CELL", json.dumps("j: 1; layer: conv1; augmentation: blur"))
+    script = READER.replace("CELL", json.dumps("layer: conv1; augmentation: hflip"))
     path.write_text(f"{page}{script}", encoding="utf-8")
     profile = f"--user-data-dir={path.parent / 'profile'}"
     command = [BROWSER, *ALONE, profile, "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom"]
@@ -77,10 +77,10 @@ def test_a_browser_draws_the_page_alone_and_a_click_and_a_choice_change_it(tmp_p
     assert seen["failed"] == ""
     assert console == []
     assert seen["requests"] == []
-    # The last epoch, and the last of input, conv1, conv2, fc, output, since no embedding is known.
-    assert seen["first"] == {"metric": "0", "augmentation": "0", "layer": "4", "when": "1"}
-    assert seen["clicked"] == {"metric": "0", "augmentation": "2", "layer": "1", "when": "1"}
-    assert seen["heading"] == "Over the training, under blur"
+    # The last epoch, of input, conv1, conv2, fc, output the last, since no embedding is known, and what moves it most.
+    assert seen["first"] == {"metric": "0", "augmentation": "2", "layer": "4", "when": "1"}
+    assert seen["clicked"] == {"metric": "0", "augmentation": "0", "layer": "1", "when": "1"}
+    assert seen["heading"] == "Over the training: sensitivity under hflip"
     # The flip at the pixels.
     assert "5.00" in seen["now"]
     assert "5.00" not in seen["before"]

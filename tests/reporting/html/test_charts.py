@@ -2,10 +2,10 @@ import math
 
 import torch
 from support.made_results import COSINE, SENSITIVITY, made_result, table_of
-from support.reports import drawn, objects_of, words_of
+from support.reports import drawn, rows_of, words_of
 
 from kornia_lightning_probe.reporting.html import Probed
-from kornia_lightning_probe.reporting.html.charts import charts_of, datasets_of
+from kornia_lightning_probe.reporting.html.charts import charts_of
 from kornia_lightning_probe.reporting.html.numbers import MOST_LAYERS, MOST_RESULTS, page_numbers
 
 
@@ -21,7 +21,7 @@ def changed(result, by, *, epoch, error=0.01):
 
 
 def test_a_cell_is_the_mean_over_the_levels_and_its_error_is_not_that_of_independent_views():
-    (rows, *_) = [objects_of(datasets_of(page_numbers(probed_of(made_result())))["means"])]
+    rows = rows_of(probed_of(made_result()))["means"]
     # Rotation is views 1, 2 and 3, conv2 column 2: .2 + .02. Errors of .01 each are those of the same images: .01.
     cell = next(row for row in rows if (row["j"], row["k"]) == (2, 1))
     assert (cell["y"], cell["s"], cell["c"], cell["q"]) == (0.22, 0.01, None, 0)
@@ -111,7 +111,7 @@ def test_several_probes_in_an_epoch_stand_at_their_steps():
     for step, result in enumerate(results):
         result.step = 10 * step
     numbers = page_numbers(probed_of(*results))
-    assert (numbers.by_step, numbers.places) == (True, [0, 10, 20])
+    assert (numbers.axis, numbers.places) == ("step", [0, 10, 20])
     assert numbers.whens == ["before training", "epoch 0, step 10", "epoch 0, step 20"]
 
 
@@ -125,7 +125,7 @@ def test_results_with_nothing_in_common_are_shown_without_changes():
     # By depth in the result that has them: a and conv1 are the first, b and conv2 the second.
     assert set(numbers.layers) == {"input", "a", "b", "conv1", "conv2", "fc", "output"}
     assert numbers.layers[0] == "input"
-    assert not [row for row in numbers.means if row[6] is not None]
+    assert set(numbers.cells[0].means["c"]) == {None}
 
 
 def test_many_results_and_layers_are_picked_evenly_and_it_is_said():

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from kornia_lightning_probe.cli.files import natural
-from kornia_lightning_probe.cli.named import is_name, named_object
+from kornia_lightning_probe.cli.inputs.named import is_name, named_object
 from kornia_lightning_probe.cli.telling import CommandError, reason_of
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")

@@ -1,0 +1,54 @@
+"""A chart for each reference of a drift probe: how alike each layer is to itself, over the training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from kornia_lightning_probe.reporting.html.charts.look import CURVES, KNOWN, TIME, depth_colour, specification
+from kornia_lightning_probe.reporting.html.naming import short_names
+from kornia_lightning_probe.results.lookup import ProbeNumbers
+
+
+def drift_charts(results: Sequence[ProbeNumbers]) -> dict[str, dict[str, Any]]:
+    """The specifications by metric; their rows are in them."""
+    found: dict[str, dict[str, Any]] = {}
+    for metric in results[-1].metrics:
+        if metric.startswith("cka_"):
+            found[metric] = _drift(results, metric)
+    return found
+
+
+def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
+    having = [numbers for numbers in results if metric in numbers.tables]
+    layers = list(dict.fromkeys(layer for numbers in having for layer in numbers.table(metric).layers))
+    x = alt.X(
+        "x:Q",
+        title="epoch",
+        axis=alt.Axis(labelExpr=TIME, format="d", grid=False, tickMinStep=1),
+        scale=alt.Scale(nice=False, zero=False),
+    )
+    tips = [alt.Tooltip("layer:N"), alt.Tooltip("when:N"), alt.Tooltip("y:Q", format=".3f", title="CKA")]
+    when = "datum.x < 0 ? 'before training' : 'epoch ' + datum.x"
+    base = alt.Chart(alt.NamedData(name="drift")).transform_calculate(layer="layer_names[datum.j]", when=when)
+    base = base.encode(x=x, y=alt.Y("y:Q", title="CKA"), color=depth_colour(len(layers)))
+    points = base.transform_filter(KNOWN).mark_point(filled=True, size=30).encode(tooltip=tips)
+    chart = alt.layer(base.mark_line(), points).properties(**CURVES)
+    names = {"layer_names": layers, "layer_labels": short_names(layers)[0]}
+    spec = specification(chart, metric, names)
+    spec["datasets"] = {"drift": _rows(having, metric, layers)}
+    return spec
+
+
+def _rows(results: Sequence[ProbeNumbers], metric: str, layers: Sequence[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for numbers in results:
+        table = numbers.table(metric)
+        for column, layer in enumerate(table.layers):
+            value = float(table.value[0, column])
+            known = round(value, 4) if math.isfinite(value) else None
+            rows.append({"x": numbers.epoch, "j": layers.index(layer), "y": known})
+    return rows

@@ -1,0 +1,39 @@
+"""Names that fit into a chart: without what all of them share, their middle left out, and still told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+from kornia_lightning_probe.reporting.text.table import elided
+from kornia_lightning_probe.results.tables import INPUT, OUTPUT
+
+_LONGEST = 24
+_MORE = 6
+
+
+def short_names(names: Sequence[str], most: int = _LONGEST) -> tuple[list[str], str]:
+    """Names of at most so many characters, or of as many more as tell them apart, and the module that all are in.
+
+    Example:
+        >>> short_names(["input", "net.layer1.conv", "net.layer2.conv"], 10)
+        (['input', 'laye…1.conv', 'laye…2.conv'], 'net')
+    """
+    shared = _shared([name for name in names if name not in (INPUT, OUTPUT)])
+    prefix = f"{shared}." if shared else ""
+    inner = [name.removeprefix(prefix) for name in names]
+    longest = max(map(len, inner), default=0)
+    for length in range(most, longest + _MORE, _MORE):
+        short = [elided(name, length) for name in inner]
+        if len(set(short)) == len(set(inner)):
+            return short, shared
+    return inner, shared
+
+
+def _shared(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return ""
+    modules = [name.split(".")[:-1] for name in names]
+    levels = zip(*modules, strict=False)
+    same_in_all = takewhile(lambda parts: len(set(parts)) == 1, levels)
+    return ".".join(parts[0] for parts in same_in_all)
