@@ -91,7 +91,7 @@ def page_numbers(probed: Probed) -> PageNumbers:
     most = _most_of_others(results, metrics)
     cells = _cells(results, metrics, names, most, probed.baseline)
     ends = [_ends(_quantity(results, metric), each) for metric, each in zip(metrics, cells, strict=True)]
-    layer = _shown_layer(results[-1], names.layers)
+    layer = _shown_layer(results[-1], names.layers, cells[0])
     return PageNumbers(
         results=results,
         metrics=metrics,
@@ -137,7 +137,15 @@ def _names(results: Sequence[ProbeNumbers], every_layer: Sequence[str]) -> Names
         for view in numbers.views:
             views.setdefault(view.augmentation, {}).setdefault((view.level, view.severity), view)
     ascending = [sorted(of.values(), key=lambda view: view.severity) for of in views.values()]
-    return Names(pick_layers(every_layer, MOST_LAYERS), list(views), ascending)
+    return Names(_pick_layers(every_layer, results[-1].metadata.embedding), list(views), ascending)
+
+
+def _pick_layers(layers: Sequence[str], embedding: str | None) -> list[str]:
+    """At most 40 layers, evenly by depth, the embedding among them."""
+    if len(layers) <= MOST_LAYERS or embedding not in layers:
+        return pick_layers(layers, MOST_LAYERS)
+    picked = {embedding, *pick_layers(layers, MOST_LAYERS - 1)}
+    return [layer for layer in layers if layer in picked]
 
 
 def _most_of_others(results: Sequence[ProbeNumbers], metrics: Sequence[str]) -> int:
@@ -269,9 +277,11 @@ def _format(high: float, low: float) -> str:
     return ".3~s" if largest >= _LARGE else f".{decimals([largest])}f"
 
 
-def _shown_layer(numbers: ProbeNumbers, layers: Sequence[str]) -> int:
+def _shown_layer(numbers: ProbeNumbers, layers: Sequence[str], cells: MetricCells) -> int:
     embedding = numbers.metadata.embedding
-    return layers.index(embedding) if embedding in layers else len(layers) - 1
+    if embedding in layers:
+        return layers.index(embedding)
+    return max((layer for layer, _ in cells.cells), default=len(layers) - 1)
 
 
 def _moves_most(cells: MetricCells, layer: int) -> int:

@@ -4,8 +4,8 @@
   // Numbers with as many digits as their errors allow.
   const behind = (error) => Math.min(5, Math.max(0, 1 - Math.floor(Math.log10(error))));
   const sized = (value, error) => (error ? value.toFixed(behind(error)) : String(Number(value.toPrecision(3))));
-  const digits = (value, error) => (value === null ? "-" : sized(value, error));
-  const signed = (value, error) => (value > 0 ? "+" : "") + digits(value, error);
+  const digits = (value, error) => (value === null ? "\u2013" : sized(value, error));
+  const signed = (value, error) => (value > 0 ? "+" : "") + digits(value, error).replace("-", "\u2212");
   const erring = (text, error) => (error === null ? text : `${text} ± ${sized(error, error)}`);
 
   // A column is one number for all, or whole numbers and what they are to be divided by.
