@@ -12,7 +12,7 @@ from kornia_lightning_probe.cli.telling import ABOVE, FINE, CommandError, remark
 from kornia_lightning_probe.result import Comparison, ProbeResult, ProbeRow
 from kornia_lightning_probe.results.comparing.comparison import ROUNDING, ComparisonRow
 from kornia_lightning_probe.results.tables import INPUT
-from kornia_lightning_probe.wording import unknown
+from kornia_lightning_probe.wording import counted, unknown
 
 _MOST_SHOWN = 5
 
@@ -28,16 +28,17 @@ def compare(given: Any) -> int:
         raise CommandError(f"--errors must be a positive number of standard errors, got {given.errors}")
     first, second = one_result(Path(given.first)), one_result(Path(given.second))
     comparison = first.result.compare(second.result)
-    say(f"from {first.path} to {second.path}")
-    say("\n".join(filter(None, [comparison.verdict(), comparison.summary(given.metric)])))
+    lines = [f"from {first.path} to {second.path}", comparison.summary(given.metric)]
     status = FINE
     for metric, change in allowed:
         refuse_lost(first.result, second.result, metric)
         above = cells_above(comparison, metric, change=change, errors=given.errors)
-        for line in _told(metric, change, above):
-            say(line)
+        lines += _told(metric, change, above)
         if above:
             status = ABOVE
+    # Only now: what can't be judged is an error without half an answer in front.
+    for line in lines:
+        say(line)
     return status
 
 
@@ -99,7 +100,8 @@ def cells_above(comparison: Comparison, metric: str, *, change: float, errors: f
     if not known:
         raise CommandError(f"--fail-above {metric}: its standard error isn't known at any cell, so it can't be judged")
     if len(known) < len(cells):
-        remark(f"note: {metric} has no standard error at {len(cells) - len(known)} cells, which were not judged")
+        unknown_errors = counted(len(cells) - len(known), "cell")
+        remark(f"note: {metric} has no standard error at {unknown_errors}, not judged")
     above = [row for row in known if row.change - change > max(errors * row.std_error, _rounding(row))]
     return sorted(above, key=lambda row: row.change, reverse=True)
 
@@ -114,7 +116,7 @@ def _told(metric: str, change: float, above: Iterable[ComparisonRow]) -> Iterato
     if not rows:
         yield f"passed: {metric} is nowhere more than {change:g} above the first, beyond error"
         return
-    yield f"FAILED: {metric} is more than {change:g} above the first, beyond error, at {len(rows)} cells"
+    yield f"FAILED: {metric} is more than {change:g} above the first, beyond error, at {counted(len(rows), 'cell')}"
     for row in rows[:_MOST_SHOWN]:
         size = f"{row.change:+.4f} ± {row.std_error:.4f}"
         yield f"  {cell(row)}: {size} (from {row.first:.4f} to {row.second:.4f})"

@@ -22,6 +22,11 @@ class Found(NamedTuple):
     result: ProbeResult
 
 
+def timed(path: Path, result: ProbeResult) -> str:
+    """A file and, where it is known, the time in the training that it is of."""
+    return f"{path} ({result.when})" if result.when else str(path)
+
+
 def natural(path: Path) -> list[tuple[int, int, str]]:
     """A key that sorts paths as people do: epoch=2 in front of epoch=10.
 

@@ -27,13 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("jsonargparse") is None:
         remark(f"{PROGRAM}: error: {_NO_PARSER}")
         return WRONG
+    # It may stand anywhere, in front of the command too.
     shows_traceback = "--debug" in given
+    given = [word for word in given if word != "--debug"]
     try:
         # Imported here, since the parser's package is an extra.
         status: int = import_module("kornia_lightning_probe.cli.commands").run_command(given)
         sys.stdout.flush()
     except SystemExit as end:
-        # The parser ends the process by itself, after --help and after words that it doesn't know.
+        # The parser ends the process by itself after --help and --version.
         return end.code if isinstance(end.code, int) else FINE
     except KeyboardInterrupt:
         remark(f"{PROGRAM}: interrupted")

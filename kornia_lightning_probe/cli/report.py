@@ -34,7 +34,10 @@ def report(given: Any) -> int:
 
 def write_page(target: Path, probes: Sequence[Probed]) -> None:
     """Write the page, and say what is in it."""
-    write_report(target, probes)
+    try:
+        write_report(target, probes)
+    except OSError as error:
+        raise CommandError(f"{target} can't be written: {error.strerror or error}") from error
     results = sum(len(probed.results) for probed in probes)
     size = target.stat().st_size / _MEGABYTE
     said = f"{counted(len(probes), 'probe')} with {counted(results, 'result')}"

@@ -8,17 +8,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
-from kornia_lightning_probe.cli.files import Found
+from kornia_lightning_probe.cli.files import Found, timed
 from kornia_lightning_probe.cli.inputs.banks import read_bank
 from kornia_lightning_probe.cli.inputs.checkpoints import checkpoint_paths, model_with, read_weights
 from kornia_lightning_probe.cli.inputs.named import named_object
 from kornia_lightning_probe.cli.inputs.pictures import Wish, read_images
-from kornia_lightning_probe.cli.telling import FINE, CommandError, reason_of, remark, say, warnings_as_remarks
+from kornia_lightning_probe.cli.report import write_page
+from kornia_lightning_probe.cli.telling import (
+    FINE,
+    PROGRAM,
+    CommandError,
+    kind_of,
+    one_line,
+    reason_of,
+    remark,
+    say,
+    shortened,
+    warnings_as_remarks,
+)
 from kornia_lightning_probe.metrics import resolve_metrics
 from kornia_lightning_probe.probe import probe_model
-from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.reporting.html import Probed, require_extra
+from kornia_lightning_probe.wording import counted
 
 
 def run(given: Any) -> int:
@@ -28,10 +42,12 @@ def run(given: Any) -> int:
         given: model, checkpoint, images, size, mean, std, bank, output, num_images, batch_size, layers, metrics,
             forward, device, seed.
     """
+    output = _output(given.output)
+    _require_device(given.device)
     paths = checkpoint_paths(given.checkpoint)
     maker = named_object(given.model, option="--model")
     if not callable(maker):
-        raise CommandError(f"--model {given.model}: a class or function was expected, got a {type(maker).__name__}")
+        raise CommandError(f"--model {given.model}: a class or function was expected, got {kind_of(maker)}")
     if given.metrics is not None:
         resolve_metrics(given.metrics)
     wish = _wish(given)
@@ -48,11 +64,41 @@ def run(given: Any) -> int:
         "seed": given.seed,
         "progress": sys.stderr.isatty(),
     }
-    probed = list(_probed(paths, maker, images, options, Path(given.output)))
+    probed = list(_probed(paths, maker, images, options, output))
     if not probed:
-        raise CommandError(f"none of {len(paths)} checkpoints could be probed; the reasons stand above")
+        raise CommandError(f"{counted(len(paths), 'checkpoint')} given, none could be probed; the reasons stand above")
     _conclude(probed, num_skipped=len(paths) - len(probed))
+    _report(probed, output, getattr(maker, "__name__", ""))
     return FINE
+
+
+def _output(text: str) -> Path:
+    """The folder of the results, made before anything is measured."""
+    output = Path(text)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--output {text} is no folder, nor can one be made there: {error.strerror}") from error
+    return output
+
+
+def _require_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except Exception as error:
+        raise CommandError(f"--device {name}: {shortened(one_line(error))}") from error
+
+
+def _report(probed: Sequence[tuple[Path, Found]], output: Path, model: str) -> None:
+    """One page of all checkpoints, where the packages that draw it are there."""
+    results = [found.result for _, found in probed]
+    labels = [path.stem for path, _ in probed]
+    try:
+        require_extra()
+    except ImportError as error:
+        remark(f"no report.html: {error}")
+        return
+    write_page(output / "report.html", [Probed(output.resolve().name, results, model=model, labels=labels)])
 
 
 def _wish(given: Any) -> Wish:
@@ -99,21 +145,14 @@ def _names(paths: Sequence[Path]) -> list[Path]:
 
 def _conclude(probed: Sequence[tuple[Path, Found]], *, num_skipped: int) -> None:
     for path, found in probed:
-        say(f"{path} ({found.result.when}) -> {found.path}")
+        say(f"{timed(path, found.result)} -> {found.path}")
     if num_skipped:
         say(f"skipped: {num_skipped} of {num_skipped + len(probed)} checkpoints")
     first, last = probed[0], probed[-1]
-    say(f"\n{last[0]}:\n{_verdict(last[1].result, first[1].result)}")
-    if len(probed) > 1:
-        changed = first[1].result.compare(last[1].result)
-        say(f"\nThe first checkpoint is {first[0]}; from it to {last[0]}:\n{changed.summary()}")
-    say(f"\nread on: kornia-lightning-probe show {last[1].path} --full")
-
-
-def _verdict(last: ProbeResult, first: ProbeResult) -> str:
-    """What the last result says, and what has changed since the first where that is another one."""
     if last is first:
-        return last.summary()
-    if first.epoch < 0:
-        return last.verdict(before=first)
-    return last.verdict(first=first)
+        say(f"\n{last[0]}:\n{last[1].result.summary()}")
+    else:
+        changed = first[1].result.compare(last[1].result)
+        say(f"\n{last[0]}:\n{last[1].result.verdict()}")
+        say(f"\nThe first checkpoint is {first[0]}; from it to {last[0]}:\n{changed.summary()}")
+    say(f"\nread on: {PROGRAM} show {last[1].path} --full")

@@ -51,6 +51,25 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def kind_of(value: object) -> str:
+    """What a value is, as a text.
+
+    Example:
+        >>> kind_of(3), kind_of([]), kind_of(None)
+        ('an int', 'a list', 'nothing')
+    """
+    if value is None:
+        return "nothing"
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"{article} {name}"
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """A text cut after so many characters, where it is longer."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
 @contextmanager
 def warnings_as_remarks() -> Iterator[None]:
     """Say each warning once, as a remark, without the place in the code that it came from."""

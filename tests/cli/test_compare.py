@@ -41,6 +41,9 @@ def test_it_says_which_cell_and_by_how_much(tmp_path, capsys):
     assert gate(tmp_path, "sensitivity=0.1", conv=0.8) == 1
     said = capsys.readouterr().out
     assert "layer conv under blur 2: +0.3000 ± 0.0141 (from 0.5000 to 0.8000)" in said
+    # Its mean over one level, and that level.
+    assert "beyond error, at 2 cells" in said
+    assert said.count("Since the first result") == 1
 
 
 def test_the_pixels_are_no_part_of_the_model(tmp_path):
@@ -66,7 +69,10 @@ def test_one_of_several_is_enough_in_either_way_to_write_them(tmp_path, capsys):
 )
 def test_what_can_not_be_judged_is_an_error_and_no_pass(tmp_path, capsys, words, options, text):
     assert gate(tmp_path, words, **options) == 2
-    assert text in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert text in output.err
+    # No half answer stands in front.
+    assert output.out == ""
 
 
 def test_without_a_gate_growth_is_no_failure(tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kornia.augmentation import RandomHorizontalFlip
+from support.reports import Page
 from torch import nn
 
 from kornia_lightning_probe import AugmentationBank, ProbeResult, probe_model
@@ -33,6 +34,9 @@ def no_net():
 
 def needs(what):
     return what
+
+def fails():
+    raise RuntimeError("no luck\\nat all")
 
 def dataset():
     return TensorDataset(torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3)
@@ -130,7 +134,7 @@ def test_what_is_broken_foreign_or_would_run_code_is_skipped_by_name(folder, cap
 def test_where_none_is_left_it_is_an_error(folder, capsys):
     (folder / "runs/text.ckpt").write_text("no checkpoint")
     assert run() == 2
-    assert "none of 1 checkpoints could be probed" in capsys.readouterr().err
+    assert "1 checkpoint given, none could be probed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -138,8 +142,9 @@ def test_where_none_is_left_it_is_an_error(folder, capsys):
     [
         ({"checkpoint": "other/*.ckpt"}, "--checkpoint other/*.ckpt: no such file"),
         ({"model": "nte"}, "there is no 'nte' in it; did you mean 'net'?"),
-        ({"model": "number"}, "a class or function was expected, got a int"),
-        ({"model": "no_net"}, "an nn.Module was expected of --model, got a int"),
+        ({"model": "number"}, "a class or function was expected, got an int"),
+        ({"model": "no_net"}, "an nn.Module was expected of --model, got an int"),
+        ({"model": "fails"}, "the model can't be made: RuntimeError: no luck at all"),
         ({"model": "needs"}, "the model can't be made: needs() missing 1 required positional argument"),
         ({"images": "none.pt"}, "there is no such folder or file"),
         ({"images": "bank.yaml"}, "a folder, a .pt or a .npy file was expected"),
@@ -164,12 +169,45 @@ def test_what_is_asked_for_and_is_not_there_is_said_in_a_sentence(folder, capsys
         (["--size", "8", "8", "8"], "--size takes a side, or height and width"),
         (["--num-images", "0"], "--num-images must be at least 1"),
         (["--metrics", "sensitivty"], "no metric is named 'sensitivty'"),
+        (["--size", "wide"], "--size takes whole numbers, got 'wide'; see kornia-lightning-probe run --help"),
+        (["--device", "toaster"], "--device toaster: "),
+        (["--output", "images.pt"], "--output images.pt is no folder, nor can one be made there: File exists"),
     ],
 )
 def test_numbers_that_do_not_fit_are_said_in_a_sentence(folder, capsys, more, text):
     torch.save(net().state_dict(), "runs/a.ckpt")
     assert run(*more) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("views: [1", "it describes no bank: ParserError: "),
+        ("- 1", "class_path and init_args were expected, got a list"),
+        ("", "class_path and init_args were expected, got nothing"),
+        ("vews: {}", "the following arguments are required: views"),
+        (BANK.replace("RandomHorizontalFlip", "NoSuch"), "NoSuch: module 'kornia.augmentation' has no attribute"),
+        (BANK.replace("p: 1.0", "pp: 1.0"), "RandomHorizontalFlip: Option 'pp' is not accepted"),
+    ],
+)
+def test_a_mistake_in_a_banks_file_is_said_in_a_sentence(folder, capsys, content, text):
+    torch.save(net().state_dict(), "runs/a.ckpt")
+    (folder / "bank.yaml").write_text(content)
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert len(said.splitlines()) == 1
+
+
+def test_of_all_checkpoints_there_is_one_page(folder, capsys):
+    for step in (9, 10):
+        torch.save(net().state_dict(), f"runs/step={step}.ckpt")
+    assert run() == 0
+    assert "wrote out/report.html" in capsys.readouterr().out
+    (data,) = Page((folder / "out" / "report.html").read_text()).data
+    # Plain weights know no epoch, and go by their names.
+    assert data["choices"]["when"] == ["step=9", "step=10"]
 
 
 def test_one_image_set_in_every_form_gives_the_same_numbers(folder):

@@ -38,7 +38,13 @@ def test_a_picture_is_drawn_into_a_new_folder(tmp_path, capsys, monkeypatch):
     assert main([*words, "--kind", "heatmap"]) == 0
     assert target.read_bytes().startswith(b"\x89PNG")
     assert main([*words, "--kind", "heatmp"]) == 2
-    assert "did you mean 'heatmap'" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert "did you mean 'heatmap'" in output.err
+    assert main([*words[:-1], str(tmp_path / "x.foo")]) == 2
+    output = capsys.readouterr()
+    assert "x.foo: Format 'foo' is not supported" in output.err
+    # Nothing is shown where a part of what was asked for can't be.
+    assert output.out == ""
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(CommandError, match="--plot needs matplotlib: pip install"):
-        module._draw(None, target, "heatmap")
+        module._drawn(None, target, "heatmap")

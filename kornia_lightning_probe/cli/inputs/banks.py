@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,9 +10,11 @@ from typing import Any, cast
 from jsonargparse import ArgumentParser
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.cli.telling import CommandError, reason_of
+from kornia_lightning_probe.cli.telling import CommandError, kind_of, one_line, reason_of, shortened
 
 _CLASS = "kornia_lightning_probe.AugmentationBank"
+# Of several reasons, one for each type that would do, the first is that of the class that was named.
+_REFUSED = re.compile(r"- Problem with given class_path '(?P<class>[^']*)': (?P<why>.*?)(?= - | Given value|$)")
 _YAML = (".yaml", ".yml", ".json")
 
 
@@ -42,7 +45,7 @@ def read_bank(text: str, *, mean: Sequence[float] | None, std: Sequence[float] |
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
         return cast("AugmentationBank", instantiate(described).bank)
     except Exception as error:
-        raise CommandError(f"--bank {text}: it describes no bank: {reason_of(error)}") from error
+        raise CommandError(f"--bank {text}: it describes no bank: {_reason(error)}") from error
 
 
 def _described(path: Path, known: dict[str, Any]) -> dict[str, Any]:
@@ -53,11 +56,20 @@ def _described(path: Path, known: dict[str, Any]) -> dict[str, Any]:
     if isinstance(content, dict) and "bank" in content:
         content = content["bank"]
     if not isinstance(content, dict):
-        raise CommandError(f"class_path and init_args were expected, got a {type(content).__name__}")
+        raise CommandError(f"class_path and init_args were expected, got {kind_of(content)}")
     if "class_path" not in content:
         content = {"class_path": _CLASS, "init_args": content}
     arguments = content.get("init_args") or {}
     return {**content, "init_args": {**known, **arguments}}
+
+
+def _reason(error: Exception) -> str:
+    """What the parser refuses, without the list of all that it would have taken."""
+    text = one_line(error)
+    inner = _REFUSED.search(text)
+    if inner:
+        return f"{inner['class']}: {inner['why']}"
+    return shortened(reason_of(error))
 
 
 def _numbers(given: Sequence[float] | None) -> list[float] | float | None:

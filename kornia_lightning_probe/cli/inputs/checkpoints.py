@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lightning_probe.cli.files import natural
-from kornia_lightning_probe.cli.telling import CommandError, reason_of
+from kornia_lightning_probe.cli.telling import CommandError, kind_of, one_line, reason_of, shortened
 from kornia_lightning_probe.wording import listed
 
 _SIGNS = "*?["
@@ -71,7 +71,7 @@ def read_weights(path: Path) -> Weights:
             ) from error
         raise CommandError(f"it is broken, or no checkpoint ({type(error).__name__})") from error
     if not isinstance(content, Mapping):
-        raise CommandError(f"it holds a {type(content).__name__}, and a state dict was expected")
+        raise CommandError(f"it holds {kind_of(content)}, and a state dict was expected")
     inner = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
     state = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
     if not state:
@@ -105,13 +105,15 @@ def model_with(maker: Callable[..., Any], weights: Weights) -> nn.Module:
         raise CommandError(
             f"the model can't be made: {reason_of(error)}; name a function without arguments that makes it"
         ) from error
+    except Exception as error:
+        raise CommandError(f"the model can't be made: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise CommandError(f"an nn.Module was expected of --model, got a {type(model).__name__}")
+        raise CommandError(f"an nn.Module was expected of --model, got {kind_of(model)}")
     state = _without_prefix(weights.state, set(model.state_dict()))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CommandError(f"its weights are not those of the model: {reason_of(error)}") from error
+        raise CommandError(f"its weights are not those of the model: {shortened(reason_of(error))}") from error
     return model.eval()
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from kornia_lightning_probe.cli.files import natural
 from kornia_lightning_probe.cli.inputs.named import is_name, named_object
-from kornia_lightning_probe.cli.telling import CommandError, reason_of
+from kornia_lightning_probe.cli.telling import CommandError, kind_of, reason_of
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 _ARRAYS = (".npy", ".pt")
@@ -88,7 +88,7 @@ def _dataset(found: Any, wish: Wish) -> Any:
         return found
     if not (hasattr(found, "__getitem__") and hasattr(found, "__len__")):
         raise CommandError(
-            f"--images: a dataset, a loader, or a function that makes one was expected, got a {type(found).__name__}"
+            f"--images: a dataset, a loader, or a function that makes one was expected, got {kind_of(found)}"
         )
     rows = _chosen(len(found), wish)
     return found[rows] if isinstance(found, Tensor) else Subset(found, rows)
@@ -151,7 +151,7 @@ def _file(path: Path) -> tuple[Tensor, Tensor | None]:
         raise CommandError(f"{path} can't be read: {reason_of(error)}") from error
     images, labels = _parts(content)
     if not isinstance(images, Tensor) or images.ndim not in (3, 4):
-        what = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        what = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else kind_of(images)
         raise CommandError(f"{path}: images (N, C, H, W) were expected, got {what}")
     if images.ndim == 3:
         images = images[None]

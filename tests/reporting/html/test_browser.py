@@ -11,7 +11,6 @@ from support.made_results import made_result
 from kornia_lightning_probe.reporting.html import Probed, write_report
 
 
-
 def runs(name):
     """Whether a program is a browser, and not what some systems have in its place."""
     path = shutil.which(name)
@@ -67,7 +66,14 @@ def opened(path):
     script = READER.replace("CELL", json.dumps("layer: conv1; augmentation: hflip"))
     path.write_text(f"{page}{script}", encoding="utf-8")
     profile = f"--user-data-dir={path.parent / 'profile'}"
-    command = [shutil.which(BROWSER), *ALONE, profile, "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom"]
+    command = [
+        shutil.which(BROWSER),
+        *ALONE,
+        profile,
+        "--enable-logging=stderr",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+    ]
     done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)  # noqa: S603
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)
     assert found, done.stderr[-2000:]
