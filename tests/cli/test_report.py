@@ -47,7 +47,7 @@ def test_several_runs_stand_side_by_side_whether_their_folder_is_given_or_each(t
         assert "2 runs side by side" in page.text
         assert headings(page) == ["version_9/probe", "version_10/probe"]
         # The charts of both, and then those of each.
-        assert [sorted(data["charts"]) for data in page.data][0] == ["run_curves", "runs"]
+        assert sorted(page.data[0]["charts"]) == ["run_curves", "runs"]
         assert len(page.data) == 3
 
 

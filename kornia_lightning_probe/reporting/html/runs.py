@@ -85,7 +85,8 @@ def _by_depth(results: Sequence[ProbeNumbers], metric: str) -> list[str]:
     depths: dict[str, int] = {}
     for numbers in results:
         for layer in numbers.table(metric).layers:
-            depths.setdefault(layer, numbers.layer_index(layer))
+            # What only one run has in front of a layer stands in front of it.
+            depths[layer] = max(numbers.layer_index(layer), depths.get(layer, 0))
     return sorted(depths, key=depths.__getitem__)
 
 
