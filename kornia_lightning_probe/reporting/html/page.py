@@ -146,10 +146,20 @@ def _facts(probed: Probed) -> str:
         (latest.metadata.num_images, "image"),
         (0 if probed.is_drift else len(latest.views), "view"),
         (len(latest.layers), "layer"),
-        (probed.num_epochs if probed.stage == "fit" else 0, "epoch"),
+        _times(probed),
     ]
     words = [counted(count, name) for count, name in counts if count]
     return ": ".join(filter(None, [probed.model, ", ".join(words)]))
+
+
+def _times(probed: Probed) -> tuple[int, str]:
+    """How often a training was probed: by its epochs, where they tell its results apart."""
+    if probed.stage != "fit":
+        return 0, ""
+    trained = sum(numbers.epoch >= 0 for numbers in probed.results)
+    if probed.labels and probed.num_epochs < trained:
+        return trained, "result"
+    return probed.num_epochs, "epoch"
 
 
 def _environment() -> jinja2.Environment:

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from kornia_lightning_probe.reporting.html.charts.look import CURVES, KNOWN, TIME, depth_colour, specification
+from kornia_lightning_probe.reporting.html.charts.look import CURVES, KNOWN, depth_colour, specification, time_axis
 from kornia_lightning_probe.reporting.html.naming import short_names
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 
@@ -28,7 +28,7 @@ def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
     x = alt.X(
         "x:Q",
         title="epoch",
-        axis=alt.Axis(labelExpr=TIME, format="d", grid=False, tickMinStep=1),
+        axis=time_axis([numbers.epoch for numbers in having]),
         scale=alt.Scale(nice=False, zero=False),
     )
     tips = [alt.Tooltip("layer:N"), alt.Tooltip("when:N"), alt.Tooltip("y:Q", format=".3f", title="CKA")]

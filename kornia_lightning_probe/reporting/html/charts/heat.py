@@ -68,7 +68,7 @@ def change_chart(numbers: PageNumbers) -> dict[str, Any]:
     layers = [_unmeasured(base), cells]
     if has_room(numbers):
         words = decided.transform_calculate(text="format(datum.c, '+.2f') + (datum.q > 0 ? '*' : '')")
-        layers.append(_written(words, bright=bright))
+        layers.append(_written(words, bright=bright, size=9))
     else:
         layers.append(_pointed(decided, "circle", bright=bright))
     return whole(alt.layer(*layers, _chosen(base)), numbers, "Change by layer and augmentation")
@@ -104,8 +104,8 @@ def _unmeasured(base: Any) -> Any:
     return base.mark_rect(color="#888", opacity=0.18)
 
 
-def _written(base: Any, *, bright: str) -> Any:
-    return base.mark_text(fontSize=10).encode(text="text:N", color=where(bright, "black", "white"))
+def _written(base: Any, *, bright: str, size: int = 10) -> Any:
+    return base.mark_text(fontSize=size).encode(text="text:N", color=where(bright, "black", "white"))
 
 
 def _pointed(base: Any, shape: str, *, bright: str) -> Any:

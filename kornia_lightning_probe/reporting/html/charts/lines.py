@@ -13,27 +13,25 @@ from kornia_lightning_probe.reporting.html.charts.look import (
     between,
     depth_colour,
     named,
-    pick_evenly,
+    time_axis,
     tips,
     where,
     whole,
 )
 from kornia_lightning_probe.reporting.html.numbers import PageNumbers
 
-_MOST_TICKS = 11
 _UNDER = "datum.k == augmentation"
 _IS_CHOSEN = "datum.j == layer"
 
 
 def curves_chart(numbers: PageNumbers) -> dict[str, Any]:
     """The means over levels of each result; a line marks the result that is chosen."""
-    ticks = pick_evenly(numbers.places, _MOST_TICKS)
     # Results without a time go by their names.
     label = "whens[datum.value]" if numbers.axis == "result" else TIME
     x = alt.X(
         "place:Q",
         title=numbers.axis,
-        axis=alt.Axis(values=ticks, labelExpr=label, format="d", grid=False, labelOverlap="greedy"),
+        axis=time_axis(numbers.places, label),
         scale=alt.Scale(domain=[numbers.places[0], numbers.places[-1]], nice=False, zero=False),
     )
     data = alt.Chart(alt.NamedData(name="means")).transform_filter(_UNDER)

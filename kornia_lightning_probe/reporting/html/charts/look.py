@@ -19,6 +19,7 @@ KNOWN = "isValid(datum.y)"
 TIME = "datum.value < 0 ? ['before', 'training'] : datum.label"
 _MOST_IN_LEGEND = 10
 _LONGEST_ACROSS = 18
+_MOST_TICKS = 11
 
 
 def whole(chart: Any, numbers: PageNumbers, description: str) -> dict[str, Any]:
@@ -122,6 +123,12 @@ def between(low: str, high: str) -> list[Any]:
 def where(test: str, then: Any, otherwise: Any) -> Any:
     """One value where a test holds, else another."""
     return alt.condition(test, alt.value(then), alt.value(otherwise))
+
+
+def time_axis(places: Sequence[int], label: str = TIME) -> Any:
+    """An axis with a tick at some of the results, and nowhere between them."""
+    ticks = pick_evenly(sorted(set(places)), _MOST_TICKS)
+    return alt.Axis(values=ticks, labelExpr=label, format="d", grid=False, labelOverlap="greedy")
 
 
 def pick_evenly(places: Sequence[int], most: int) -> list[int]:

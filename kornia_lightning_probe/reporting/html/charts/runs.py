@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from kornia_lightning_probe.reporting.html.charts.look import CURVES, KNOWN, TIME, between, specification, where
+from kornia_lightning_probe.reporting.html.charts.look import CURVES, KNOWN, between, specification, time_axis, where
 from kornia_lightning_probe.reporting.html.naming import short_names
 from kornia_lightning_probe.reporting.html.runs import RunNumbers
 
@@ -70,7 +70,7 @@ def _curves(runs: RunNumbers) -> dict[str, Any]:
     x = alt.X(
         "x:Q",
         title="epoch",
-        axis=alt.Axis(labelExpr=TIME, format="d", grid=False, tickMinStep=1, labelOverlap=True),
+        axis=time_axis([row["x"] for row in runs.curves]),
         scale=alt.Scale(nice=False, zero=False),
     )
     legend = alt.Legend(title="run", labelExpr="run_names[datum.value]", labelLimit=240, symbolOpacity=1)
