@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory_mark import high_water_mark
+from memory_mark import high_water_mark, reset_high_water_mark
 from workloads import ARMS, SETTINGS, Workload
 
 
