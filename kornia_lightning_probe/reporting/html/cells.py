@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ _MOST_STEPS = 2000
 
 Changes = Mapping[tuple[str, str, str], ComparisonRow]
 _Column = list[float | None]
+_Key = tuple[str, int, float]
 
 
 class Names(NamedTuple):
@@ -68,6 +70,11 @@ class MetricCells:
     levels: Mapping[str, _Column]
     start: float | None
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether a change since the baseline is known of any cell."""
+        return any(change is not None for change in self.means["c"])
+
     def packed(self) -> dict[str, Any]:
         """Plain data in few bytes."""
         return {
@@ -91,14 +98,14 @@ def cells_of(
         changes: by result's place its changes since the baseline.
     """
     means: dict[tuple[int, int, int], Sequence[float | None]] = {}
-    levels: dict[tuple[int, int, int, tuple[str, int, float]], Sequence[float | None]] = {}
+    levels: dict[tuple[int, int, int, _Key], Sequence[float | None]] = {}
     for place, numbers in results.items():
         found = _Found(numbers, metric, names)
         means |= {(place, *cell): row for cell, row in found.means(changes.get(place, {}))}
         levels |= {(place, *key): row for key, row in found.levels()}
     cells = sorted({(layer, name) for _, layer, name in means})
-    shown = [(place, *cell) for place in results for cell in cells]
-    of_views = [(*key, _key(view)) for key in shown for view in names.views[key[2]]]
+    shown = [(place, *cell) for place, cell in product(results, cells)]
+    of_views = list(_with_views(shown, names))
     table = list(results.values())[-1].table(metric)
     return MetricCells(
         results=list(results),
@@ -132,7 +139,7 @@ class _Found:
                     key = (self.metric, self.table.layers[column], self.numbers.augmentations[row])
                     yield (layer, name), [_finite(y), _finite(s), *_change(changes.get(key)), int(q)]
 
-    def levels(self) -> Iterator[tuple[tuple[int, int, tuple[str, int, float]], list[float | None]]]:
+    def levels(self) -> Iterator[tuple[tuple[int, int, _Key], list[float | None]]]:
         """Each view's value and error, where the metric applies."""
         rows = [part.tolist() for part in (self.table.value, self.table.std_error)]
         for column, layer in self.columns:
@@ -145,12 +152,20 @@ class _Found:
         return torch.stack([self.table.attempted[views].any(0) for _, views in self.groups])
 
 
-def _key(view: ViewInfo) -> tuple[str, int, float]:
+def _key(view: ViewInfo) -> _Key:
     return view.augmentation, view.level, view.severity
 
 
+def _with_views(cells: Sequence[tuple[int, int, int]], names: Names) -> Iterator[tuple[int, int, int, _Key]]:
+    """Each view of each cell."""
+    for place, layer, name in cells:
+        for view in names.views[name]:
+            yield place, layer, name, _key(view)
+
+
 def _columns(names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> dict[str, _Column]:
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
 def _means_of(table: MetricTable, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:

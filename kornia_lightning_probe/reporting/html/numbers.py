@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from kornia_lightning_probe.quantity import Quantity
 from kornia_lightning_probe.reporting.html.cells import Changes, MetricCells, Names, cells_of
@@ -181,11 +182,13 @@ def _only(numbers: ProbeNumbers, metrics: Sequence[str]) -> ProbeNumbers:
 
 def _picked(count: int, most: int) -> list[int]:
     """At most so many places, evenly, the first and the last among them."""
-    return [int(place) for place in pick_layers([str(place) for place in range(count)], most)]
+    places = [str(place) for place in range(count)]
+    return [int(place) for place in pick_layers(places, most)]
 
 
 def _metrics(results: Sequence[ProbeNumbers]) -> list[str]:
-    names = list(dict.fromkeys(name for numbers in reversed(results) for name in numbers.metrics))
+    every = chain.from_iterable(numbers.metrics for numbers in reversed(results))
+    names = list(dict.fromkeys(every))
     shown = shown_metric(names)
     return [shown, *(name for name in names if name != shown)]
 
@@ -241,7 +244,8 @@ def _ends(quantity: Quantity, cells: MetricCells) -> tuple[float, float, float]:
 def _heights(cells: MetricCells, names: Names) -> list[tuple[float, float]]:
     # An axis that would look for its ends in no values at all warns on the console.
     found = [(0.0, 0.0)] * len(names.augmentations)
-    under = [name for _, name in cells.cells for _ in names.views[name]] * len(cells.results)
+    of_cells = [[name] * len(names.views[name]) for _, name in cells.cells]
+    under = list(chain.from_iterable(of_cells)) * len(cells.results)
     for name, value, error in zip(under, cells.levels["y"], cells.levels["s"], strict=True):
         if value is not None:
             reach = 2 * (error or 0.0)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from kornia_lightning_probe.reporting.html.gathered import Probed
@@ -59,7 +60,8 @@ def run_numbers(probes: Sequence[Probed]) -> RunNumbers | None:
         return None
     latest = [probed.latest for probed in runs]
     layers = pick_layers(_by_depth(latest, metric), _MOST_LAYERS)
-    augmentations = list(dict.fromkeys(name for numbers in latest for name in numbers.augmentations))
+    names = chain.from_iterable(numbers.augmentations for numbers in latest)
+    augmentations = list(dict.fromkeys(names))
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for place, probed in enumerate(runs):
@@ -67,7 +69,8 @@ def run_numbers(probes: Sequence[Probed]) -> RunNumbers | None:
         curves += _curve(place, probed, metric)
     values = [row["y"] for row in rows if row["y"] is not None]
     lowest = 0.0 if latest[0].table(metric).quantity.range[0] >= 0 else min(0.0, *values)
-    also = [name for name in _ALSO if any(name in numbers.tables for numbers in latest)]
+    measured = set(chain.from_iterable(numbers.metrics for numbers in latest))
+    also = [name for name in _ALSO if name in measured]
     return RunNumbers(
         metric=metric,
         names=[probed.title for probed in runs],

@@ -21,7 +21,7 @@ __all__ = ["charts_of", "drift_charts", "run_charts"]
 def charts_of(numbers: PageNumbers) -> dict[str, dict[str, Any]]:
     """The specifications by name: "now", "severity", and where there is something to compare "change" and "curves"."""
     found = {"now": now_chart(numbers)}
-    if any(change is not None for cells in numbers.cells for change in cells.means["c"]):
+    if any(cells.has_changes for cells in numbers.cells):
         found["change"] = change_chart(numbers)
     if len(numbers.results) > 1:
         found["curves"] = curves_chart(numbers)

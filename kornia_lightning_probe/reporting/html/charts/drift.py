@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import altair as alt
@@ -24,7 +25,8 @@ def drift_charts(results: Sequence[ProbeNumbers]) -> dict[str, dict[str, Any]]:
 
 def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
     having = [numbers for numbers in results if metric in numbers.tables]
-    layers = list(dict.fromkeys(layer for numbers in having for layer in numbers.table(metric).layers))
+    names = chain.from_iterable(numbers.table(metric).layers for numbers in having)
+    layers = list(dict.fromkeys(names))
     x = alt.X(
         "x:Q",
         title="epoch",
@@ -37,8 +39,8 @@ def _drift(results: Sequence[ProbeNumbers], metric: str) -> dict[str, Any]:
     base = base.encode(x=x, y=alt.Y("y:Q", title="CKA"), color=depth_colour(len(layers)))
     points = base.transform_filter(KNOWN).mark_point(filled=True, size=30).encode(tooltip=tips)
     chart = alt.layer(base.mark_line(), points).properties(**CURVES)
-    names = {"layer_names": layers, "layer_labels": short_names(layers)[0]}
-    spec = specification(chart, metric, names)
+    known = {"layer_names": layers, "layer_labels": short_names(layers)[0]}
+    spec = specification(chart, metric, known)
     spec["datasets"] = {"drift": _rows(having, metric, layers)}
     return spec
 
