@@ -153,12 +153,12 @@ def _facts(probed: Probed) -> str:
 
 
 def _times(probed: Probed) -> tuple[int, str]:
-    """How often a training was probed: by its epochs, where they tell its results apart."""
+    """How often a training was probed: after so many epochs, unless its results have no time."""
     if probed.stage != "fit":
         return 0, ""
-    trained = sum(numbers.epoch >= 0 for numbers in probed.results)
-    if probed.labels and probed.num_epochs < trained:
-        return trained, "result"
+    times = {(numbers.epoch, numbers.step) for numbers in probed.results}
+    if len(times) < len(probed.results):
+        return len(probed.results), "result"
     return probed.num_epochs, "epoch"
 
 
