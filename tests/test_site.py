@@ -1,0 +1,138 @@
+"""The site: every page in its nav, every public name in its API, built strictly, and nothing that leaves the machine."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from support.notebook import TUTORIAL, executed
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+API = sorted((DOCS / "api").glob("*.md"))
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+PUBLIC = ["", ".callbacks", ".functional", ".influence", ".metrics", ".plotting", ".presets", ".reporting.html"]
+PUBLIC += [".result", ".similarity"]
+PACKAGE = "kornia_lightning_probe"
+MOST_BYTES = 400_000
+
+
+def found_at(path):
+    """What a dotted path leads to."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def pages_of(nav):
+    """The pages that a nav names, at any depth."""
+    if isinstance(nav, str):
+        return [nav]
+    entries = nav.values() if isinstance(nav, dict) else nav
+    return [page for entry in entries for page in pages_of(entry)]
+
+
+def test_every_page_of_the_docs_is_in_the_nav():
+    written = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert sorted(written - set(pages_of(SITE["nav"]))) == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_in_the_api(module):
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in API)
+    shown = {id(found_at(path)) for path in re.findall(r"^::: (\S+)", pages, re.MULTILINE)}
+    public = importlib.import_module(PACKAGE + module)
+    names = [name for name in public.__all__ if name != "__version__"]
+    assert [name for name in names if id(getattr(public, name)) not in shown] == []
+
+
+def test_no_private_name_is_in_the_api():
+    for page in API:
+        assert re.findall(r"^::: .*\._", page.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
+class Outside(HTMLParser):
+    """What a page loads from elsewhere: what is followed by hand only, is none of it.
+
+    Attributes:
+        found: the addresses.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        """Keep what the tag loads by itself."""
+        told = dict(attrs)
+        loaded = told.get("src")
+        if tag == "link" and told.get("rel") in ("stylesheet", "icon", "preload", "modulepreload", "manifest"):
+            loaded = told.get("href")
+        if loaded and re.match(r"(https?:)?//", loaded):
+            self.found.append(loaded)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocstrings", reason="the site is built by `tox run -e docs`")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own site
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_no_page_loads_anything_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 25
+    for page in pages:
+        looked = Outside()
+        looked.feed(page.read_text(encoding="utf-8"))
+        assert looked.found == [], page.name
+    for sheet in site.rglob("*.css"):
+        assert re.findall(r"url\([\"']?https?:", sheet.read_text(encoding="utf-8")) == [], sheet.name
+
+
+def test_formulae_tables_and_roles_of_docstrings_are_no_longer_in_sphinx_dialect(site):
+    for page in (site / "api").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r":(?:func|class|meth|mod|math|attr):|\.\. math|={8}", text) == [], page.name
+    assert "<math" in (site / "api/functional.html").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_the_front_page_and_examples_are_pages(site):
+    assert "Without a Trainer" in (site / "index.html").read_text(encoding="utf-8")
+    listed = (site / "examples/index.html").read_text(encoding="utf-8")
+    for script in (ROOT / "examples").glob("*.py"):
+        assert f'href="{script.name}.html"' in listed
+
+
+def test_the_tutorial_was_executed_from_top_to_bottom_and_is_small():
+    assert TUTORIAL.stat().st_size < MOST_BYTES
+    cells = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    kinds = {kind for cell in code for output in cell["outputs"] for kind in output.get("data", {})}
+    assert {"image/png", "text/html"} <= kinds
+    assert [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"] == []
+    # A path of the machine that executed it, as warnings have.
+    assert "site-packages" not in TUTORIAL.read_text(encoding="utf-8")
+
+
+def test_the_tutorial_runs_anew_and_shows_what_it_shows(tmp_path):
+    pytest.importorskip("nbclient", reason="the tutorial is executed by `tox run -e docs`")
+    pytest.importorskip("ipykernel")
+    before = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
+    after = executed(TUTORIAL, tmp_path).cells
+    assert [kinds_of(cell) for cell in after] == [kinds_of(cell) for cell in before]
+    assert (tmp_path / "tutorial_output/report.html").is_file()
+
+
+def kinds_of(cell):
+    """The kinds of what a cell shows, each once: what it prints comes in pieces of any size."""
+    outputs = cell.get("outputs", [])
+    return {kind for output in outputs for kind in [output["output_type"], *output.get("data", {})]}
