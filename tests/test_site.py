@@ -50,6 +50,30 @@ def test_every_public_name_is_in_the_api(module):
     assert [name for name in names if id(getattr(public, name)) not in shown] == []
 
 
+def test_every_block_of_code_is_of_a_kind_that_is_run_or_is_no_code_to_run():
+    # Python and console blocks are run by test_documents.py; a diagram or what was printed is text.
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        opened = re.findall(r"^```(\w*)\n.*?^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        assert set(opened) <= {"python", "console", "yaml", "sh", "text"}, page.name
+
+
+def test_the_script_of_the_first_training_is_that_of_its_page():
+    page = (DOCS / "first_training.md").read_text(encoding="utf-8")
+    script = (ROOT / "examples/first_training.py").read_text(encoding="utf-8")
+    assert f"```python\n{script}```" in page
+
+
+def test_every_picture_of_a_page_is_made_by_an_example_that_its_caption_names():
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        shown = re.findall(r"^!\[[^\]]*\]\(([^)]+)\)\n\n\*(.*?)\*\n\n", text, re.MULTILINE | re.DOTALL)
+        assert len(shown) == len(re.findall(r"^!\[", text, re.MULTILINE)), page.name
+        for picture, caption in shown:
+            scripts = re.findall(r"Made by\s`python (examples/\w+\.py)[^`]*`", caption)
+            assert [(ROOT / script).is_file() for script in scripts] == [True], picture
+            assert (page.parent / picture).stat().st_size < MOST_BYTES / 2
+
+
 def test_no_private_name_is_in_the_api():
     for page in API:
         assert re.findall(r"^::: .*\._", page.read_text(encoding="utf-8"), re.MULTILINE) == []

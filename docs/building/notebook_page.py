@@ -38,7 +38,8 @@ def as_markdown(path: Path) -> Written:
             data = output.get("data", {})
             if PICTURE in data:
                 pictures[name] = base64.b64decode(data[PICTURE])
-                parts.append(f"![{_caption(data)}]({name})")
+                # A click shows it as large as it is.
+                parts.append(f"[![{_caption(data)}]({name})]({name})")
             else:
                 parts.append(_shown(output, data))
     return Written("\n\n".join(parts) + "\n", pictures)
