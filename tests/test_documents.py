@@ -236,6 +236,15 @@ def test_the_ladders_that_are_listed_are_all_that_there_are():
     assert sorted(listed) == sorted(set(presets.__all__) - {"NEEDS_RGB", "preset_ladders"})
 
 
+def test_the_table_of_presets_has_what_they_hold():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| ([\w, ]+) \|$", TEXTS["docs/augmentations.md"], re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["default", "photometric", "geometric", "corruptions"]
+    for name, count, augmentations in rows:
+        views = list(kornia_lightning_probe.AugmentationBank.preset(name))
+        assert len(views) == int(count)
+        assert list(dict.fromkeys(view.augmentation for view in views)) == augmentations.split(", ")
+
+
 def test_a_metric_of_ones_own_stays_under_fifteen_lines():
     page = re.search(r"^class UnitFlips.*?\n\n\n", TEXTS["docs/your_own_metric.md"], re.MULTILINE | re.DOTALL)[0]
     example = (ROOT / "examples/own_metric.py").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The site: every page in its nav, every public name in its API, built strictly, and nothing that leaves the machine."""
+"""The site: every page in its nav, every public name in its API, built strictly, and nothing loaded from elsewhere."""
 
 import importlib
 import json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from griffe import Class, Docstring, Extension, Function, Module, Object
+from griffe import Class, Docstring, Extension, Module, Object
 from latex2mathml.converter import convert
 
 PACKAGE = "kornia_lightning_probe"
