@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -20,6 +21,9 @@ PUBLIC = ["", ".callbacks", ".functional", ".influence", ".metrics", ".plotting"
 PUBLIC += [".result", ".similarity"]
 PACKAGE = "kornia_lightning_probe"
 MOST_BYTES = 400_000
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Whatever would leave the machine is refused by nobody listening there.
+ALONE = ("--headless", "--disable-gpu", "--no-sandbox", "--disable-dev-shm-usage", "--proxy-server=127.0.0.1:9")
 
 
 def found_at(path):
@@ -47,6 +51,7 @@ def test_every_public_name_is_in_the_api(module):
     shown = {id(found_at(path)) for path in re.findall(r"^::: (\S+)", pages, re.MULTILINE)}
     public = importlib.import_module(PACKAGE + module)
     names = [name for name in public.__all__ if name != "__version__"]
+    assert len(names) > 2
     assert [name for name in names if id(getattr(public, name)) not in shown] == []
 
 
@@ -119,6 +124,17 @@ def test_no_page_loads_anything_from_elsewhere(site):
         assert looked.found == [], page.name
     for sheet in site.rglob("*.css"):
         assert re.findall(r"url\([\"']?https?:", sheet.read_text(encoding="utf-8")) == [], sheet.name
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_browser_without_a_network_finds_words_in_the_site_on_disk(site, tmp_path):
+    command = [BROWSER, *ALONE, f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--dump-dom"]
+    page = f"{(site / 'index.html').as_uri()}?q=noise_ratio"
+    waiting = "--virtual-time-budget=20000"
+    done = subprocess.run([*command, waiting, page], capture_output=True, text=True, timeout=120, check=True)  # noqa: S603
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    found = re.findall(r'<a href="[^"]*/(\w+)\.html\?[^"]*" class="md-search-result__link"', done.stdout)
+    assert "reading_the_numbers" in found
 
 
 def test_formulae_tables_and_roles_of_docstrings_are_no_longer_in_sphinx_dialect(site):

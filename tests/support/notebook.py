@@ -1,4 +1,4 @@
-"""The tutorial: `python -m support.notebook` in `tests` executes docs/tutorial.ipynb and writes it with what it shows."""
+"""The tutorial: `python -m support.notebook` in `tests` executes docs/tutorial.ipynb and keeps what it shows."""
 
 from __future__ import annotations
 
