@@ -151,6 +151,48 @@ def test_the_readme_is_the_front_page_and_examples_are_pages(site):
         assert f'href="{script.name}.html"' in listed
 
 
+@pytest.fixture
+def building(monkeypatch):
+    pytest.importorskip("mkdocstrings", reason="the site is built by `tox run -e docs`")
+    pytest.importorskip("latex2mathml")
+    monkeypatch.syspath_prepend(DOCS / "building")
+    return importlib.import_module
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "there"),
+    [
+        ("README.md", "docs/limits.md#the-numbers", "limits.md#the-numbers"),
+        ("README.md", "examples/cli.yaml", "examples/cli.yaml.md"),
+        ("README.md", "LICENSE", "license.md"),
+        ("docs/limits.md", "../README.md", "index.md"),
+        ("docs/limits.md", "tutorial.ipynb", "tutorial.md"),
+        ("docs/case_studies/index.md", "../../examples/digits.py", "../examples/digits.py.md"),
+        ("docs/case_studies/index.md", "../pictures/bank.png", "../pictures/bank.png"),
+        ("docs/limits.md", "https://example.org/a.md", "https://example.org/a.md"),
+        ("docs/limits.md", "#models-and-training", "#models-and-training"),
+    ],
+)
+def test_a_link_that_github_follows_leads_to_the_same_page_of_the_site(building, source, link, there):
+    moved = building("pages").moved
+    assert moved(f"see [it]({link}).", source) == f"see [it]({there})."
+    code = f"```text\n[it]({link})\n```"
+    assert moved(code, source) == code
+
+
+def test_a_table_between_rules_is_one_of_markdown(building):
+    rule = "    ===  ======="
+    lines = [rule, "    a    one", "         more", "    b    another", rule]
+    written = building("docstrings").markdown("\n".join(lines), of=None).split("\n")
+    assert [line.strip() for line in written] == ["", "| | |", "|---|---|", "| a | one more |", "| b | another |", ""]
+
+
+def test_a_formula_is_drawn_without_a_script(building):
+    (written,) = building("docstrings").markdown("the root :math:`\\sqrt{x}`", of=None).splitlines()
+    assert written.startswith('the root <span><math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">')
+    assert "<msqrt>" in written
+
+
 def test_the_tutorial_was_executed_from_top_to_bottom_and_is_small():
     assert TUTORIAL.stat().st_size < MOST_BYTES
     cells = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
