@@ -24,8 +24,18 @@ PAGES = {
 }
 #: The front page has no other of its kind beside it.
 ALONE = "---\nhide:\n  - navigation\n---\n\n"
+#: The section of the nav that holds whatever is in docs/case_studies.
+CASES = "Case studies"
 _LINK = re.compile(r"(\]\()([^)\s#]+)")
 _FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put each case study behind the list of them."""
+    for section in config.nav or []:
+        if CASES in section:
+            section[CASES] += [f"case_studies/{path.name}" for path in case_studies()]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -49,7 +59,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn the links of a page of docs/; pages made of other files had theirs turned when they were made."""
     if page.file.generated_by is not None:
         return markdown
+    if page.file.src_uri == "case_studies/index.md":
+        titles = [f"- [{title_of(path)}]({path.name})" for path in case_studies()]
+        markdown = "\n".join([markdown, *titles])
     return moved(markdown, f"docs/{page.file.src_uri}")
+
+
+def case_studies() -> list[Path]:
+    """The pages of docs/case_studies but for the list of them."""
+    return [path for path in sorted((ROOT / "docs/case_studies").glob("*.md")) if path.name != "index.md"]
+
+
+def title_of(path: Path) -> str:
+    """The first heading of a page."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
 
 
 def moved(text: str, source: str) -> str:
