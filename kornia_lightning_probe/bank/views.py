@@ -216,3 +216,14 @@ def describe_transform(transform: Callable[..., Any]) -> str:
     """
     text = getattr(transform, "__qualname__", None) or repr(transform)
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def describe_view(view: View) -> dict[str, Any]:
+    """Describe a view in plain types that JSON can hold and that are the same in every process."""
+    return {
+        "augmentation": view.augmentation,
+        "level": view.level,
+        "severity": view.severity,
+        "moves_pixels": view.moves_pixels,
+        "transform": describe_transform(view.transform),
+    }
