@@ -147,9 +147,14 @@ def _towards(end: float, pin: Pin, part: float) -> float:
 def _numbers(held: Any) -> list[float]:
     """The numbers of a distribution's ends, a tensor, a sequence or a number."""
     if hasattr(held, "low"):
-        return [float(held.low), float(held.high)]
+        return [plain(held.low), plain(held.high)]
     if isinstance(held, Tensor):
-        return [float(number) for number in held.flatten()]
+        return [plain(number) for number in held.flatten()]
     if isinstance(held, Sequence):
-        return [float(number) for number in held]
-    return [float(held)]
+        return [plain(number) for number in held]
+    return [plain(held)]
+
+
+def plain(number: Any) -> float:
+    """A number as its user wrote it: 0.36 as float32 is 0.36000001."""
+    return float(f"{float(number):.7g}") if isinstance(number, Tensor) else float(number)

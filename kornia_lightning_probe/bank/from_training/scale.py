@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kornia_lightning_probe.bank.from_training.pins import plain
+
 
 class Scale(NamedTuple):
     """(x - mean) / std, one number for all channels or one for each."""
@@ -53,8 +55,7 @@ def scale_of(step: Any) -> Scale:
 
 def _numbers(given: Any) -> tuple[float, ...]:
     if isinstance(given, Tensor):
-        # 0.485 as float32 is 0.48500001.
-        return tuple(float(f"{number:.7g}") for number in given.flatten().tolist())
+        return tuple(plain(number) for number in given.flatten())
     if isinstance(given, Sequence):
         return tuple(float(number) for number in given)
     return (float(given),)
