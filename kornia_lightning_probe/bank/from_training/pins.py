@@ -157,4 +157,6 @@ def _numbers(held: Any) -> list[float]:
 
 def plain(number: Any) -> float:
     """A number as its user wrote it: 0.36 as float32 is 0.36000001."""
-    return float(f"{float(number):.7g}") if isinstance(number, Tensor) else float(number)
+    if isinstance(number, Tensor):
+        return float(f"{number.item():.7g}")
+    return float(number)

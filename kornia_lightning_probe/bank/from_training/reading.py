@@ -154,7 +154,7 @@ def _name_of(step: Callable[..., Any], given: str, index: int) -> str:
     if given and not is_made_up:
         return given.replace("/", "_")
     title = getattr(step, "__name__", type(step).__name__).strip("<>")
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", title.removeprefix("Random"))
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", title.removeprefix("Random"))
     return words.lower() or title.lower()
 
 

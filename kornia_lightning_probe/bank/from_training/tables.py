@@ -116,6 +116,7 @@ CONVERSIONS = frozenset(
         "ConvertBoundingBoxFormat",
         "Identity",
         "PILToTensor",
+        "RGB",
         "SanitizeBoundingBoxes",
         "SanitizeKeyPoints",
         "ToImage",
@@ -126,8 +127,8 @@ CONVERSIONS = frozenset(
 #: Those that make of bytes numbers in [0, 1], where their dtype is a floating one.
 TO_FLOAT = frozenset({"ConvertImageDtype", "ToDtype", "ToTensor"})
 
-#: Classes that do the same to the size of every image: steps on the way to a crop, and no augmentations by themselves.
-SAME_FOR_ALL = frozenset({"CenterCrop", "LongestMaxSize", "Pad", "PadTo", "Resize", "SmallestMaxSize"})
+#: Classes that do the same to every image, mostly to its size, on the way to a crop: no augmentations by themselves.
+SAME_FOR_ALL = frozenset({"CenterCrop", "Grayscale", "LongestMaxSize", "Pad", "PadTo", "Resize", "SmallestMaxSize"})
 #: Classes that choose what part of an image is seen, and how large it becomes.
 CROPS = frozenset(
     {

@@ -64,10 +64,13 @@ def views_from_training(pipeline: Any, levels: int = 3) -> FromTraining:
 
 
 def _no_container(pipeline: Any) -> str:
-    kind = type(pipeline).__name__
+    if isinstance(pipeline, type):
+        return f"from_training takes a pipeline, got the class {pipeline.__name__}; make an instance of it"
+    kind, package = type(pipeline).__name__, type(pipeline).__module__.partition(".")[0]
+    origin = "" if package in ("builtins", "kornia", "torch") else f" of {package}"
     return (
         "from_training takes a container of augmentations (Kornia's AugmentationSequential or ImageSequential, an "
-        f"nn.Sequential, torchvision's Compose), got {kind}; write nn.Sequential(...) around its steps"
+        f"nn.Sequential, torchvision's Compose), got {kind}{origin}; write nn.Sequential(...) around its steps"
     )
 
 
@@ -134,13 +137,21 @@ def _pinned(child: Child, ranges: _Ranges, part: float) -> Any:
 
 def _always(transform: Any) -> Any:
     """An own copy of a step that is applied to every image, each with a draw of its own."""
-    own = copy.deepcopy(transform)
+    own = _copied(transform)
     if tables.is_kornia(own) and hasattr(own, "p_batch"):
         own.p = own.p_batch = 1.0
         own.same_on_batch = False
     elif _has_probability(own):
         own.p = 1.0
     return own
+
+
+def _copied(step: Any) -> Any:
+    try:
+        return copy.deepcopy(step)
+    except Exception as error:
+        kind = type(step).__name__
+        raise TypeError(f"{kind} of the pipeline can't be copied ({error}); give a freshly made one") from error
 
 
 def _has_probability(transform: Any) -> bool:
@@ -153,7 +164,7 @@ def _has_probability(transform: Any) -> bool:
 
 def _called(child: Child, own: Any) -> Any:
     """A step as a bank can call it: on a batch of images in [0, 1], whose size it keeps."""
-    sizing = [copy.deepcopy(step) for step in child.sizing]
+    sizing = [_copied(step) for step in child.sizing]
     called = own
     if child.by_image:
         called = ImageByImage([*sizing, own], in_bytes=child.in_bytes)
@@ -166,7 +177,7 @@ def _called(child: Child, own: Any) -> Any:
 
 def _whole(pipeline: Any, reader: Reader) -> Callable[..., Any]:
     """An own copy of the pipeline as it is drawn in training, without what a bank does itself."""
-    whole: Callable[..., Any] = _without(pipeline, copy.deepcopy(pipeline), reader)
+    whole: Callable[..., Any] = _without(pipeline, _copied(pipeline), reader)
     if any(child.by_image for child in reader.children):
         is_dataset = not isinstance(pipeline, nn.Sequential)
         whole = ImageByImage([whole], in_bytes=reader.starts_in_bytes, as_batch=not is_dataset)

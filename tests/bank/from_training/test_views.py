@@ -5,6 +5,8 @@ import json
 import pickle
 import re
 from collections import OrderedDict
+from pathlib import PosixPath as Path
+from types import SimpleNamespace
 
 import kornia.augmentation as K  # noqa: N812
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from kornia_lightning_probe import AugmentationBank, probe_model
+from kornia_lightning_probe.bank.from_training.pins import Pin, range_of
 from kornia_lightning_probe.bank.from_training.views import views_from_training
 
 BEHIND = "it runs behind the loader, and a bank's mean and std are of what the loader does"
@@ -260,6 +263,8 @@ def test_ladders_keep_the_matrices_of_kornia():
         ([K.RandomRotation(3.0)], TypeError, "got list; write nn.Sequential(...) around its steps"),
         ("default", TypeError, "got str; write"),
         (K.auto.RandAugment(2, 5), TypeError, "got RandAugment; write"),
+        (K.AugmentationSequential, TypeError, "got the class AugmentationSequential; make an instance of it"),
+        (Path(), TypeError, "got PosixPath of pathlib; write"),
         (nn.Sequential(), ValueError, "The pipeline is empty: Sequential holds no augmentation"),
         (
             nn.Sequential(nn.Identity(), K.Resize((4, 4))),
@@ -286,6 +291,31 @@ def test_what_is_no_pipeline_is_refused(pipeline, error, message):
 def test_levels_are_a_positive_number(levels, error, message):
     with pytest.raises(error, match=re.escape(message)):
         bank_of(K.RandomInvert(), levels=levels)
+
+
+def test_what_cannot_be_copied_is_named():
+    class Uncopied(nn.Module):
+        def __deepcopy__(self, memo):
+            raise ValueError("no copy")
+
+    with pytest.raises(
+        TypeError, match=re.escape("Uncopied of the pipeline can't be copied (no copy); give a freshly")
+    ):
+        bank_of(Uncopied())
+
+
+def test_a_magnitude_that_learns_is_read_as_a_number():
+    degrees = torch.tensor([-30.0, 30.0], requires_grad=True)
+    pinned = Pin("degrees", 0.0, "degrees")
+    assert range_of(SimpleNamespace(degrees=degrees), pinned) == (-30.0, 30.0)
+
+
+def test_volumes_are_drawn_as_in_training_but_always():
+    pipeline = nn.Sequential(K.RandomRotation3D((10.0, 0.0, 0.0), p=0.1), K.RandomHorizontalFlip3D(p=0.1))
+    bank = AugmentationBank.from_training(pipeline, layout="volume")
+    assert [view.label for view in bank] == ["rotation3d", "horizontal_flip3d", "pipeline"]
+    volumes = torch.rand(2, 1, 4, 4, 4)
+    assert torch.equal(bank.augment(bank[1], volumes, block=0).images[0], volumes.flip(-1))
 
 
 def test_a_compiled_pipeline_is_looked_into():
