@@ -20,6 +20,31 @@ def listed(names: Iterable[object], *, most: int = 8) -> str:
     return f"{shown} and {len(texts) - most} more"
 
 
+def counted(count: int, thing: str, things: str | None = None) -> str:
+    """A number of things, in the singular for one.
+
+    Example:
+        >>> counted(1, "layer"), counted(3, "layer"), counted(2, "pass", "passes")
+        ('1 layer', '3 layers', '2 passes')
+    """
+    if count == 1:
+        return f"{count} {thing}"
+    return f"{count} {things or f'{thing}s'}"
+
+
+def ladder(name: str, severities: Sequence[float], unit: str = "") -> str:
+    """An augmentation and its severities with their unit, of a single level its name.
+
+    Example:
+        >>> ladder("rotation", [5, 15.0], "degrees"), ladder("flip", [1.0])
+        ('rotation 5, 15 (degrees)', 'flip')
+    """
+    if len(severities) == 1 and not unit:
+        return name
+    named = f"{name} {', '.join(f'{severity:g}' for severity in severities)}"
+    return f"{named} ({unit})" if unit else named
+
+
 def quoted(names: Iterable[object], *, most: int = 8) -> str:
     """As :func:`listed`, each name in quotes.
 

@@ -273,7 +273,7 @@ def run(folder, script, *arguments, warnings="error"):
         command, capture_output=True, text=True, check=False, timeout=240, cwd=folder, env=environment
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_measure_a_model_runs(tmp_path):
@@ -301,16 +301,26 @@ def test_cli_runs(tmp_path):
     pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse[signatures]")
     said = run(tmp_path, "cli.py", "fit", f"--config={ROOT / 'examples/cli.yaml'}", "--trainer.max_epochs=1")
     assert "64 images x 5 views x 5 layers, epoch 0" in said
-    assert "severities: rotation 15, 45; blur 1, 2; hflip 1" in said
+    assert "severities: rotation 15, 45; blur 1, 2; hflip" in said
     assert (tmp_path / "demo_output/probe/fit-epoch=-1-step=0.json").is_file()
 
 
 @pytest.mark.slow
-def test_digits_runs(tmp_path):
-    said = run(tmp_path, "digits.py", "--epochs", "1", "--output", "here", warnings="default")
-    assert "--- before training ---" in said
-    assert "open first:  here/plain/report.html" in said
-    assert (tmp_path / "here/plain/report.html").is_file()
-    assert {"profile.png", "heatmap.png", "severity.png", "bank.png"} <= {
-        path.name for path in (tmp_path / "here").iterdir()
-    }
+def test_the_demo_says_in_forty_lines_what_it_found_and_where_everything_is(tmp_path):
+    # As its users run it: whatever warns is seen.
+    said = run(tmp_path, "digits.py", "--output", "here", warnings="default")
+    lines = said.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    titles = ["before training", "trained", "trained with rotation"]
+    assert [line for line in lines if line in titles] == titles
+    assert "About 90 s on two cores" in " ".join(lines[: lines.index("before training")])
+    (first,) = [line for line in lines if line.startswith("open first: ")]
+    assert (tmp_path / first.removeprefix("open first: ").strip()).is_file()
+    assert {"profile.png", "bank.png", "plain", "rotate"} <= {path.name for path in (tmp_path / "here").iterdir()}
+    (start,) = [line for line in lines if line.startswith("TensorBoard: ")]
+    python, *arguments = start.removeprefix("TensorBoard: ").split()
+    shown = subprocess.run([python, *arguments, "--version_tb"], cwd=tmp_path, capture_output=True, check=True)  # noqa: S603
+    assert shown.returncode == 0
+    for word in ("Warning", "warning", "Tip", "litlogger", "GPU"):
+        assert word not in said

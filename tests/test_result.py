@@ -27,7 +27,7 @@ def test_without_pandas_the_error_names_the_extra(monkeypatch):
         return genuine(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ImportError, match=r"kornia-lightning-probe\[dataframe\]"):
+    with pytest.raises(ImportError, match=r"pip install pandas \(the extra \[dataframe\]\)"):
         made_result().to_pandas()
 
 

@@ -14,7 +14,7 @@ from kornia_lightning_probe.bank.doubts.looking import Look, look_at
 from kornia_lightning_probe.bank.drawing import Augmented, draw_unit, draw_view, plain_float32
 from kornia_lightning_probe.bank.from_training.views import views_from_training
 from kornia_lightning_probe.bank.pixels import PixelScale
-from kornia_lightning_probe.bank.views import View, describe_view, read_views
+from kornia_lightning_probe.bank.views import View, describe_ladders, describe_view, read_views
 from kornia_lightning_probe.checks import whole_number
 from kornia_lightning_probe.image_layout import ImageLayout, image_layout
 from kornia_lightning_probe.randomness import isolated_rng, stable_seed
@@ -190,8 +190,7 @@ class AugmentationBank:
         return self.views[index]
 
     def __repr__(self) -> str:
-        labels = ", ".join(view.label for view in self)
-        return f"{type(self).__name__}({labels}, seed={self.seed})"
+        return f"{type(self).__name__}({'; '.join([*describe_ladders(self.views), f'seed={self.seed}'])})"
 
     @property
     def layout(self) -> ImageLayout:

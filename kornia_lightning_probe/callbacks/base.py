@@ -21,10 +21,11 @@ from kornia_lightning_probe.callbacks.logbook import Entry, Logbook
 from kornia_lightning_probe.callbacks.mishaps import agree, memory_note, told
 from kornia_lightning_probe.callbacks.record import Record, with_facts
 from kornia_lightning_probe.callbacks.schedule import START_EPOCH, ScheduledCallback
-from kornia_lightning_probe.callbacks.summaries import size_of
+from kornia_lightning_probe.callbacks.summaries import size_of, work_ahead
 from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
-from kornia_lightning_probe.engine.memory import is_out_of_memory
+from kornia_lightning_probe.engine.memory import BatchSize, PassSize, is_out_of_memory
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.sighting import FirstLooks
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.calling import Forward, forward_of
@@ -34,8 +35,6 @@ from kornia_lightning_probe.result import ProbeResult
 from kornia_lightning_probe.wording import listed
 
 ON_ERROR = ("raise", "warn")
-_MOST_OF_AN_EPOCH = 0.1
-_FEW_SECONDS = 3.0
 
 
 class EpochProbe(ScheduledCallback):
@@ -54,6 +53,8 @@ class EpochProbe(ScheduledCallback):
 
     #: Fewer images than this can't be measured.
     fewest_images: ClassVar[int] = 1
+    #: Under so many views the images are measured; 0 where they are looked at as they are.
+    num_views: int = 0
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class EpochProbe(ScheduledCallback):
         to_inputs: ToInputs | None = None,
         forward: Forward | None = None,
         dataloader_idx: int = 0,
-        batch_size: int = 32,
+        batch_size: BatchSize = 32,
         every_n_epochs: int = 1,
         at_start: bool = True,
         figures: bool = True,
@@ -83,7 +84,7 @@ class EpochProbe(ScheduledCallback):
             arguments.require_integer("num_images", num_images, least=self.fewest_images)
         arguments.require_integer("seed", seed)
         arguments.require_integer("dataloader_idx", dataloader_idx, least=0)
-        arguments.require_integer("batch_size", batch_size, least=1)
+        arguments.require_batch_size(batch_size)
         arguments.require_flag("figures", figures)
         if progress is not None:
             arguments.require_flag("progress", progress)
@@ -105,7 +106,8 @@ class EpochProbe(ScheduledCallback):
         self._logbook = Logbook(name, figures=figures, say_once=self.say_once)
         self._images: ProbeImages | None = None
         self._is_fitting = True
-        self._is_first_probe = True
+        self._looks = FirstLooks()
+        self._size = PassSize(batch_size)
         self._checkpoint: object = None
         self._evaluated_run: str | None = None
 
@@ -128,6 +130,13 @@ class EpochProbe(ScheduledCallback):
 
     def images_read(self, images: ProbeImages) -> None:
         """Look at images that have just been read, once in each run."""
+
+    def what_is_held(self) -> str:
+        """What is held for the next probe, for the line on what this one has cost; empty for nothing."""
+        return ""
+
+    def images_gone(self) -> None:
+        """Let go of what was held of the images, at the end of a run."""
 
     def more_state(self) -> dict[str, Any]:
         """What a checkpoint should hold beside the history."""
@@ -170,12 +179,10 @@ class EpochProbe(ScheduledCallback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._images = None
+        self._forget_images()
         self._is_fitting = stage == "fit"
         self._checkpoint = None
         self._evaluated_run = None
-        if self._is_fitting:
-            self._is_first_probe = True
         if self.forward is not None:
             return
         forward_of(pl_module)
@@ -188,12 +195,11 @@ class EpochProbe(ScheduledCallback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A later run may have other data or other processes.
-        self._images = None
+        self._forget_images()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._images = None
+        self._forget_images()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -265,7 +271,8 @@ class EpochProbe(ScheduledCallback):
         results = self._record.of_stage(occasion.stage)
         entry = self.entry(results, images, name=self.name_in(occasion.stage), stage=occasion.stage)
         self._logbook.write(trainer, pl_module, entry)
-        self._report(result, time.perf_counter() - started)
+        size = ", ".join(filter(None, [size_of(result), self.what_is_held()]))
+        self.say_cost(size, time.perf_counter() - started)
 
     def _measured(
         self, trainer: Trainer, module: LightningModule, occasion: Occasion
@@ -276,7 +283,6 @@ class EpochProbe(ScheduledCallback):
             with of_trainer.not_training(trainer), torch.inference_mode(False):
                 images, subject = self._prepared(trainer, module, occasion.world)
                 measured = self.measure(subject, images, occasion), images
-                self._is_first_probe = False
         except Exception as error:
             # Whatever it is, the other processes must learn of it.
             measured = error
@@ -307,14 +313,19 @@ class EpochProbe(ScheduledCallback):
             return self._images
         images = self._choice.read(trainer, world)
         self.images_read(images)
-        for note in images.notes:
+        for note in [*images.notes, work_ahead(images.num_images, self.num_views, PassSize(self.batch_size).now)]:
             rank_zero_info(f"{self.name}: {note}")
-        self._images = images
+        self._images, self._looks, self._size = images, FirstLooks(), PassSize(self.batch_size)
         return images
+
+    def _forget_images(self) -> None:
+        # A later run may have other data or other processes.
+        self._images, self._looks = None, FirstLooks()
+        self.images_gone()
 
     def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
         if is_out_of_memory(error):
-            error.add_note(memory_note(name=self.name, batch_size=self.batch_size, last=self.result))
+            error.add_note(memory_note(name=self.name, batch_size=self._size.now, last=self.result))
         if self.on_error == "raise" or occasion.world.lockstep:
             raise error
         watching = [f"{watcher.who} ({watcher.tag!r})" for watcher in self.watchers(trainer)]
@@ -334,16 +345,3 @@ class EpochProbe(ScheduledCallback):
             # It comes from the system's own source, and moves no random stream.
             self._record.run = str(trainer.strategy.broadcast(uuid.uuid4().hex[:16]))
         return self._record.run
-
-    def _report(self, result: ProbeResult, seconds: float) -> None:
-        share = self.share_of_epoch(seconds)
-        line = f"{self.name}: {size_of(result)}: {seconds:.1f} s"
-        if share is None:
-            rank_zero_info(line)
-            return
-        rank_zero_info(f"{line}, {100 * share:.0f} % of the epoch")
-        if share > _MOST_OF_AN_EPOCH and seconds > _FEW_SECONDS:
-            self.say_once(
-                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise "
-                "every_n_epochs, or lower num_images or the number of views or layers"
-            )

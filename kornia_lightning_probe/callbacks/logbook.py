@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NO_MATPLOTLIB = (
-    "there are no figures of the probe, as matplotlib is not installed: pip install 'kornia-lightning-probe[plots]', "
-    "or pass figures=False"
+    "there are no figures of the probe, as matplotlib is not installed: pip install matplotlib (the extra [plots]), or "
+    "pass figures=False"
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from kornia_lightning_probe.callbacks import arguments
@@ -19,6 +19,8 @@ from kornia_lightning_probe.callbacks.mishaps import without_values
 
 START_EPOCH = -1
 WHEN = ("validation", "train_epoch_end")
+_MOST_OF_AN_EPOCH = 0.1
+_FEW_SECONDS = 6.0
 #: What stands behind a probe's name in the tags of these stages.
 EVALUATIONS = ("validate", "test")
 
@@ -160,11 +162,24 @@ class ScheduledCallback(Callback):
         if self.probes_evaluations:
             self.probe(trainer, pl_module, epoch=trainer.current_epoch)
 
-    def share_of_epoch(self, seconds: float) -> float | None:
-        """What share of the epoch so far these seconds are; None where no epoch of a training has begun."""
+    def say_cost(self, size: str, seconds: float) -> None:
+        """Say what a probe has cost, and warn once where that is much of an epoch and more than a few seconds.
+
+        Args:
+            size: how much was measured.
+            seconds: what it took, with figures and files.
+        """
+        line = f"{self.name}: {size}: {seconds:.1f} s"
         if self._epoch_started is None:
-            return None
-        return seconds / (time.perf_counter() - self._epoch_started)
+            rank_zero_info(line)
+            return
+        share = seconds / (time.perf_counter() - self._epoch_started)
+        rank_zero_info(f"{line}, {100 * share:.0f} % of the epoch")
+        if share > _MOST_OF_AN_EPOCH and seconds > _FEW_SECONDS:
+            self.say_once(
+                f"the probe {self.name!r} takes more than {100 * _MOST_OF_AN_EPOCH:.0f} % of an epoch: raise "
+                "every_n_epochs, or lower num_images or the number of views or layers"
+            )
 
     def _probe_if_due(self, trainer: Trainer, module: LightningModule, *, when: str) -> None:
         epoch = trainer.current_epoch

@@ -17,7 +17,8 @@ from kornia_lightning_probe.callbacks.logbook import Entry
 from kornia_lightning_probe.callbacks.pictures.of_sensitivity import pictures_of, plot_of
 from kornia_lightning_probe.callbacks.summaries import Origin, summarise
 from kornia_lightning_probe.callbacks.trainer import Occasion
-from kornia_lightning_probe.engine.under_views import Plan, run_probe
+from kornia_lightning_probe.engine.memory import BatchSize
+from kornia_lightning_probe.engine.under_views import KeptViews, Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import MetricLike, resolve_metrics
@@ -81,7 +82,10 @@ class SensitivityProbe(EpochProbe):
         to_inputs: how to get the model's inputs out of a batch: a callable, a key or an index.
         forward: a callable ``(module, inputs)``, or the name of a method or submodule to call.
         dataloader_idx: which of several validation dataloaders.
-        batch_size: at most so many images in one forward pass; the numbers do not depend on it.
+        batch_size: at most so many images in one forward pass; "auto" is 32 on a CPU, on a CUDA device as many views of
+            32 images, up to 8, as fit into half of the memory that is free. The numbers do not depend on it.
+        keep_views: at most so many bytes of augmented images are kept on the host for the next probes, those that are
+            dearest to draw; 0 draws all anew. The numbers do not depend on it.
         every_n_epochs: how many epochs from one probe to the next.
         at_start: whether to measure before the first training step too, as epoch -1 and step 0; not after a resume,
             and not where Lightning has no validation dataloader by then and there is no ``images``.
@@ -126,7 +130,8 @@ class SensitivityProbe(EpochProbe):
         to_inputs: ToInputs | None = None,
         forward: Forward | None = None,
         dataloader_idx: int = 0,
-        batch_size: int = 32,
+        batch_size: BatchSize = 32,
+        keep_views: int = 256 * 2**20,
         every_n_epochs: int = 1,
         at_start: bool = True,
         log_curves: str = "layers",
@@ -157,13 +162,16 @@ class SensitivityProbe(EpochProbe):
             when=when,
         )
         arguments.require_choice("log_curves", log_curves, KINDS)
+        arguments.require_integer("keep_views", keep_views, least=0)
         self.bank = _bank_of(bank)
         self._choice = replace(self._choice, layout=self.bank.layout.name)
         self.metrics = resolve_metrics(metrics)
+        self.keep_views = keep_views
         self.log_curves = log_curves
         self.monitor = arguments.texts_of("monitor", monitor)
         self._default_set = metrics is None
         self._fitted_bank = self.bank
+        self._kept = KeptViews()
         self._origins: dict[str, Origin] = {}
         self._evaluated_origin: Origin | None = None
 
@@ -203,6 +211,18 @@ class SensitivityProbe(EpochProbe):
     @override
     def images_read(self, images: ProbeImages) -> None:
         self._fitted_bank = self.bank.fit_channels(self.bank.layout.channels(images.scout.images[0]))
+        self.num_views = len(self._fitted_bank)
+        self._kept = KeptViews(self.keep_views)
+
+    @override
+    def what_is_held(self) -> str:
+        if not self._kept.nbytes:
+            return ""
+        return f"{self._kept.nbytes / 2**20:.1f} MiB of views kept"
+
+    @override
+    def images_gone(self) -> None:
+        self._kept = KeptViews()
 
     @override
     def measure(self, subject: Subject, images: ProbeImages, occasion: Occasion) -> ProbeResult:
@@ -211,11 +231,12 @@ class SensitivityProbe(EpochProbe):
             bank=self._fitted_bank,
             metrics=self.metrics,
             default_set=self._default_set,
-            batch_size=self.batch_size,
+            size=self._size,
             seed=self.seed,
             progress=occasion.progress,
             world=occasion.world,
-            check_parameters=self._is_first_probe,
+            looks=self._looks,
+            kept=self._kept,
         )
         return ProbeResult.of(run_probe(subject, plan, epoch=occasion.epoch, step=occasion.step))
 

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kornia_lightning_probe.randomness import stable_seed
+from kornia_lightning_probe.reporting.text.clean import is_of_clean_images
 from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.wording import counted
 
 _OF_THE_OUTPUT = ("flip_rate", "accuracy_drop")
 _NAMES = {"content_hash": "images", "embedding": "embedding", "bank": "augmentations", "layers": "layers"}
@@ -98,12 +100,24 @@ def summarise(result: ProbeResult, origin: Origin) -> dict[str, float]:
 
 def size_of(result: ProbeResult) -> str:
     """How much was measured, such as "256 images x 19 views x 16 layers, embedding fc1"."""
-    size = f"{result.metadata['num_images']} images x {len(result.views)} views x {len(result.layers)} layers"
+    counts = [counted(result.metadata["num_images"], "image")]
+    if not is_of_clean_images(result):
+        counts.append(counted(len(result.views), "view"))
+    size = " x ".join([*counts, counted(len(result.layers), "layer")])
     embedding = result.metadata.get("embedding")
     if embedding is None:
         # A probe of one's own may have none.
         return size
     return f"{size}, embedding {embedding}"
+
+
+def work_ahead(images: int, views: int, batch_size: int) -> str:
+    """How much is about to be done, such as "256 images x 19 views, about 160 forward passes of up to 32 images"."""
+    passes = math.ceil(images / batch_size) * (views + 1)
+    size = counted(images, "image")
+    if views:
+        size = f"{size} x {counted(views, 'view')}"
+    return f"{size}, about {counted(passes, 'forward pass', 'forward passes')} of up to {counted(batch_size, 'image')}"
 
 
 def compared(results: Sequence[ProbeResult]) -> dict[str, ProbeResult]:

@@ -10,10 +10,7 @@ from importlib.util import find_spec
 
 from kornia_lightning_probe.cli.telling import FINE, INTERRUPTED, PROGRAM, WRONG, close_quietly, reason_of, remark
 
-_NO_PARSER = (
-    "the command line needs jsonargparse: pip install 'kornia-lightning-probe[cli]', or in a clone of the repository "
-    "pip install -e '.[cli]'"
-)
+_NO_PARSER = "the command line needs jsonargparse: pip install 'jsonargparse[signatures]' (the extra [cli])"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

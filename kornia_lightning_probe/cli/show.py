@@ -10,10 +10,7 @@ from kornia_lightning_probe.cli.files import Found, find_results
 from kornia_lightning_probe.cli.telling import FINE, CommandError, say
 from kornia_lightning_probe.wording import listed
 
-_NO_MATPLOTLIB = (
-    "--plot needs matplotlib: pip install 'kornia-lightning-probe[plots]', or in a clone of the repository "
-    "pip install -e '.[plots]'"
-)
+_NO_MATPLOTLIB = "--plot needs matplotlib: pip install matplotlib (the extra [plots])"
 
 
 def show(given: Any) -> int:

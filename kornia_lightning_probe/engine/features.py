@@ -12,10 +12,12 @@ from torch import Tensor
 from kornia_lightning_probe.activations.readouts import readouts_of
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.engine.loop import Route, run_loop
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
+from kornia_lightning_probe.engine.sighting import FirstLooks
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -46,12 +48,12 @@ def collect_features(
     subject: Subject,
     images: ProbeImages,
     *,
-    batch_size: int = 32,
+    size: PassSize | None = None,
     seed: int = 0,
     flatten: bool = False,
     progress: bool = False,
     world: World | None = None,
-    check_parameters: bool = False,
+    looks: FirstLooks | None = None,
 ) -> Features:
     """Run a model over clean images and gather the pooled features of every layer.
 
@@ -61,31 +63,30 @@ def collect_features(
     Args:
         subject: the model, its layers and how it is called.
         images: the images, with the blocks of this process.
-        batch_size: at most so many images in one forward pass.
+        size: how many images go into one forward pass; None: up to 32.
         seed: of the random stream that a forward pass finds.
         flatten: take whole activations instead of the spatial or token mean, where a layer's table takes at most
             32 MiB (16384 features at N = 256); other layers are pooled and named in the findings.
         progress: whether to show a bar.
         world: the other processes; three collectives in all, and one more where images have labels.
-        check_parameters: whether to look if the first pass changes the model's parameters.
+        looks: what has been seen of the model, of these images, before; None looks anew.
 
     Returns:
         The features, the same on every process.
 
     Raises:
-        ValueError: for a ``batch_size`` below 1, an unknown embedding, or a layer that was named exactly and gave no
-            activation.
+        ValueError: for an unknown embedding, or a layer that was named exactly and gave no activation.
         RuntimeError: where another process has failed or sees different layers.
     """
     findings = Findings()
     visitor = Gathering(images.num_images, findings, device=subject.device, flatten=flatten)
     route = Route(
         images,
-        batch_size=batch_size,
+        size=size or PassSize(),
         seed=seed,
         progress=progress,
         world=world or World(),
-        check_parameters=check_parameters,
+        looks=looks or FirstLooks(),
     )
     run_loop(subject, route, visitor, findings)
     return visitor.features()

@@ -23,6 +23,7 @@ from kornia_lightning_probe.model.sighting import Sighting
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.tracing import trace
 from kornia_lightning_probe.model.tree import module_tree
+from kornia_lightning_probe.model.undisturbed import guarded_parameters
 from kornia_lightning_probe.randomness import reseed, stable_seed
 from kornia_lightning_probe.wording import listed
 
@@ -58,6 +59,37 @@ class FirstLook:
 
     sighting: Sighting
     choice: Choice
+
+
+class FirstLooks:
+    """Looks at a model once, and again where it has become another one: other modules, other shapes of parameters.
+
+    What a look shows (layers, axes of images, grids, the head) follows from these, and not from the values of weights.
+    """
+
+    def __init__(self) -> None:
+        self._look: FirstLook | None = None
+        self._seen: tuple[Any, ...] = ()
+
+    def of(self, subject: Subject, block: Block, **options: Any) -> FirstLook:
+        """What a first look shows, see :func:`look_at`; where it is the first one, parameters are guarded.
+
+        Raises:
+            RuntimeError: where the model changes its parameters.
+        """
+        makeup = _makeup(subject.model)
+        if self._look is None or makeup != self._seen:
+            with guarded_parameters(subject.model):
+                self._look = look_at(subject, block, **options)
+            self._seen = makeup
+        return self._look
+
+
+def _makeup(model: nn.Module) -> tuple[Any, ...]:
+    """What a model is made of, but for the values of its weights."""
+    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    parameters = tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+    return id(model), modules, parameters
 
 
 def agreed_targets(images: ProbeImages, world: World) -> Targets:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kornia_lightning_probe.reporting.notebook import comparison_html
 from kornia_lightning_probe.reporting.text.comparison import comparison_text
 from kornia_lightning_probe.reporting.text.verdict import comparison_verdict
 from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow
 from kornia_lightning_probe.results.lookup import SENSITIVITY
+from kornia_lightning_probe.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,8 +29,11 @@ class Comparison(ComparisonNumbers):
         return "\n".join(filter(None, [repr(self), self.verdict(), "read on in .summary(), .plot() and .rows"]))
 
     def __repr__(self) -> str:
-        size = f"{len(self.view_rows)} cells of {len(self.metrics)} metrics"
+        size = f"{counted(len(self.view_rows), 'cell')} of {counted(len(self.metrics), 'metric')}"
         return f"{type(self).__name__}({self.title}: {size})"
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self, repr(self))
 
     def verdict(self) -> str:
         """What has changed, in a sentence a line, as `ProbeResult.verdict` says it."""
@@ -77,5 +82,5 @@ def data_frame(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> DataF
     try:
         from pandas import DataFrame
     except ImportError as error:
-        raise ImportError("to_pandas needs pandas: pip install 'kornia-lightning-probe[dataframe]'") from error
+        raise ImportError("to_pandas needs pandas: pip install pandas (the extra [dataframe])") from error
     return DataFrame(list(rows), columns=list(columns))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from kornia_lightning_probe.reporting.notebook import result_html
 from kornia_lightning_probe.reporting.text.summary import summary_text
 from kornia_lightning_probe.reporting.text.verdict import verdict_text
 from kornia_lightning_probe.result.comparison import Comparison, data_frame
@@ -180,6 +181,9 @@ class ProbeResult(ProbeNumbers):
     def __str__(self) -> str:
         """The verdict, and where to read on."""
         return "\n".join(filter(None, [repr(self), self.verdict(), "read on in .summary(), .plot() and .rows"]))
+
+    def _repr_html_(self) -> str:
+        return result_html(self, repr(self))
 
     def verdict(self, *, before: ProbeNumbers | None = None, first: ProbeNumbers | None = None) -> str:
         """What the result says, in at most five sentences, each from numbers with their errors.

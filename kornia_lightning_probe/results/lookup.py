@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_lightning_probe.results.metadata import ProbeMetadata
 from kornia_lightning_probe.results.plain import plain
 from kornia_lightning_probe.results.tables import INPUT, OUTPUT, ImageScores, MetricTable, ProbeRow, ViewInfo
-from kornia_lightning_probe.wording import known_names, unknown
+from kornia_lightning_probe.wording import counted, known_names, unknown
 
 #: The metric that is shown where none is asked for.
 SENSITIVITY = "sensitivity"
@@ -76,10 +76,10 @@ class ProbeNumbers:
                 self.layer_index(layer)
 
     def __repr__(self) -> str:
-        size = f"{len(self.views)} views x {len(self.layers)} layers"
-        name = type(self).__name__
+        counts = {"view": len(self.views), "layer": len(self.layers), "metric": len(self.metrics)}
+        size = " x ".join(counted(count, thing) for thing, count in counts.items())
         parts = [part for part in (self.when, size) if part]
-        return f"{name}({', '.join(parts)}: {', '.join(self.metrics)})"
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
     def when(self) -> str:

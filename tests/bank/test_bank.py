@@ -38,7 +38,7 @@ def test_a_bank_is_a_sequence_of_its_views():
     bank = AugmentationBank({"flip": K.RandomHorizontalFlip(p=1.0), "turn": presets.rotation((15, 5))}, seed=3)
     assert len(bank) == 3
     assert list(bank) == list(bank.views) == [bank[0], bank[1], bank[2]]
-    assert repr(bank) == "AugmentationBank(flip, turn 5, turn 15, seed=3)"
+    assert repr(bank) == "AugmentationBank(flip; turn 5, 15 (degrees); seed=3)"
 
 
 def test_the_draw_depends_on_seed_name_and_block_and_on_nothing_else():

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from support.trainings import LAYERS, QUIET, LoggedCalls, Net, assert_same_numbers, fit, loader, probe_of, trainer_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kornia_lightning_probe import ProbeResult
+from kornia_lightning_probe import DriftProbe
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -200,7 +200,7 @@ def test_the_bank_is_drawn_again_in_another_run(tmp_path):
 
 def test_without_matplotlib_the_training_goes_on_and_says_so_once(tmp_path, monkeypatch):
     monkeypatch.setattr("kornia_lightning_probe.callbacks.logbook.find_spec", lambda _: None)
-    with pytest.warns(UserWarning, match=r"no figures.*kornia-lightning-probe\[plots\]") as caught:
+    with pytest.warns(UserWarning, match=r"no figures.*pip install matplotlib \(the extra \[plots\]\)") as caught:
         fit(tmp_path, probe_of(figures=True), logger=TensorBoardLogger(tmp_path, name="run"))
     assert sum("no figures" in str(warning.message) for warning in caught) == 1
     assert events(tmp_path).Tags()["images"] == []
@@ -212,32 +212,36 @@ def test_the_probe_does_not_import_pyplot(tmp_path, monkeypatch):
     assert "matplotlib.pyplot" not in sys.modules
 
 
-def test_a_line_says_what_the_probe_costs(tmp_path, caplog):
+def test_lines_say_what_is_about_to_be_done_and_what_each_probe_has_cost(tmp_path, caplog):
+    probes = [probe_of(batch_size=6), DriftProbe(num_images=16)]
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
-        fit(tmp_path, probe_of(), max_epochs=1)
-    lines = [record.message for record in caplog.records if record.message.startswith("probe: ")]
-    assert len(lines) == 2
-    sizes = "probe: 16 images x 3 views x 3 layers, embedding body: "
-    assert lines[0].startswith(sizes)
-    assert lines[0].endswith(" s")
-    assert lines[1].startswith(sizes)
-    assert lines[1].endswith(" % of the epoch")
+        fit(tmp_path, *probes, max_epochs=1)
+    said = [record.message for record in caplog.records]
+    ahead, *costs = [line for line in said if line.startswith("probe: ")]
+    # Sixteen images are three blocks of up to six, each passed clean and under three views.
+    assert ahead == "probe: 16 images x 3 views, about 12 forward passes of up to 6 images"
+    assert len(costs) == 2
+    # Three views of 16 images of 3 x 8 x 8 floats are 36 KiB.
+    sizes = "probe: 16 images x 3 views x 3 layers, embedding body, 0.0 MiB of views kept: "
+    assert costs[0].startswith(sizes)
+    assert costs[0].endswith(" s")
+    assert costs[1].startswith(sizes)
+    assert costs[1].endswith(" % of the epoch")
+    ahead, *costs = [line for line in said if line.startswith("drift: ")]
+    assert ahead == "drift: 16 images, about 1 forward pass of up to 32 images"
+    assert all(line.startswith("drift: 16 images x 3 layers, embedding body: ") for line in costs)
 
 
-@pytest.mark.parametrize(("seconds", "epoch", "warns"), [(9.0, 100.0, False), (11.0, 100.0, True), (2.0, 10.0, False)])
+@pytest.mark.parametrize(("seconds", "epoch", "warns"), [(9.0, 100.0, False), (11.0, 100.0, True), (5.0, 6.0, False)])
 def test_above_ten_percent_of_the_epoch_is_warned_of_but_not_of_a_few_seconds(seconds, epoch, warns, monkeypatch):
     probe = probe_of()
     probe._epoch_started = 0.0
     monkeypatch.setattr("kornia_lightning_probe.callbacks.schedule.time.perf_counter", lambda: epoch)
     said = []
     monkeypatch.setattr(probe, "say_once", said.append)
-    probe._report(_result_of_size(), seconds)
+    probe.say_cost("16 images", seconds)
     assert bool(said) == warns
     assert not warns or "takes more than 10 % of an epoch: raise every_n_epochs" in said[0]
-
-
-def _result_of_size():
-    return ProbeResult(layers=("stem",), views=(), tables={}, metadata={"num_images": 16})
 
 
 def test_two_probes_of_two_names_write_beside_each_other(tmp_path):

@@ -46,8 +46,7 @@ def test_without_the_parser_it_is_said_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(door, "find_spec", lambda _: None)
     assert main(["show", "x"]) == 2
     said = capsys.readouterr().err
-    assert "pip install 'kornia-lightning-probe[cli]'" in said
-    assert "pip install -e '.[cli]'" in said
+    assert "pip install 'jsonargparse[signatures]' (the extra [cli])" in said
     assert len(said.splitlines()) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from kornia_lightning_probe.bank.doubts.ranges import range_behind
 from kornia_lightning_probe.bank.twins import twin_seed, twins_of, with_noise_as_long
 from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.engine.under_views.keeping import KeptViews
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -38,14 +40,18 @@ class Views:
         bank: the views.
         images: the images that the blocks are of.
         twins: whether each view has a twin, noise as long as its movement.
+        kept: what has been drawn of these images before.
 
     Attributes:
         all: the views, and behind them their twins.
         seen: float64 (views, notes): of each process what it has seen; the sum over all processes is the whole.
     """
 
-    def __init__(self, bank: AugmentationBank, images: ProbeImages, *, twins: bool = False) -> None:
+    def __init__(
+        self, bank: AugmentationBank, images: ProbeImages, *, twins: bool = False, kept: KeptViews | None = None
+    ) -> None:
         self._bank = bank
+        self._kept = kept or KeptViews()
         self.all: tuple[View, ...] = bank.views
         if twins:
             self.all += twins_of(bank.views)
@@ -70,7 +76,9 @@ class Views:
         inputs = []
         for index in group:
             view = self.all[index]
-            augmented = self._twin(view, block, units) if view.is_twin else self._view(index, block, units)
+            augmented = self._drawn(index, block, units)
+            if not view.is_twin:
+                self._see(index, block, units, augmented)
             views.append(
                 replace(
                     shown,
@@ -84,13 +92,22 @@ class Views:
             inputs.append(block.with_images(augmented.images))
         return views, join_rows(inputs)
 
+    def _drawn(self, index: int, block: Block, units: Sequence[Tensor]) -> Augmented:
+        """A block under a view or its twin, as it was drawn before or now."""
+        kept = self._kept.get(block.index, index, device=units[0].device)
+        if kept is not None:
+            return kept
+        started = time.perf_counter()
+        view = self.all[index]
+        augmented = self._twin(view, block, units) if view.is_twin else self._view(index, block, units)
+        self._kept.offer(block.index, index, augmented, seconds=time.perf_counter() - started)
+        return augmented
+
     def _view(self, index: int, block: Block, units: Sequence[Tensor]) -> Augmented:
-        """A block under a view, which is looked at."""
         view = self._bank.views[index]
         changes = bool(self.seen[index, _CHANGED])
         augmented = self._bank.draw(view, block.images, units, block=block.index, changes=changes)
         _require_size(view, block, augmented)
-        self._see(index, block, units, augmented)
         return augmented
 
     def _twin(self, twin: View, block: Block, units: Sequence[Tensor]) -> Augmented:

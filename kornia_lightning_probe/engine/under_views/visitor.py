@@ -13,16 +13,19 @@ from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.loop import Route, run_loop
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.probe_set import ProbeSet, require_finite
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scouted
 from kornia_lightning_probe.engine.segments import Segment, slices, view_groups
+from kornia_lightning_probe.engine.sighting import FirstLooks
 from kornia_lightning_probe.engine.under_views.cleaning import Clean, Cleaning
 from kornia_lightning_probe.engine.under_views.drawing import Views, view_info
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
 from kornia_lightning_probe.engine.under_views.imagewise import image_scores
+from kornia_lightning_probe.engine.under_views.keeping import KeptViews
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.engine.under_views.worst import with_worst
@@ -47,11 +50,12 @@ class Plan:
         metrics: what is measured.
         default_set: whether these are what nobody asked for in particular; one that applies nowhere is then no news.
         reference: images that supply mean and between-image distance; None takes each block's own.
-        batch_size: at most so many images in one forward pass; it splits a block, or merges views of it.
+        size: how many images go into one forward pass; it splits a block, or merges views of it.
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
-        check_parameters: whether to look if the first pass changes the model's parameters, which costs a copy of them.
+        looks: what has been seen of the model, of these images, before.
+        kept: the views of these images that have been drawn before.
     """
 
     images: ProbeImages
@@ -59,11 +63,12 @@ class Plan:
     metrics: Sequence[ProbeMetric]
     default_set: bool = False
     reference: ProbeImages | None = None
-    batch_size: int = 32
+    size: PassSize = field(default_factory=PassSize)
     seed: int = 0
     progress: bool = False
     world: World = field(default_factory=World)
-    check_parameters: bool = False
+    looks: FirstLooks = field(default_factory=FirstLooks)
+    kept: KeptViews = field(default_factory=KeptViews)
 
 
 def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) -> ProbeNumbers:
@@ -87,16 +92,16 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
     visitor = UnderViews(plan, findings, device=subject.device)
     route = Route(
         plan.images,
-        batch_size=plan.batch_size,
+        size=plan.size,
         seed=plan.seed,
         progress=plan.progress,
         world=plan.world,
-        check_parameters=plan.check_parameters,
+        looks=plan.looks,
         asks_for_scores=visitor.wants_scores and not plan.default_set,
     )
     run_loop(subject, route, visitor, findings)
     numbers = visitor.numbers(epoch=epoch, step=step)
-    return with_worst(numbers, plan.images, plan.bank, plan.world, device=subject.device)
+    return with_worst(numbers, plan.images, plan.bank, plan.world, device=subject.device, kept=plan.kept)
 
 
 class UnderViews:
@@ -119,7 +124,7 @@ class UnderViews:
         self._cleaning = Cleaning({}, self._temporaries)
         self._slots: tuple[object, Slots] | None = None
         twins = any(metric.reads_twins for metric in plan.metrics)
-        self._views = Views(plan.bank, plan.images, twins=twins)
+        self._views = Views(plan.bank, plan.images, twins=twins, kept=plan.kept)
         self._set = ProbeSet(plan.images)
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()

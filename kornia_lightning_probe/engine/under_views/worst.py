@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.under_views.keeping import KeptViews
 from kornia_lightning_probe.image_layout import ImageLayout
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -27,7 +28,13 @@ _RGB = 3
 
 
 def with_worst(
-    numbers: ProbeNumbers, images: ProbeImages, bank: AugmentationBank, world: World, *, device: torch.device
+    numbers: ProbeNumbers,
+    images: ProbeImages,
+    bank: AugmentationBank,
+    world: World,
+    *,
+    device: torch.device,
+    kept: KeptViews,
 ) -> ProbeNumbers:
     """Add pictures of the images that the view that moves the embedding most moves furthest; every process calls it.
 
@@ -37,6 +44,7 @@ def with_worst(
         bank: the views.
         world: the other processes.
         device: where views were drawn.
+        kept: those that need not be drawn again.
     """
     scores = numbers.images
     layer = numbers.metadata.embedding
@@ -50,7 +58,7 @@ def with_worst(
     view = furthest(means, 1)[0]
     places = furthest(moved[view], MOST_IMAGES)
     with torch.inference_mode(False), torch.no_grad():
-        drawn = _drawn(places, view, images, bank, device=device)
+        drawn = _drawn(places, view, images, bank, device=device, kept=kept)
         (total,) = world.sum_together([drawn], device=device, dtype=torch.float32)
     pictures = total.round().to("cpu", torch.uint8)
     # One of which nobody could make a picture has no mark.
@@ -68,7 +76,13 @@ def with_worst(
 
 
 def _drawn(
-    places: Sequence[int], view: int, images: ProbeImages, bank: AugmentationBank, *, device: torch.device
+    places: Sequence[int],
+    view: int,
+    images: ProbeImages,
+    bank: AugmentationBank,
+    *,
+    device: torch.device,
+    kept: KeptViews,
 ) -> Tensor:
     """The pictures of this process, (n, 2, H, W, 4): red, green, blue and a mark; zeros for those of the others."""
     height, width = small_size(*images.scout.images[0].shape[-2:])
@@ -78,7 +92,7 @@ def _drawn(
         if not rows:
             continue
         try:
-            clean, augmented = _both(block.to(device), view, bank)
+            clean, augmented = _both(block.to(device), view, bank, kept)
         except Exception:  # noqa: S112 - no picture is worth a training, and the others wait in the sum
             continue
         for place, row in rows.items():
@@ -89,9 +103,11 @@ def _drawn(
     return pictures
 
 
-def _both(block: Block, view: int, bank: AugmentationBank) -> tuple[Tensor, Tensor]:
+def _both(block: Block, view: int, bank: AugmentationBank, kept: KeptViews) -> tuple[Tensor, Tensor]:
     """A block's images and the same under a view, as small pictures; of several image entries the first."""
-    augmented = bank.augment(bank.views[view], block.images, block=block.index)
+    augmented = kept.get(block.index, view, device=block.images[0].device)
+    if augmented is None:
+        augmented = bank.augment(bank.views[view], block.images, block=block.index)
     shown = [block.images[0], augmented.images[0]]
     clean, under_view = (small_pictures(bank.to_unit(images), bank.layout) for images in shown)
     return clean, under_view

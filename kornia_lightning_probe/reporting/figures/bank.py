@@ -40,7 +40,7 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
     clean = bank.layout.flat(bank.pixels.to_unit(images[:few]))
     with drawing.house_look():
         size = (_SIDE * columns + 0.2, len(bands) * (tall * few + 0.45) + 0.1)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = drawing.NotebookFigure(figsize=size, layout="constrained")
         rows = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
         for row, band in zip(rows, bands, strict=True):
             panels = row.subplots(few, columns, squeeze=False)

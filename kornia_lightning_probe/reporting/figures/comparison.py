@@ -45,7 +45,7 @@ def plot_comparison(comparison: ComparisonNumbers, *, metric: str = SENSITIVITY,
     with drawing.house_look():
         if ax is None:
             wide = max(CELL * len(augmentations), 1.4) + 3.4
-            figure = Figure(figsize=(wide, drawing.height(layers) + 0.3), layout="constrained")
+            figure = drawing.NotebookFigure(figsize=(wide, drawing.height(layers) + 0.3), layout="constrained")
             ax = figure.subplots()
             drawing.title(figure, f"{metric}: {comparison.title}")
             drawing.small_print(figure, *_legend(rows, comparison.z_limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from typing import Any, cast
 try:
     import matplotlib as mpl
 except ImportError as error:
-    raise ImportError("figures need matplotlib: pip install 'kornia-lightning-probe[plots]'") from error
+    raise ImportError("figures need matplotlib: pip install matplotlib (the extra [plots])") from error
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,6 +63,15 @@ ROW, COLUMN, MOST_TICKS, LETTERS, LONGEST_NAME = 0.2, 0.3, 46, 20, 28
 SMALL = 6.5
 #: A picture that is shown at a width of 350 pixels: its width in inches, and its pixels per inch.
 CARD_WIDTH, CARD_DPI = 4.4, 160
+
+
+class NotebookFigure(Figure):
+    """A figure that no window holds, and that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
 
 
 def house_look() -> AbstractContextManager[None]:

@@ -31,7 +31,7 @@ def plot_epoch(results: Mapping[str, ProbeNumbers], *, metric: str | None = None
     layers = last.table(metric).layers
     with drawing.house_look():
         widths = (3.2, drawing.width(last) + 1.6)
-        figure = Figure(figsize=(sum(widths) + 1.6, drawing.height(layers)), layout="constrained")
+        figure = drawing.NotebookFigure(figsize=(sum(widths) + 1.6, drawing.height(layers)), layout="constrained")
         left, right = figure.subplots(
             1,
             2,

@@ -31,7 +31,9 @@ def plot_heatmap(result: ProbeNumbers, *, metric: str | None = None, ax: Axes | 
     layers = result.table(metric).layers
     with drawing.house_look():
         if ax is None:
-            figure = Figure(figsize=(drawing.width(result) + 3.4, drawing.height(layers)), layout="constrained")
+            figure = drawing.NotebookFigure(
+                figsize=(drawing.width(result) + 3.4, drawing.height(layers)), layout="constrained"
+            )
             ax = figure.subplots()
             drawing.small_print(figure, result.when, cells_print(result, metric), moving_text(result, metric))
         draw_cells(ax, result, metric)

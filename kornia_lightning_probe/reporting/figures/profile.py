@@ -39,7 +39,7 @@ def plot_profile(
     with drawing.house_look():
         if ax is None:
             wide = min(max(4.8, 1.6 + 0.22 * len(layers)), 12)
-            figure = Figure(figsize=(wide, 3.8), layout="constrained")
+            figure = drawing.NotebookFigure(figsize=(wide, 3.8), layout="constrained")
             ax = figure.subplots()
             legend = draw_profile(ax, named, metric, augmentation, layers)
             drawing.small_print(figure, legend, drawing.moving_in_each(named, metric, augmentation))

@@ -40,7 +40,7 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
     augmentations = result.augmentations
     columns, rows = _grid_of(len(augmentations))
     with drawing.house_look():
-        figure = Figure(figsize=(2.2 * columns + 2.0, 2.1 * rows + 0.7), layout="constrained")
+        figure = drawing.NotebookFigure(figsize=(2.2 * columns + 2.0, 2.1 * rows + 0.7), layout="constrained")
         panels = figure.subplots(
             rows,
             columns,

@@ -46,7 +46,7 @@ def plot_worst(result: ProbeNumbers, *, card: bool = False) -> Figure:
     around = _AROUND_CARD if card else _AROUND
     tall = len(bands) * (2 * side * shape + 0.42) + around
     with drawing.house_look():
-        figure = Figure(figsize=(wide, tall), layout="constrained")
+        figure = drawing.NotebookFigure(figsize=(wide, tall), layout="constrained")
         if card:
             figure.set_dpi(drawing.CARD_DPI)
         panels = figure.subplots(2 * len(bands), columns, squeeze=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from kornia_lightning_probe.reporting.text.table import decimals, named, side_by_side, wrapped
+from kornia_lightning_probe.reporting.text.verdict import comparison_verdict
 from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow
 from kornia_lightning_probe.results.lookup import shown_metric
 
@@ -26,7 +27,8 @@ def comparison_text(comparison: ComparisonNumbers, metric: str | None = None) ->
         return "\n\n".join([f"nothing to compare: {comparison.title}", _remarks(comparison)])
     chosen = metric or shown_metric(comparison.metrics)
     rows = comparison.rows_of(chosen)
-    parts = [f"change of {chosen}: {comparison.title}"]
+    parts = ["\n".join(map(wrapped, comparison_verdict(comparison).splitlines()))] if metric is None else []
+    parts.append(f"change of {chosen}: {comparison.title}")
     parts += _table(rows)
     parts.append(_legend(rows, comparison.z_limit))
     others = [name for name in comparison.metrics if name != chosen]
@@ -34,7 +36,7 @@ def comparison_text(comparison: ComparisonNumbers, metric: str | None = None) ->
         lines = [_one_line(name, comparison.rows_of(name)) for name in others]
         parts.append("\n".join(["other metrics", *lines]))
     parts.append(_remarks(comparison))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _table(rows: Sequence[ComparisonRow]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from kornia_lightning_probe.reporting.text.table import BLANK_BAR, bar, named, n
 from kornia_lightning_probe.reporting.text.verdict import verdict_text
 from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
 from kornia_lightning_probe.results.tables import pick_layers
+from kornia_lightning_probe.wording import counted, ladder
 
 MOST_LISTED = 10
 _FEW = 3
@@ -84,10 +85,10 @@ def _shown(numbers: ProbeNumbers) -> str:
 
 
 def _head(numbers: ProbeNumbers) -> str:
-    size = [f"{_num_images(numbers)} images"]
+    size = [counted(_num_images(numbers), "image")]
     if not is_of_clean_images(numbers):
-        size.append(f"{len(numbers.views)} views")
-    size.append(f"{len(numbers.layers)} layers")
+        size.append(counted(len(numbers.views), "view"))
+    size.append(counted(len(numbers.layers), "layer"))
     parts = [" x ".join(size)]
     if numbers.when:
         parts.append(numbers.when)
@@ -148,9 +149,7 @@ def _notes(numbers: ProbeNumbers, metric: str, max_layers: int | None) -> Iterat
     ladders: list[str] = []
     for name in numbers.augmentations:
         views = [view for view in numbers.views if view.augmentation == name]
-        severities = ", ".join(f"{view.severity:g}" for view in views)
-        unit = f" ({views[0].unit})" if views[0].unit else ""
-        ladders.append(f"{name} {severities}{unit}")
+        ladders.append(ladder(name, [view.severity for view in views], views[0].unit))
     yield wrapped(f"severities: {'; '.join(ladders)}")
     if numbers.tensor(metric).isnan().any():
         yield "-: no value (a dead layer, or the metric does not apply); means skip it"

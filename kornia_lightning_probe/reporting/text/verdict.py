@@ -55,9 +55,10 @@ def verdict_text(
     known = [(name, other) for name, other in baselines if other is not None and other is not numbers]
     comparisons = [(name, compare_numbers(other, numbers)) for name, other in known]
     baseline = known[0][1] if known else None
+    shown = _shown_layer(numbers)
     said = [
         _what_moves_most(numbers),
-        _what_changed(comparisons, _shown_layer(numbers)),
+        _what_changed(comparisons, shown, _called(shown, numbers.metadata.embedding)),
         _what_gained_most(comparisons),
         _what_the_outputs_do(numbers, baseline),
         _what_to_distrust(numbers, comparisons),
@@ -69,9 +70,12 @@ def comparison_verdict(comparison: ComparisonNumbers) -> str:
     """The sentences of a comparison, a line each: what changed, and what changed most."""
     if SENSITIVITY not in comparison.metrics:
         return ""
-    last = max(comparison.rows_of(SENSITIVITY), key=lambda row: (row.layer != OUTPUT, row.layer_index)).layer
+    rows = comparison.rows_of(SENSITIVITY)
+    shown = comparison.embedding
+    if shown not in [row.layer for row in rows]:
+        shown = max(rows, key=lambda row: (row.layer != OUTPUT, row.layer_index)).layer
     named = [("the first result", comparison)]
-    said = [_what_changed(named, last), _what_gained_most(named)]
+    said = [_what_changed(named, shown, _called(shown, comparison.embedding)), _what_gained_most(named)]
     return "\n".join(sentence for sentence in said if sentence)
 
 
@@ -90,7 +94,8 @@ def _what_moves_most(numbers: ProbeNumbers) -> str:
         return ""
     named = [f"{each.name} ({number(each.value)})" for each in leading]
     together = ", which lead together" if len(leading) > 1 else ""
-    most = f"The embedding, {layer}, moves most under {listed(named, most=_FEW)}{together}"
+    called = "embedding" if layer == numbers.metadata.embedding else "last layer"
+    most = f"The {called}, {layer}, moves most under {listed(named, most=_FEW)}{together}"
     return f"{most}{_pixels(numbers, leading)}{_where(numbers, leading)}."
 
 
@@ -115,16 +120,21 @@ def _where(numbers: ProbeNumbers, leading: Sequence[_Candidate]) -> str:
     return f"; of the layers {furthest[0].name} moves furthest ({number(furthest[0].value)})"
 
 
-def _what_changed(comparisons: Sequence[tuple[str, ComparisonNumbers]], layer: str | None) -> str:
+def _called(layer: str | None, embedding: str | None) -> str:
+    return "the embedding" if layer == embedding else f"the last layer, {layer},"
+
+
+def _what_changed(comparisons: Sequence[tuple[str, ComparisonNumbers]], layer: str | None, called: str) -> str:
     parts: list[str] = []
     for name, comparison in comparisons:
         if SENSITIVITY not in comparison.metrics:
             continue
         rows = [row for row in comparison.rows_of(SENSITIVITY) if row.layer == layer and math.isfinite(row.change)]
+        subject = "it" if parts else called
         if any(is_decided(row) for row in rows):
-            parts.append(f"since {name} the embedding moves {'; '.join(_by_direction(rows))}")
+            parts.append(f"since {name} {subject} moves {'; '.join(_by_direction(rows))}")
         elif rows:
-            parts.append(f"since {name} it is undecided whether the embedding moves otherwise")
+            parts.append(f"since {name} it is undecided whether {subject} moves otherwise")
     return _sentence(", and ".join(parts))
 
 
@@ -180,7 +190,7 @@ def _what_the_outputs_do(numbers: ProbeNumbers, baseline: ProbeNumbers | None) -
     if baseline is None or earlier is None or lowest not in baseline.augmentations:
         return f"{now}."
     if not _is_beyond_chance(baseline):
-        return f"{now} (before they were right by chance, which can't be compared)."
+        return f"{now} (before: no better than chance)."
     under_before = baseline.value("accuracy", augmentation=lowest)
     return f"{now} (before: {number(earlier)} and {number(under_before)})."
 
@@ -211,8 +221,8 @@ def _spread_doubts(comparisons: Sequence[tuple[str, ComparisonNumbers]], layer: 
         as_far = [row.augmentation for row in falls if row.second * growth >= row.first]
         if as_far:
             yield (
-                f"since {name} images have moved {growth:.3g} times as far apart, which alone explains the fall under "
-                f"{listed(as_far, most=_FEW)}"
+                f"since {name} images lie {growth:.3g} times as far apart, and in its own units the layer moves no "
+                f"less under {listed(as_far, most=_FEW)}"
             )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import combined_error
-from kornia_lightning_probe.results.comparing.differences import banks_differ, left_out, what_each_has
+from kornia_lightning_probe.results.comparing.differences import banks_differ, common_embedding, left_out, what_each_has
 from kornia_lightning_probe.results.comparing.grids import OtherGrids
 from kornia_lightning_probe.results.comparing.pairing import pair_images, pairing_notes
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
@@ -73,6 +73,7 @@ class ComparisonNumbers:
         z_limit: a change is beyond sampling error where it is larger than this many standard errors.
         left_out: sentences, what only one of the results has.
         notes: sentences on what a reader should know.
+        embedding: the layer that both results call the embedding; None where they differ or have none.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -82,6 +83,7 @@ class ComparisonNumbers:
     z_limit: float
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    embedding: str | None = None
 
     @property
     def title(self) -> str:
@@ -129,6 +131,7 @@ def compare_numbers(first: ProbeNumbers, second: ProbeNumbers, *, z_limit: float
         z_limit=z_limit,
         left_out=(*left_out(first, second), *common.grids.sentences()),
         notes=tuple(common.notes()),
+        embedding=common_embedding(first, second),
     )
 
 

@@ -15,6 +15,13 @@ def left_out(first: ProbeNumbers, second: ProbeNumbers) -> Iterator[str]:
     yield from _only_in("second", second, first)
 
 
+def common_embedding(first: ProbeNumbers, second: ProbeNumbers) -> str | None:
+    """The layer that both call the embedding; None where they differ or have none."""
+    if first.metadata.embedding != second.metadata.embedding:
+        return None
+    return first.metadata.embedding
+
+
 def _only_in(which: str, ours: ProbeNumbers, theirs: ProbeNumbers) -> Iterator[str]:
     views_there = {view.key for view in theirs.views}
     for view in ours.views:

@@ -79,7 +79,7 @@ def test_drawing_leaves_the_settings_and_opens_no_window():
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"kornia-lightning-probe\[plots\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib \(the extra \[plots\]\)"):
         importlib.reload(drawing)
     monkeypatch.undo()
     importlib.reload(drawing)

@@ -34,7 +34,7 @@ def test_a_heatmap_names_the_unit_above_the_columns():
 
 def test_the_summary_names_the_units():
     said = with_units().summary(full=True).replace("\n    ", " ")
-    assert "severities: hflip 1; rotation 5, 15, 30 (degrees); blur 0.005, 0.01 (of the side)" in said
+    assert "severities: hflip; rotation 5, 15, 30 (degrees); blur 0.005, 0.01 (of the side)" in said
 
 
 def test_the_picture_of_the_bank_names_the_units():

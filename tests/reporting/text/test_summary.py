@@ -69,7 +69,7 @@ def test_a_dead_layer_has_a_dash_and_a_note():
 
 
 def test_the_severities_are_listed():
-    assert "severities: hflip 1; rotation 5, 15, 30; blur 0.005, 0.01" in made_result().summary(full=True)
+    assert "severities: hflip; rotation 5, 15, 30; blur 0.005, 0.01" in made_result().summary(full=True)
 
 
 def test_a_value_beyond_the_bar_is_marked():

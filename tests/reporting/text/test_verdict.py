@@ -72,7 +72,7 @@ def test_both_baselines_are_told_of():
     before, first = made((0.9, 0.9, 0.9), epoch=-1), made((0.3, 0.7, 0.4), epoch=0)
     text = made((0.3, 0.5, 0.4)).verdict(before=before, first=first)
     assert "Since before training" in text
-    assert ", and since the first trained probe the embedding moves less under turn" in text
+    assert ", and since the first trained probe it moves less under turn" in text
 
 
 def test_the_largest_fall_is_named_alone_only_where_it_leads():
@@ -98,7 +98,7 @@ def test_a_baseline_that_answers_by_chance_is_no_baseline_of_the_outputs():
     now = made((0.3, 0.5, 0.4), tables=accuracies(0.9, [0.8, 0.4, 0.7]))
     untrained = made((0.3, 0.5, 0.4), epoch=-1, tables=accuracies(0.1, [0.1, 0.1, 0.1]))
     earlier = made((0.3, 0.5, 0.4), epoch=0, tables=accuracies(0.8, [0.8, 0.3, 0.7]))
-    assert "(before they were right by chance, which can't be compared)" in now.verdict(before=untrained)
+    assert "(before: no better than chance)" in now.verdict(before=untrained)
     assert "least under turn: 0.40 (before: 0.80 and 0.30)." in now.verdict(first=earlier)
 
 
@@ -110,7 +110,7 @@ def test_a_fall_that_more_spread_explains_is_doubtful():
     first = made((0.6, 0.6, 0.6), epoch=0, tables=spread(1.0))
     # Twice as far apart: .3 of it is as far as .6 was; .1 of it is not.
     text = made((0.3, 0.1, 0.6), tables=spread(2.0)).verdict(first=first)
-    assert "images have moved 2 times as far apart, which alone explains the fall under blur" in text
+    assert "images lie 2 times as far apart, and in its own units the layer moves no less under blur" in text
     assert "Doubtful" not in made((0.3, 0.1, 0.6), tables=spread(1.0)).verdict(first=first)
 
 
@@ -150,6 +150,22 @@ def test_a_comparison_says_what_changed_and_what_most():
     ]
 
 
+def test_a_comparison_speaks_of_the_embedding_and_not_of_the_outputs_behind_it():
+    one, other = made((0.6, 0.5, 0.4), embedding="conv"), made((0.3, 0.5, 0.4), embedding="conv")
+    assert (
+        one.compare(other)
+        .verdict()
+        .startswith("Since the first result it is undecided whether the embedding moves otherwise.")
+    )
+
+
+def test_without_an_embedding_it_is_the_last_layer_that_is_spoken_of():
+    one, other = made((0.6, 0.5, 0.4), embedding=None, epoch=0), made((0.3, 0.5, 0.4), embedding=None)
+    assert other.verdict().startswith("The last layer, fc, moves most under turn (0.50)")
+    assert other.verdict(before=one).splitlines()[1].startswith("Since before training the last layer, fc, moves less")
+    assert one.compare(other).verdict().startswith("Since the first result the last layer, fc, moves less")
+
+
 def test_results_and_comparisons_are_short_in_print():
     one, other = made((0.6, 0.5, 0.4), epoch=0), made((0.3, 0.5, 0.4))
     assert str(one).splitlines()[1:-1] == one.verdict().splitlines()
@@ -157,4 +173,4 @@ def test_results_and_comparisons_are_short_in_print():
     assert comparison.verdict() in str(comparison)
     for shown in (str(one), str(comparison), repr(comparison)):
         assert len(shown) < 700
-    assert repr(comparison) == "Comparison(epoch 1, step 1 minus the first: 9 cells of 1 metrics)"
+    assert repr(comparison) == "Comparison(epoch 1, step 1 minus the first: 9 cells of 1 metric)"

@@ -43,7 +43,7 @@ def plot_drift(history: Sequence[ProbeNumbers], *, references: Sequence[str] | N
     layers = last.table(f"cka_{names[0]}").layers
     with drawing.house_look():
         tall = max(2.3, drawing.height(layers) - 1.4)
-        figure = Figure(figsize=(9.6, 0.4 + len(names) * tall), layout="constrained")
+        figure = drawing.NotebookFigure(figsize=(9.6, 0.4 + len(names) * tall), layout="constrained")
         panels = figure.subplots(len(names), 2, squeeze=False)
         for (left, right), name in zip(panels, names, strict=True):
             mark = _draw_row(left, right, history, name)

@@ -109,7 +109,7 @@ def _draw_whole(shown: _Shown) -> Figure:
     columns, rows = _grid_of(len(shown.augmentations) + 1)
     wide = (_PANEL_WIDTH * columns + 0.5, max(3.4, 2.6 + 0.12 * len(shown.history)))
     tall = max(_PANEL_HEIGHT * rows, drawing.ROW * min(len(table.layers), drawing.MOST_TICKS) + 0.6)
-    figure = Figure(figsize=(min(sum(wide), 17.0), min(tall, 9.0) + 0.8), layout="constrained")
+    figure = drawing.NotebookFigure(figsize=(min(sum(wide), 17.0), min(tall, 9.0) + 0.8), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=wide)
     left, right = parts
     mark = _draw_panels(left, shown, columns=columns, rows=rows)
@@ -120,7 +120,9 @@ def _draw_whole(shown: _Shown) -> Figure:
 
 
 def _draw_card(shown: _Shown) -> Figure:
-    figure = Figure(figsize=(drawing.CARD_WIDTH, _CARD_HEIGHT), dpi=drawing.CARD_DPI, layout="constrained")
+    figure = drawing.NotebookFigure(
+        figsize=(drawing.CARD_WIDTH, _CARD_HEIGHT), dpi=drawing.CARD_DPI, layout="constrained"
+    )
     # Whatever there is room for is drawn in the same size of type.
     columns = min(2, len(shown.augmentations) + 1)
     rows = math.ceil((len(shown.augmentations) + 1) / columns)
