@@ -58,7 +58,7 @@ class View:
         moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
             `bank.moving.moves_pixels`, or by the user.
         on_curve: whether the severities of its augmentation are a curve, and not `Extremes`.
-        unit: of the severity, such as "degrees", where the ladder is of a preset or a pipeline; "" where nobody said it.
+        unit: of the severity, such as "degrees", of a preset's or a pipeline's ladder; "" where nobody has said it.
         is_twin: whether it is not the augmentation itself but noise as long as its movement, see `bank.twins`.
     """
 
