@@ -86,12 +86,25 @@ def test_a_text_classifier_tells_up_from_down_from_convolution_18_on(text_direct
     each_line = text_direction.by_line(net, images, lines, layers)
     starts = [text_direction.first_beyond([values[line] for values in each_line], layers) for line in range(4)]
     assert sorted(starts) == ["Conv@16", "Conv@18", "Conv@18", "Conv@18"]
-    untrained = text_direction.measure(text_direction.untrained(net), images, layers)
-    assert max(untrained.value("sensitivity", layer, "turn") for layer in layers) < 1.2
-    assert (
-        text_direction.first_beyond([untrained.value("sensitivity", layer, "turn") for layer in layers], layers)
-        == "none"
-    )
+
+
+def test_untrained_copies_of_it_tell_a_turn_by_its_height_alone(text_direction: types.ModuleType) -> None:
+    images, _ = text_direction.pieces_of_lines()
+    net = text_direction.classifier()
+    layers = text_direction.convolutions(net, images)
+    highest = []
+    for seed in text_direction.SEEDS:
+        result = text_direction.measure(text_direction.untrained(net, seed), images, layers)
+        turn, flip, mirror = (
+            torch.tensor([result.value("sensitivity", layer, change) for layer in layers[layers.index("Conv@7") :]])
+            for change in ("turn", "flip", "mirror")
+        )
+        assert (turn - flip).abs().max() < 0.08
+        assert (mirror < 0.8 * turn).all()
+        highest.append(float(turn.max()))
+    # So that a height alone tells nothing of training.
+    assert min(highest) < 0.5
+    assert max(highest) > 1.6
 
 
 def test_face_nets_notice_a_mirrored_face_and_lose_none_but_lose_many_upside_down(face_nets: types.ModuleType) -> None:
@@ -121,7 +134,7 @@ def test_the_script_and_the_page_on_text_run(
     said = run_main(text_direction, tmp_path / "here.png", monkeypatch)
     assert "further than another piece of text from Conv@18 on" in said
     assert 0 < (tmp_path / "here.png").stat().st_size < 120_000
-    assert "256 images x 1 views x 7 layers" in run_block("text_direction.md")
+    assert "256 images x 1 view x 7 layers" in run_block("text_direction.md")
 
 
 def test_the_script_and_the_page_on_faces_run(
