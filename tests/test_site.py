@@ -115,7 +115,7 @@ class Outside(HTMLParser):
 def site(tmp_path_factory):
     pytest.importorskip("mkdocstrings", reason="the site is built by `tox run -e docs`")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own site
     assert done.returncode == 0, done.stderr
     return folder
