@@ -58,15 +58,17 @@ class ProbeResult(ProbeNumbers):
     @classmethod
     def of(cls, numbers: ProbeNumbers) -> ProbeResult:
         """The result that shows these numbers."""
-        return cls(
+        result = cls(
             layers=numbers.layers,
             views=numbers.views,
             tables=numbers.tables,
             epoch=numbers.epoch,
             step=numbers.step,
             metadata=numbers.metadata,
-            images=numbers.images,
+            images=numbers.images_held,
         )
+        result.images_elsewhere = numbers.images_elsewhere
+        return result
 
     def severity(
         self, metric: str = SENSITIVITY, *, threshold: float = THRESHOLD, at_identity: float | None = None
