@@ -99,6 +99,10 @@ class ImagesInFile:
         """Where the images of a result are that has just been written to a JSON file."""
         return cls(Path(path).absolute(), _hash(_of(numbers)), len(numbers.views))
 
+    def __str__(self) -> str:
+        """The name of the images' file."""
+        return str(images_path(self.path))
+
     def state(self) -> dict[str, Any]:
         """Plain data, which a checkpoint loads as weights only."""
         return {"path": str(self.path), "of": self.of, "num_views": self.num_views}

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.functional.influence import root_of_ratio_influence, shares
-from kornia_lightning_probe.results.image_files import ImagesInFile, images_path
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.wording import listed
 
@@ -77,7 +76,7 @@ class Shares:
     def not_found(self) -> list[str]:
         """The files that images were looked for in, and that did not have them."""
         tried = [self._results[side].images_elsewhere for side, found in self._read.items() if found is None]
-        return [str(images_path(place.path)) for place in tried if isinstance(place, ImagesInFile)]
+        return [str(source) for source in tried if source is not None]
 
 
 def _of_images(numbers: ProbeNumbers, layers: Sequence[str]) -> Tensor | None:

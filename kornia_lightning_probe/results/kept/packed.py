@@ -141,7 +141,8 @@ def _fill(tables: dict[str, Any], part: Part, runs: Mapping[torch.dtype, Sequenc
     for dtype, cells in runs.items():
         num_bytes = counts[dtype] * dtype.itemsize
         planes, content = content[:num_bytes].reshape(dtype.itemsize, -1), content[num_bytes:]
-        numbers = _little_endian(planes).T.contiguous().view(dtype).flatten()
+        # A copy begins where a number of any size may.
+        numbers = _little_endian(planes).T.flatten().clone().view(dtype)
         for each in cells:
             count = num_views * len(each.places)
             tables[each.metric][each.column][:, each.places] = _as(tables, each, numbers[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -15,18 +16,27 @@ from kornia_lightning_probe.results.storage import numbers_of, state_of
 
 
 class _Packed(NamedTuple):
-    """A result, whether every digit of it was kept, and its state."""
+    """The state of a result, and what it was made of, none of which can be changed."""
 
-    numbers: ProbeNumbers
+    parts: list[Any]
     exact: bool
     state: dict[str, Any]
 
     def is_of(self, numbers: ProbeNumbers, *, exact: bool) -> bool:
-        return self.numbers is numbers and self.exact == exact
+        """Whether the result still has these parts."""
+        parts = _parts(numbers)
+        is_same = len(parts) == len(self.parts) and all(map(operator.is_, parts, self.parts))
+        return is_same and self.exact == exact
+
+
+def _parts(numbers: ProbeNumbers) -> list[Any]:
+    names = [part for pair in numbers.tables.items() for part in pair]
+    when = [numbers.epoch, numbers.step]
+    return [*when, numbers.layers, numbers.views, numbers.metadata, numbers.images_elsewhere, *names]
 
 
 class States:
-    """Writes the states of results; a result is not to be changed between two checkpoints.
+    """Writes the states of results, each of which is packed once.
 
     Example:
         >>> states, numbers = States(), ProbeNumbers(layers=["fc"], views=[], tables={})
@@ -54,7 +64,9 @@ class States:
             each = self._done.get(id(numbers))
             if each is None or not each.is_of(numbers, exact=place in exact):
                 state = _state(numbers, exact=place in exact)
-                each = _Packed(numbers, place in exact, _shared(state, states[-1]) if states else state)
+                if states:
+                    state = _shared(state, states[-1])
+                each = _Packed(_parts(numbers), place in exact, state)
             done[id(numbers)] = each
             states.append(each.state)
         self._done = done
