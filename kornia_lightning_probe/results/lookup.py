@@ -226,9 +226,9 @@ class ProbeNumbers:
         """The standard error of `value(...)`.
 
         All views show the same images, so their errors are not independent. Where the table keeps each image's
-        influence, that is taken into account. Else (a result from a file) it is an error from above, the mean of the
-        standard errors: the largest that the standard error of the mean can be. It covers the sampling of images, not
-        the augmentation's draw nor the training's seed.
+        influence, that is taken into account. Else (a file's, or a training's older result) it is an error from above,
+        the mean of the standard errors: the largest that the standard error of the mean can be. It covers the sampling
+        of images, not the augmentation's draw nor the training's seed.
 
         Returns:
             The standard error in the metric's unit; NaN where a value that takes part has none.

@@ -50,8 +50,9 @@ def packed(state: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
         tables[metric] = {**constant, "dtypes": [_NAMES[dtype] for dtype in dtypes]}
     found = {**state, "format": FORMAT, "tables": tables}
     for name, of_pixels in _BYTES.items():
-        runs = _runs(plans, of_pixels=of_pixels)
-        content = b"".join(_bytes_of(cells, state["tables"], dtype) for dtype, cells in runs.items())
+        content = b""
+        for dtype, cells in _runs(plans, of_pixels=of_pixels).items():
+            content += _bytes_of(cells, state["tables"], dtype)
         found[name] = _tensor_of(_compressed(content))
     return found
 
@@ -75,8 +76,9 @@ def unpacked(state: Mapping[str, Any]) -> dict[str, Any]:
         plan = _Plan.read(metric, part)
         plans.append(plan)
         shape = (num_views, len(plan.layers))
-        empty = {name: torch.zeros(shape, dtype=dtype) for name, dtype in zip(_COLUMNS, _WIDEST, strict=True)}
-        tables[metric] = {**part.mapping(), **empty}
+        tables[metric] = dict(part.mapping())
+        for name, dtype in zip(_COLUMNS, _WIDEST, strict=True):
+            tables[metric][name] = torch.zeros(shape, dtype=dtype)
     for name, of_pixels in _BYTES.items():
         _fill(tables, whole.entry(name), _runs(plans, of_pixels=of_pixels), num_views)
     return {**state, "format": _UNPACKED_FORMAT, "tables": tables}
@@ -122,36 +124,36 @@ def _runs(plans: Sequence[_Plan], *, of_pixels: bool) -> dict[torch.dtype, list[
     runs: dict[torch.dtype, list[_Cells]] = {}
     for number, column in enumerate(_COLUMNS):
         for plan in plans:
-            places = [place for place, layer in enumerate(plan.layers) if (layer == INPUT) == of_pixels]
+            is_pixels = [layer == INPUT for layer in plan.layers]
+            places = [place for place, is_it in enumerate(is_pixels) if is_it == of_pixels]
             runs.setdefault(plan.dtypes[number], []).append(_Cells(plan.metric, column, places))
     return runs
 
 
 def _bytes_of(cells: Sequence[_Cells], tables: Mapping[str, Any], dtype: torch.dtype) -> bytes:
     """The numbers' first bytes, their second bytes and so on, the least significant first."""
-    numbers = torch.cat([tables[each.metric][each.column][:, each.places].flatten().to(dtype) for each in cells])
+    columns = [tables[each.metric][each.column][:, each.places] for each in cells]
+    numbers = torch.cat([column.flatten().to(dtype) for column in columns])
     raw = numbers.view(torch.uint8).reshape(-1, dtype.itemsize).T
     return bytes(_little_endian(raw).contiguous().numpy())
 
 
 def _fill(tables: dict[str, Any], part: Part, runs: Mapping[torch.dtype, Sequence[_Cells]], num_views: int) -> None:
     """Write packed numbers to the tables."""
-    counts = {dtype: num_views * sum(len(each.places) for each in cells) for dtype, cells in runs.items()}
-    content = _content(part, sum(count * dtype.itemsize for dtype, count in counts.items()))
-    for dtype, cells in runs.items():
-        num_bytes = counts[dtype] * dtype.itemsize
-        planes, content = content[:num_bytes].reshape(dtype.itemsize, -1), content[num_bytes:]
+    counts = [num_views * _num_layers(cells) * dtype.itemsize for dtype, cells in runs.items()]
+    content = _content(part, sum(counts))
+    for (dtype, cells), of_one_type in zip(runs.items(), torch.split(content, counts), strict=True):
+        planes = of_one_type.reshape(dtype.itemsize, -1)
         # A copy begins where a number of any size may.
         numbers = _little_endian(planes).T.flatten().clone().view(dtype)
-        for each in cells:
-            count = num_views * len(each.places)
-            tables[each.metric][each.column][:, each.places] = _as(tables, each, numbers[:count])
-            numbers = numbers[count:]
+        sizes = [num_views * len(each.places) for each in cells]
+        for each, found in zip(cells, torch.split(numbers, sizes), strict=True):
+            table = tables[each.metric][each.column]
+            table[:, each.places] = found.reshape(num_views, len(each.places)).to(table.dtype)
 
 
-def _as(tables: Mapping[str, Any], cells: _Cells, numbers: Tensor) -> Tensor:
-    table = tables[cells.metric][cells.column]
-    return numbers.reshape(len(table), len(cells.places)).to(table.dtype)
+def _num_layers(cells: Sequence[_Cells]) -> int:
+    return sum(len(each.places) for each in cells)
 
 
 def _little_endian(planes: Tensor) -> Tensor:

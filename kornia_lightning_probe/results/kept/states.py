@@ -30,9 +30,10 @@ class _Packed(NamedTuple):
 
 
 def _parts(numbers: ProbeNumbers) -> list[Any]:
-    names = [part for pair in numbers.tables.items() for part in pair]
-    when = [numbers.epoch, numbers.step]
-    return [*when, numbers.layers, numbers.views, numbers.metadata, numbers.images_elsewhere, *names]
+    parts = [numbers.epoch, numbers.step, numbers.layers, numbers.views, numbers.metadata, numbers.images_elsewhere]
+    for metric, table in numbers.tables.items():
+        parts += [metric, table]
+    return parts
 
 
 class States:
