@@ -2,10 +2,13 @@
 
     python benchmarks/overhead.py --rounds 3 --processes 5 --threads 2 --output overhead.json
 
-A ResNet-18 layout of width 32 sees 256 images of 3 x 64 x 64 and 8 augmentations. Three arms do that work:
+Of --setting "small" a ResNet-18 layout of width 32 sees 256 images of 3 x 64 x 64 under 8 views, at 18 layers; of
+"resnet50" and "vit_s" such a network sees 64 images of 224 pixels under the default bank's 19 views, at the layers that
+"auto" chooses. Four arms do that work:
 
 - bare: applies the augmentations and runs the model over clean and augmented images; measures nothing.
-- probe: `probe_model` with 18 layers, its input checks, scout and noise floor included.
+- probe: `probe_model`, its input checks, first look, scout and noise floor included: the first probe of a training.
+- again: every later probe of a training, for which views and the first look are kept.
 - ad-hoc: the script that a person would write: hooks that store, one augmentation at a time, then the formula.
 
 Arms alternate within a round, every other round backwards, so that a slow minute of the machine hits all of them; the
@@ -28,185 +31,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # what the first traced pass of a process imports, 68 MB, and optimizers have in any training
-from resnet import ResNet18
-from torch import Tensor, nn
-
-from kornia_lightning_probe import presets, probe_model
-from kornia_lightning_probe.bank.bank import AugmentationBank
-from kornia_lightning_probe.images.blocks import Block
-from kornia_lightning_probe.images.probe_images import ProbeImages
-
-ARMS = ("bare", "probe", "ad-hoc")
-SIZE = 64
-TOLERANCE = 1e-5
-
-Arm = Callable[[], object]
-
-
-def build_bank() -> AugmentationBank:
-    """Four geometric and four photometric presets at one middle level each."""
-    return AugmentationBank(
-        {
-            "hflip": presets.hflip(),
-            "rotation": presets.rotation([15]),
-            "translation": presets.translation([0.05]),
-            "perspective": presets.perspective([0.2]),
-            "blur": presets.gaussian_blur([0.01]),
-            "noise": presets.gaussian_noise([0.05]),
-            "darken": presets.darken([-0.2]),
-            "contrast": presets.contrast([0.6]),
-        }
-    )
-
-
-def build_images(number: int, device: torch.device) -> Tensor:
-    """Smooth random colour fields with some grain, (N, 3, 64, 64) in [0, 1]: closer to photographs than noise is."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(number, 3, 8, 8, generator=generator)
-    smooth = nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
-    return (smooth + 0.05 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1).to(device)
-
-
-def build_model(device: torch.device) -> ResNet18:
-    """An untrained network in eval mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = ResNet18(width=32)
-    return model.to(device).eval()
-
-
-class Workload:
-    """Model, images and views, and the three arms that go through them."""
-
-    def __init__(self, *, num_images: int, device: str, metrics: list[str]) -> None:
-        self.device = torch.device(device)
-        self.metrics = metrics
-        self.model = build_model(self.device)
-        self.layers = self.model.weight_layers()
-        self.bank = build_bank()
-        self.images = build_images(num_images, self.device)
-        self.probe_images = ProbeImages(self.images)
-        self.blocks = self.probe_images.blocks
-
-    def arm(self, name: str) -> Arm:
-        """Return what one arm does in one round."""
-        return {"bare": self.bare, "probe": self.probe, "ad-hoc": self.ad_hoc}[name]
-
-    @torch.no_grad()
-    def bare(self) -> None:
-        """Augment and run the model; keep nothing."""
-        for block in self.blocks:
-            self.model(block.inputs)
-            for view in self.bank:
-                self.model(view.transform(block.inputs))
-
-    def probe(self) -> Any:
-        """Measure with the package."""
-        metrics = None if self.metrics == ["default"] else self.metrics
-        return probe_model(self.model, self.images, self.bank, layers=self.layers, metrics=metrics)
-
-    @torch.no_grad()
-    def ad_hoc(self) -> list[list[float]]:
-        """Store the activations of all images, one augmentation at a time, and compare them."""
-        stored: dict[str, list[Tensor]] = {}
-        modules = dict(self.model.named_modules())
-        handles = [modules[name].register_forward_hook(_storing(stored, name)) for name in self.layers]
-        clean = self._activations(stored, lambda images: images)
-        rows = []
-        for view in self.bank:
-            augmented = self._activations(stored, view.transform)
-            rows.append([_plain_sensitivity(clean[name], augmented[name]) for name in self.layers])
-        for handle in handles:
-            handle.remove()
-        return rows
-
-    def _activations(self, stored: dict[str, list[Tensor]], transform: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        stored.clear()
-        for block in self.blocks:
-            self.model(transform(block.inputs))
-        return {name: torch.cat(parts) for name, parts in stored.items()}
-
-    @torch.no_grad()
-    def expected(self) -> Tensor:
-        """S of every view and layer in float64, block by block from stored activations, (views, layers).
-
-        Of maps under a view that moves pixels it is that of the spatial mean.
-        """
-        moved = torch.zeros(len(self.bank), len(self.layers), dtype=torch.float64)
-        between = torch.zeros_like(moved)
-        for block in self.blocks:
-            clean = self._layer_outputs(block.inputs)
-            for row, view in enumerate(self.bank):
-                augmented = self._layer_outputs(self._augmented(view, block))
-                for layer, outputs in enumerate(zip(clean, augmented, strict=True)):
-                    a, b = (_compared(output, pooled=view.moves_pixels) for output in outputs)
-                    n = len(a)
-                    between[row, layer] += n / (n - 1) * (a - a.mean(0)).square().sum().cpu()
-                    moved[row, layer] += (b - a).square().sum().cpu()
-        return (moved / (2 * between)).sqrt()
-
-    def _augmented(self, view: Any, block: Block) -> Tensor:
-        images = self.bank.augment(view, block.inputs, block=block.index).images
-        return images if isinstance(images, Tensor) else images[0]
-
-    def _layer_outputs(self, images: Tensor) -> list[Tensor]:
-        stored: dict[str, list[Tensor]] = {}
-        modules = dict(self.model.named_modules())
-        handles = [modules[name].register_forward_hook(_storing(stored, name, flat=False)) for name in self.layers]
-        self.model(images)
-        for handle in handles:
-            handle.remove()
-        return [stored[name][0].double() for name in self.layers]
-
-    def check(self) -> float:
-        """Return the largest relative error of the probe's sensitivities.
-
-        Raises:
-            SystemExit: if it is above 1e-5: a wrong answer has no speed.
-        """
-        result = self.probe()
-        table = [
-            [
-                result.value("sensitivity", layer, augmentation=view.augmentation, level=view.level)
-                for layer in self.layers
-            ]
-            for view in self.bank
-        ]
-        expected = self.expected()
-        error = float(((torch.tensor(table, dtype=torch.float64) - expected) / expected).abs().max())
-        if not error <= TOLERANCE:
-            raise SystemExit(f"the probe is off by {error:.2g} of the float64 values, {TOLERANCE:.0e} is allowed")
-        return error
-
-
-def _storing(
-    stored: dict[str, list[Tensor]], name: str, *, flat: bool = True
-) -> Callable[[nn.Module, Any, Tensor], None]:
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        kept = output.detach().flatten(1) if flat else output.detach()
-        stored.setdefault(name, []).append(kept.clone())
-
-    return hook
-
-
-def _compared(output: Tensor, *, pooled: bool) -> Tensor:
-    """What sensitivity compares of a layer: its spatial mean, or all of it, (B, features)."""
-    if pooled and output.ndim == 4:
-        return output.mean((2, 3))
-    return output.flatten(1)
-
-
-def _plain_sensitivity(clean: Tensor, augmented: Tensor) -> float:
-    moved = (augmented - clean).square().sum(1).mean()
-    spread = (clean - clean.mean(0)).square().sum(1).sum() / (len(clean) - 1)
-    return float((moved / (2 * spread)).sqrt())
+from workloads import ARMS, SETTINGS, Workload
 
 
 def time_rounds(work: Workload, arms: list[str], rounds: int) -> dict[str, list[float]]:
@@ -293,11 +123,13 @@ def measure_memory(options: argparse.Namespace, arms: list[str]) -> dict[str, An
 
 
 def _forwarded(options: argparse.Namespace) -> list[str]:
-    numbers = ["--threads", str(options.threads), "--images", str(options.images), "--device", options.device]
-    return [*numbers, "--metrics", *options.metrics]
+    given = ["--setting", options.setting, "--threads", str(options.threads), "--device", options.device]
+    if options.images:
+        given += ["--images", str(options.images)]
+    return [*given, "--metrics", *options.metrics]
 
 
-def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
+def describe_machine(options: argparse.Namespace, work: Workload) -> dict[str, Any]:
     """Versions, processor and settings: what a number needs beside it to be repeated."""
     packages = ("kornia-lightning-probe", "torch", "kornia", "torchmetrics", "numpy")
     on_gpu = options.device.startswith("cuda")
@@ -310,7 +142,10 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(options.device) if on_gpu else None,
         "threads": torch.get_num_threads(),
         "device": options.device,
-        "images": options.images,
+        "setting": options.setting,
+        "images": len(work.images),
+        "layers": len(work.layers),
+        "views": len(work.bank),
         "rounds": options.rounds,
         "processes": options.processes,
         "metrics": options.metrics,
@@ -332,7 +167,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=5, help="child processes that take so many rounds each")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--images", type=int, default=256, help="the number of probe images")
+    parser.add_argument("--setting", choices=SETTINGS, default="small", help="network, image size and views")
+    parser.add_argument("--images", type=int, help="the number of probe images, where it is not the setting's")
     parser.add_argument("--metrics", nargs="+", default=["sensitivity"], help='names, or "default" for all')
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="bare always runs")
     parser.add_argument(
@@ -360,7 +196,7 @@ def main() -> None:
     """Check, time, weigh, report."""
     options = parse_options()
     torch.set_num_threads(options.threads)
-    work = Workload(num_images=options.images, device=options.device, metrics=options.metrics)
+    work = Workload(options.setting, num_images=options.images, device=options.device, metrics=options.metrics)
     if options.peak_of:
         print(json.dumps(peak_of_this_process(work, options.peak_of)))
         return
@@ -368,7 +204,7 @@ def main() -> None:
     if options.time_only:
         print(json.dumps(time_rounds(work, arms, options.rounds)))
         return
-    figures: dict[str, Any] = {"machine": describe_machine(options), "largest_relative_error": work.check()}
+    figures: dict[str, Any] = {"machine": describe_machine(options, work), "largest_relative_error": work.check()}
     rounds = time_processes(options, arms)
     ratios = {arm: [mine / bare for mine, bare in zip(rounds[arm], rounds["bare"], strict=True)] for arm in arms}
     figures["seconds"] = {arm: {**summarize(values), "rounds": values} for arm, values in rounds.items()}

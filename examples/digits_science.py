@@ -36,6 +36,7 @@ from torch.utils.data import TensorDataset
 
 from kornia_lightning_probe import AugmentationBank, ProbeImages, ProbeResult, presets, probe_model
 from kornia_lightning_probe.engine.features import Features, collect_features
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.probe import choose_subject
 from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.results.drift import DriftRecord
@@ -156,7 +157,7 @@ def probe(net: DigitsNet, images: TensorDataset) -> ProbeResult:
 def features_of(net: DigitsNet, images: TensorDataset) -> Features:
     """The net's features of the clean images; of maps all of it, since the net reads its maps by position."""
     subject = choose_subject(net, net, layers=LAYERS, embedding=None, device=torch.device("cpu"))
-    return collect_features(subject, ProbeImages(images, num_images=len(images)), batch_size=512, flatten=True)
+    return collect_features(subject, ProbeImages(images, num_images=len(images)), size=PassSize(512), flatten=True)
 
 
 def findings(studies: Sequence[dict[str, Study]]) -> list[Row]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.checks import whole_number
+from kornia_lightning_probe.engine.memory import AUTO, BatchSize, PassSize
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -42,7 +43,7 @@ def probe_model(
     to_inputs: ToInputs | None = None,
     forward: Forward | None = None,
     device: torch.device | str | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = 32,
     seed: int = 0,
     progress: bool = False,
 ) -> ProbeResult:
@@ -70,7 +71,8 @@ def probe_model(
         to_inputs: how to get the model's inputs out of a loader's batch: a callable, a key or an index.
         forward: a callable ``(model, inputs)``, or the dotted name of a method or submodule to call.
         device: where to run; the model is moved there and back. Default: where the model is.
-        batch_size: at most so many images in one forward pass.
+        batch_size: at most so many images in one forward pass; "auto" is 32 on a CPU, on a CUDA device as many views of
+            32 images, up to 8, as fit into half of the memory that is free.
         seed: chooses the order in which images are dealt into blocks.
         progress: whether to show a bar.
 
@@ -93,7 +95,7 @@ def probe_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got a {type(model).__name__}")
-    batch_size = whole_number("batch_size", batch_size, least=1)
+    size = PassSize(batch_size if batch_size == AUTO else whole_number("batch_size", batch_size, least=1))
     seed = whole_number("seed", seed)
     if embedding is not None and not isinstance(embedding, str):
         raise TypeError(f"embedding must be a layer's name, got {embedding!r}")
@@ -117,7 +119,7 @@ def probe_model(
         metrics=resolve_metrics(metrics),
         default_set=metrics is None,
         reference=others,
-        batch_size=batch_size,
+        size=size,
         seed=seed,
         progress=progress,
     )

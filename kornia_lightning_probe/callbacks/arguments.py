@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from kornia_lightning_probe.engine.memory import AUTO
 from kornia_lightning_probe.wording import near_names, quoted
 
 NAME_RULE = (
@@ -51,6 +52,18 @@ def require_integer(argument: str, value: Any, *, least: int | None = None) -> N
     require(argument, value, is_integer, expected="an integer")
     if least is not None:
         require(argument, value, int(value) >= least, expected=f"at least {least}")
+
+
+def require_batch_size(value: Any) -> None:
+    """Refuse what is neither a number of images nor "auto".
+
+    Raises:
+        MisconfigurationException: saying what came and what was expected.
+    """
+    if isinstance(value, str):
+        require("batch_size", value, value == AUTO, expected="a number of images or 'auto'")
+    else:
+        require_integer("batch_size", value, least=1)
 
 
 def require_flag(argument: str, value: object) -> None:

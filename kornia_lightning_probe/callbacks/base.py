@@ -23,7 +23,7 @@ from kornia_lightning_probe.callbacks.record import Record, with_facts
 from kornia_lightning_probe.callbacks.schedule import START_EPOCH, ScheduledCallback
 from kornia_lightning_probe.callbacks.summaries import size_of, work_ahead
 from kornia_lightning_probe.callbacks.trainer import Occasion, occasion_of
-from kornia_lightning_probe.engine.memory import is_out_of_memory
+from kornia_lightning_probe.engine.memory import BatchSize, PassSize, is_out_of_memory
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.sighting import FirstLooks
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
@@ -69,7 +69,7 @@ class EpochProbe(ScheduledCallback):
         to_inputs: ToInputs | None = None,
         forward: Forward | None = None,
         dataloader_idx: int = 0,
-        batch_size: int = 32,
+        batch_size: BatchSize = 32,
         every_n_epochs: int = 1,
         at_start: bool = True,
         figures: bool = True,
@@ -84,7 +84,7 @@ class EpochProbe(ScheduledCallback):
             arguments.require_integer("num_images", num_images, least=self.fewest_images)
         arguments.require_integer("seed", seed)
         arguments.require_integer("dataloader_idx", dataloader_idx, least=0)
-        arguments.require_integer("batch_size", batch_size, least=1)
+        arguments.require_batch_size(batch_size)
         arguments.require_flag("figures", figures)
         if progress is not None:
             arguments.require_flag("progress", progress)
@@ -107,6 +107,7 @@ class EpochProbe(ScheduledCallback):
         self._images: ProbeImages | None = None
         self._is_fitting = True
         self._looks = FirstLooks()
+        self._size = PassSize(batch_size)
         self._checkpoint: object = None
         self._evaluated_run: str | None = None
 
@@ -312,9 +313,9 @@ class EpochProbe(ScheduledCallback):
             return self._images
         images = self._choice.read(trainer, world)
         self.images_read(images)
-        for note in [*images.notes, work_ahead(images.num_images, self.num_views, self.batch_size)]:
+        for note in [*images.notes, work_ahead(images.num_images, self.num_views, PassSize(self.batch_size).now)]:
             rank_zero_info(f"{self.name}: {note}")
-        self._images, self._looks = images, FirstLooks()
+        self._images, self._looks, self._size = images, FirstLooks(), PassSize(self.batch_size)
         return images
 
     def _forget_images(self) -> None:
@@ -324,7 +325,7 @@ class EpochProbe(ScheduledCallback):
 
     def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
         if is_out_of_memory(error):
-            error.add_note(memory_note(name=self.name, batch_size=self.batch_size, last=self.result))
+            error.add_note(memory_note(name=self.name, batch_size=self._size.now, last=self.result))
         if self.on_error == "raise" or occasion.world.lockstep:
             raise error
         watching = [f"{watcher.who} ({watcher.tag!r})" for watcher in self.watchers(trainer)]

@@ -14,6 +14,7 @@ from kornia_lightning_probe.callbacks.base import EpochProbe
 from kornia_lightning_probe.callbacks.logbook import Entry, Picture
 from kornia_lightning_probe.callbacks.trainer import Occasion
 from kornia_lightning_probe.engine.features import Features, collect_features
+from kornia_lightning_probe.engine.memory import BatchSize
 from kornia_lightning_probe.functional.similarity import FEWEST_IMAGES
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -70,7 +71,7 @@ class DriftProbe(EpochProbe):
         to_inputs: how to get the model's inputs out of a batch: a callable, a key or an index.
         forward: a callable ``(module, inputs)``, or the name of a method or submodule to call.
         dataloader_idx: which of several validation dataloaders.
-        batch_size: at most so many images in one forward pass; the numbers do not depend on it.
+        batch_size: at most so many images in one forward pass, or "auto"; the numbers do not depend on it.
         every_n_epochs: how many epochs from one probe to the next.
         at_start: whether to probe before the first training step too, as epoch -1 and step 0.
         reference: what to compare with: "previous", "first" or both.
@@ -110,7 +111,7 @@ class DriftProbe(EpochProbe):
         to_inputs: ToInputs | None = None,
         forward: Forward | None = None,
         dataloader_idx: int = 0,
-        batch_size: int = 32,
+        batch_size: BatchSize = 32,
         every_n_epochs: int = 1,
         at_start: bool = True,
         reference: str | Sequence[str] = REFERENCES,
@@ -189,7 +190,7 @@ class DriftProbe(EpochProbe):
         features = collect_features(
             subject,
             images,
-            batch_size=self.batch_size,
+            size=self._size,
             seed=self.seed,
             flatten=self.flatten,
             progress=occasion.progress,

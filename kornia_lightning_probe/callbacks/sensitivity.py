@@ -17,6 +17,7 @@ from kornia_lightning_probe.callbacks.logbook import Entry
 from kornia_lightning_probe.callbacks.pictures.of_sensitivity import pictures_of, plot_of
 from kornia_lightning_probe.callbacks.summaries import Origin, summarise
 from kornia_lightning_probe.callbacks.trainer import Occasion
+from kornia_lightning_probe.engine.memory import BatchSize
 from kornia_lightning_probe.engine.under_views import KeptViews, Plan, run_probe
 from kornia_lightning_probe.images.batches import ImageKeys, ToInputs
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -84,7 +85,8 @@ class SensitivityProbe(EpochProbe):
         to_inputs: how to get the model's inputs out of a batch: a callable, a key or an index.
         forward: a callable ``(module, inputs)``, or the name of a method or submodule to call.
         dataloader_idx: which of several validation dataloaders.
-        batch_size: at most so many images in one forward pass; the numbers do not depend on it.
+        batch_size: at most so many images in one forward pass; "auto" is 32 on a CPU, on a CUDA device as many views of
+            32 images, up to 8, as fit into half of the memory that is free. The numbers do not depend on it.
         keep_views: at most so many bytes of augmented images are kept on the host for the next probes, those that are
             dearest to draw; 0 draws all anew. The numbers do not depend on it.
         every_n_epochs: how many epochs from one probe to the next.
@@ -131,7 +133,7 @@ class SensitivityProbe(EpochProbe):
         to_inputs: ToInputs | None = None,
         forward: Forward | None = None,
         dataloader_idx: int = 0,
-        batch_size: int = 32,
+        batch_size: BatchSize = 32,
         keep_views: int = 256 * 2**20,
         every_n_epochs: int = 1,
         at_start: bool = True,
@@ -232,7 +234,7 @@ class SensitivityProbe(EpochProbe):
             bank=self._fitted_bank,
             metrics=self.metrics,
             default_set=self._default_set,
-            batch_size=self.batch_size,
+            size=self._size,
             seed=self.seed,
             progress=occasion.progress,
             world=occasion.world,

@@ -12,6 +12,7 @@ from torch import Tensor
 from kornia_lightning_probe.activations.readouts import readouts_of
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.engine.loop import Route, run_loop
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.processes import World
@@ -47,7 +48,7 @@ def collect_features(
     subject: Subject,
     images: ProbeImages,
     *,
-    batch_size: int = 32,
+    size: PassSize | None = None,
     seed: int = 0,
     flatten: bool = False,
     progress: bool = False,
@@ -62,7 +63,7 @@ def collect_features(
     Args:
         subject: the model, its layers and how it is called.
         images: the images, with the blocks of this process.
-        batch_size: at most so many images in one forward pass.
+        size: how many images go into one forward pass; None: up to 32.
         seed: of the random stream that a forward pass finds.
         flatten: take whole activations instead of the spatial or token mean, where a layer's table takes at most
             32 MiB (16384 features at N = 256); other layers are pooled and named in the findings.
@@ -74,15 +75,14 @@ def collect_features(
         The features, the same on every process.
 
     Raises:
-        ValueError: for a ``batch_size`` below 1, an unknown embedding, or a layer that was named exactly and gave no
-            activation.
+        ValueError: for an unknown embedding, or a layer that was named exactly and gave no activation.
         RuntimeError: where another process has failed or sees different layers.
     """
     findings = Findings()
     visitor = Gathering(images.num_images, findings, device=subject.device, flatten=flatten)
     route = Route(
         images,
-        batch_size=batch_size,
+        size=size or PassSize(),
         seed=seed,
         progress=progress,
         world=world or World(),

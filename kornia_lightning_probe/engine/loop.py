@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.engine.memory import clean_bytes_told
+from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
 from kornia_lightning_probe.engine.processes import World
@@ -79,7 +80,7 @@ class Route:
 
     Args:
         images: the probe images, with the blocks of this process.
-        batch_size: at most so many images in one forward pass.
+        size: how many images go into one forward pass.
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
@@ -89,7 +90,7 @@ class Route:
     """
 
     images: ProbeImages
-    batch_size: int = 32
+    size: PassSize = field(default_factory=PassSize)
     seed: int = 0
     progress: bool = False
     world: World = field(default_factory=World)
@@ -102,12 +103,9 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     """Bring all blocks of this process before a visitor, and sum its tables over all processes, in place.
 
     Raises:
-        ValueError: for a ``batch_size`` below 1, a layer that was named exactly and gave no activation, an unknown
-            embedding.
+        ValueError: for a layer that was named exactly and gave no activation, an unknown embedding.
         RuntimeError: where another process has failed or sees different layers, or the model changes its parameters.
     """
-    if route.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {route.batch_size}")
     started = time.perf_counter()
     world, images = route.world, route.images
     have_met = False
@@ -141,7 +139,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
         "content_hash_by_number": images.content_hash_by_number(sums[-1]),
         "notes": list(images.notes),
         "seed": route.seed,
-        "batch_size": route.batch_size,
+        "batch_size": route.size.now,
         "device": str(subject.device),
         "world_size": world.size,
         "seconds": time.perf_counter() - started,
@@ -161,20 +159,28 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     if choice is not None and choice.scores is None and choice.remark and not images.labels_given:
         # Where labels= is given, it is said of these.
         findings.warn(choice.remark)
-    total = scout_passes(len(first), route.batch_size) if route.progress else None
+    size = route.size
+    total = scout_passes(len(first), size.now) if route.progress else None
     with (
         clean_bytes_told(findings),
         Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward,
     ):
-        scout = Scout(forward, findings, route.batch_size, choice)
+        scout = Scout(forward, findings, size.now, choice)
         scouted = scout.run(first)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
         shapes = {site.name: site.shape for site in scouted.sites}
+        batch_size = size.settle(
+            partial(_pass_copies, forward, first),
+            len(first),
+            device=subject.device,
+            lockstep=world.lockstep or scouted.whole_blocks,
+            findings=findings,
+        )
         passes = Passes(
             forward,
             shapes,
             findings,
-            batch_size=route.batch_size,
+            batch_size=batch_size,
             whole_blocks=scouted.whole_blocks,
             scores=scouted.scores,
         )
@@ -190,6 +196,13 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
         if world.lockstep:
             _keep_step(passes, first, max(counts) - counts[world.rank])
     return {name: passes.spoilt.get(name, "") for name in shapes}
+
+
+def _pass_copies(forward: Forward, block: Block, count: int) -> None:
+    """Run the model on so many copies of a block at once, and look at nothing."""
+    forward.expect_more(1)
+    with torch.no_grad():
+        forward.run(block, join_rows([block.inputs] * count), ignore, draw="size")
 
 
 def count_passes(

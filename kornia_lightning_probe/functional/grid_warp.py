@@ -16,6 +16,7 @@ from kornia_lightning_probe.functional.warping import (
     cells_at,
     eroded,
     inside,
+    lie_on_cells,
     moves,
     sample,
     transform_cells,
@@ -124,11 +125,12 @@ class GridWarp:
 
     @cached_property
     def _source_cells(self) -> Tensor | None:
-        return cells_at(self.sources, self.size)
+        # Told on the host, so that nobody waits for the device.
+        return cells_at(self.sources, self.size) if lie_on_cells(self._back, self.size) else None
 
     @cached_property
     def _target_cells(self) -> Tensor | None:
-        return cells_at(self.targets, self.size)
+        return cells_at(self.targets, self.size) if lie_on_cells(self._matrix, self.size) else None
 
     @cached_property
     def _back(self) -> Tensor:
@@ -138,7 +140,7 @@ class GridWarp:
 
     @cached_property
     def _has_source(self) -> Tensor:
-        moved = self._moved.to(self._device).view(-1, 1, 1)
+        moved = self._moved.to(self._device, non_blocking=True).view(-1, 1, 1)
         return inside(self.sources, self.size) & self.kept & moved
 
 

@@ -68,7 +68,8 @@ def transform_cells(
     scaled = torch.tensor([[2 / across, 0, -1], [0, 2 / down, -1], [0, 0, 1]]).to(matrix) @ matrix
     scaled = torch.where(scaled.isfinite().all(-1).all(-1)[:, None, None], scaled, _far_away(scaled))
     is_affine = bool((scaled[:, 2] == scaled.new_tensor([0.0, 0.0, 1.0])).all())
-    scaled = scaled.to(device=device or matrix.device, dtype=torch.float32)
+    # Without waiting for the device, which has other work.
+    scaled = scaled.to(torch.float32).to(device or matrix.device, non_blocking=True)
     y = torch.arange(float(height), device=scaled.device).repeat_interleave(width)
     x = torch.arange(float(width), device=scaled.device).repeat(height)
     points = scaled[:, : 2 if is_affine else 3] @ torch.stack([x, y, torch.ones_like(x)])
@@ -144,28 +145,43 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, points.to(maps.dtype), mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def cells_at(points: Tensor, size: Size) -> Tensor | None:
-    """The cells at which points lie, where all of those inside lie on one: under flips, and moves by whole cells.
+def lie_on_cells(matrix: Tensor, size: Size) -> bool:
+    """Whether a matrix sends every cell of a grid onto a cell, as flips and moves by whole cells do.
+
+    Args:
+        matrix: (B, 3, 3) from cells to cells; those that aren't finite send all cells far away.
+        size: height and width of the grid.
+
+    Example:
+        >>> shift = torch.eye(3)[None]
+        >>> shift[0, 0, 2] = 2.0
+        >>> lie_on_cells(shift, (4, 4)), lie_on_cells(0.5 * shift, (4, 4))
+        (True, False)
+    """
+    known = matrix[matrix.isfinite().all(-1).all(-1)]
+    off = (known - known.round()).abs()
+    # How far this carries the last cell off, and whether the lower row does nothing.
+    farthest = (off[:, :2] * off.new_tensor([size[1], size[0], 1.0])).sum(-1)
+    is_affine = known[:, 2] == known.new_tensor([0.0, 0.0, 1.0])
+    return bool((farthest <= TOLERANCE).all() and is_affine.all())
+
+
+def cells_at(points: Tensor, size: Size) -> Tensor:
+    """The cells at which points lie, see :func:`lie_on_cells`.
 
     Args:
         points: (B, H, W, 2) of :func:`transform_cells`.
         size: height and width of the grid that is read.
 
     Returns:
-        (B, H * W) int64, each cell's number row by row, of points outside the nearest one at the border; None where
-        any point lies between cells.
+        (B, H * W) int64, each cell's number row by row, of points outside the nearest one at the border.
 
     Example:
         >>> cells_at(torch.tensor([[[[1.0, -1.0], [0.0, -1.0], [-1.0, -1.0]]]]), (2, 3))
         tensor([[2, 1, 0]])
-        >>> cells_at(torch.tensor([[[[0.5, 0.0]]]]), (2, 3)) is None
-        True
     """
     spans = points.new_tensor(_spans(size)[::-1])
-    places = (points + 1) / 2 * spans
-    nearest = places.round()
-    if bool((((places - nearest).abs() > TOLERANCE).any(-1) & inside(points, size)).any()):
-        return None
+    nearest = ((points + 1) / 2 * spans).round()
     column, row = nearest.maximum(torch.zeros_like(spans)).minimum(spans).long().unbind(-1)
     return (row * size[1] + column).flatten(1)
 

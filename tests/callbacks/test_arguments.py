@@ -48,6 +48,7 @@ def test_names_of_letters_digits_and_a_few_signs_are_taken(name):
     [
         ({"num_images": "256"}, "num_images must be an integer, got '256'"),
         ({"num_images": 2.5}, "num_images must be an integer, got 2.5"),
+        ({"batch_size": "all"}, "batch_size must be a number of images or 'auto', got 'all'"),
         ({"batch_size": True}, "batch_size must be an integer, got True"),
         ({"batch_size": None}, "batch_size must be an integer, got None"),
         ({"seed": "0"}, "seed must be an integer, got '0'"),

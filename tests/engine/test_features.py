@@ -8,6 +8,7 @@ from torch import nn
 
 from kornia_lightning_probe.engine import features as features_module
 from kornia_lightning_probe.engine.features import collect_features
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.processes import OtherRankError, World
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.layers import exact_names, select_layers
@@ -24,12 +25,12 @@ def conv_net():
     )
 
 
-def collect(model, inputs, *, layers="auto", embedding=None, forward=None, world=ALONE, **options):
+def collect(model, inputs, *, layers="auto", embedding=None, forward=None, world=ALONE, batch_size=32, **options):
     subject = Subject(
         model, forward or model, select_layers(model, layers), CPU, exact_names(model, layers), embedding=embedding
     )
     images = ProbeImages(inputs, rank=world.rank, world_size=world.size)
-    return collect_features(subject, images, world=world, **options)
+    return collect_features(subject, images, world=world, size=PassSize(batch_size), **options)
 
 
 def in_order(inputs):

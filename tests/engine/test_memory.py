@@ -1,11 +1,11 @@
-"""An error of memory is known as one, and told what was held."""
+"""What memory allows goes into a pass; an error of memory is known as one, and told what was held."""
 
 import pytest
 import torch
 from support.nets import SmallCNN
-from support.probing import images_of, plain_bank, run
+from support.probing import images_of, plain_bank, run, same
 
-from kornia_lightning_probe.engine.memory import clean_bytes_told, is_out_of_memory
+from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told, is_out_of_memory
 from kornia_lightning_probe.engine.notes import Findings
 
 
@@ -44,3 +44,93 @@ def test_the_first_probe_says_how_much_its_clean_activations_took():
     (note,) = raised.value.__notes__
     taken = float(note.split("took ")[1].removesuffix(" MiB"))
     assert taken > 0
+
+
+class Card:
+    """A device with so much memory: what it is asked for, and how many images at once a model can take."""
+
+    def __init__(self, monkeypatch, *, free, bytes_per_image):
+        self.free, self.reserved, self.bytes_per_image = free, 0, bytes_per_image
+        self.tried = []
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (self.free - self.reserved, 2**40))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.reserved)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: setattr(self, "reserved", 0))
+
+    def run(self, views):
+        self.tried.append(views)
+        needed = 32 * views * self.bytes_per_image
+        if needed > self.free:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.reserved = max(self.reserved, needed)
+
+    def settle(self, size, findings=None, **options):
+        device = torch.device("cuda", 0)
+        known = {"lockstep": False, "findings": findings or Findings()} | options
+        return size.settle(self.run, 32, device=device, **known)
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_image", "expected", "tried"),
+    [
+        # Of 1000 free bytes a pass may take 500: eight views of 32 images take 256 times as much as an image.
+        (1.9, 256, [8]),
+        # Four views take 384, eight took 768 and were too many.
+        (3.0, 128, [8, 4]),
+        # Two views take 384 after eight ran out and four took 768.
+        (6.0, 64, [8, 4, 2]),
+        # Nothing but single views: the last is not tried, since blocks have been passed already.
+        (15.0, 32, [8, 4, 2]),
+    ],
+)
+def test_auto_takes_as_many_views_as_fit_into_half_of_the_free_memory(monkeypatch, bytes_per_image, expected, tried):
+    card = Card(monkeypatch, free=1000, bytes_per_image=bytes_per_image)
+    size = PassSize("auto")
+    assert size.now == 32
+    assert card.settle(size) == size.now == expected
+    assert card.tried == tried
+
+
+def test_auto_is_settled_once(monkeypatch):
+    card, size = Card(monkeypatch, free=1000, bytes_per_image=3.0), PassSize("auto")
+    card.settle(size)
+    card.tried.clear()
+    assert card.settle(size) == 128
+    assert card.tried == []
+
+
+def test_auto_tries_nothing_where_processes_must_run_equally_many_passes(monkeypatch):
+    card = Card(monkeypatch, free=1000, bytes_per_image=0.1)
+    assert card.settle(PassSize("auto"), lockstep=True) == 32
+    assert card.tried == []
+
+
+def test_a_number_is_taken_as_it_is(monkeypatch):
+    card = Card(monkeypatch, free=1000, bytes_per_image=3.0)
+    assert card.settle(PassSize(7)) == 7
+    assert card.tried == []
+
+
+def test_it_is_said_where_less_goes_into_a_pass_than_was_tried(monkeypatch):
+    for bytes_per_image, said in ((1.0, []), (3.0, ["256 images at once take more than half"])):
+        findings = Findings()
+        Card(monkeypatch, free=1000, bytes_per_image=bytes_per_image).settle(PassSize("auto"), findings)
+        warnings = findings.metadata()["warnings"]
+        assert [part in text for part, text in zip(said, warnings, strict=True)] == [True] * len(said)
+
+
+def test_another_error_of_a_trial_is_no_matter_of_memory(monkeypatch):
+    card = Card(monkeypatch, free=1000, bytes_per_image=1.0)
+
+    def fail(views):
+        raise ZeroDivisionError
+
+    card.run = fail
+    with pytest.raises(ZeroDivisionError):
+        card.settle(PassSize("auto"))
+
+
+def test_on_the_cpu_auto_is_32():
+    net, images = SmallCNN(), images_of(40)
+    result = run(net, images, plain_bank(), batch_size="auto")
+    assert result.metadata["batch_size"] == 32
+    same(result, run(net, images, plain_bank(), batch_size=32), rtol=0, atol=0)

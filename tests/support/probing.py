@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.probe_images import ProbeImages
@@ -110,9 +111,22 @@ def same(left, right, **tolerances):
             torch.testing.assert_close(*pair, equal_nan=True, **bound)
 
 
-def run(model, inputs, bank, *, layers="auto", metrics=BOTH, forward=None, world=None, embedding=None, **options):
+def run(
+    model,
+    inputs,
+    bank,
+    *,
+    layers="auto",
+    metrics=BOTH,
+    forward=None,
+    world=None,
+    embedding=None,
+    batch_size=32,
+    **options,
+):
     """The engine on a model, without the sentences that probe_model says aloud."""
     world = world or World()
+    options["size"] = PassSize(batch_size)
     subject = choose_subject(model, forward or model, layers=layers, embedding=embedding, device=CPU)
     images = ProbeImages(inputs, rank=world.rank, world_size=world.size)
     return ProbeResult.of(run_probe(subject, Plan(images, bank, resolve_metrics(metrics), world=world, **options)))

@@ -13,6 +13,7 @@ from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.loop import Route, run_loop
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Passes
 from kornia_lightning_probe.engine.probe_set import ProbeSet, require_finite
@@ -49,7 +50,7 @@ class Plan:
         metrics: what is measured.
         default_set: whether these are what nobody asked for in particular; one that applies nowhere is then no news.
         reference: images that supply mean and between-image distance; None takes each block's own.
-        batch_size: at most so many images in one forward pass; it splits a block, or merges views of it.
+        size: how many images go into one forward pass; it splits a block, or merges views of it.
         seed: of the random stream that a forward pass finds, for models that draw in eval mode.
         progress: whether to show a bar.
         world: the other processes.
@@ -62,7 +63,7 @@ class Plan:
     metrics: Sequence[ProbeMetric]
     default_set: bool = False
     reference: ProbeImages | None = None
-    batch_size: int = 32
+    size: PassSize = field(default_factory=PassSize)
     seed: int = 0
     progress: bool = False
     world: World = field(default_factory=World)
@@ -91,7 +92,7 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
     visitor = UnderViews(plan, findings, device=subject.device)
     route = Route(
         plan.images,
-        batch_size=plan.batch_size,
+        size=plan.size,
         seed=plan.seed,
         progress=plan.progress,
         world=plan.world,

@@ -24,6 +24,7 @@ from support.probing import (
 from torch import nn
 
 from kornia_lightning_probe.bank.bank import AugmentationBank
+from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import FlatSensitivity, resolve_metrics
@@ -219,7 +220,7 @@ def test_scalars_and_lists_in_the_inputs_go_with_any_cut(batch_size):
 
     images = ProbeImages(Fixed(), collate_fn=lambda _rows: inputs, to_inputs=unchanged)
     subject = Subject(net, forward, select_layers(net), torch.device("cpu"))
-    run_probe(subject, Plan(images, plain_bank(), resolve_metrics(BOTH), batch_size=batch_size))
+    run_probe(subject, Plan(images, plain_bank(), resolve_metrics(BOTH), size=PassSize(batch_size)))
     assert all(rows == names for rows, names in seen)
 
 
