@@ -66,6 +66,12 @@ def test_tables_of_any_layers_come_back(layers):
     assert_same(read(packed(alone.state(), exact=False)), alone)
 
 
+def test_a_result_without_metrics_comes_back():
+    result = ProbeResult(layers=("fc",), views=[], tables={}, epoch=4)
+    again = read(packed(result.state(), exact=False))
+    assert (again.metrics, again.epoch, again.layers) == ((), 4, ("fc",))
+
+
 def test_the_numbers_of_the_pixels_are_apart_from_those_of_the_layers():
     result, later = result_of(), result_of()
     later.tables["own"].value[:, 1:] += 1.0
