@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory_mark import high_water_mark, reset_high_water_mark
 from workloads import ARMS, SETTINGS, Workload
 
 
@@ -89,23 +90,10 @@ def peak_of_this_process(work: Workload, arm: str) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(work.device)
         work.arm(arm)()
         return {"peak_mb": torch.cuda.max_memory_allocated(work.device) / 2**20, "source": "torch.cuda"}
-    resettable = _reset_high_water_mark()
+    resettable = reset_high_water_mark()
     work.arm(arm)()
-    kilobytes = _high_water_mark() if resettable else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kilobytes = high_water_mark() if resettable else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"peak_mb": kilobytes / 1024, "source": "VmHWM" if resettable else "ru_maxrss"}
-
-
-def _reset_high_water_mark() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _high_water_mark() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def measure_memory(options: argparse.Namespace, arms: list[str]) -> dict[str, Any]:

@@ -5,41 +5,22 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
 from kornia_lightning_probe.bank import presets
 from kornia_lightning_probe.bank.doubts.looking import Look, look_at
-from kornia_lightning_probe.bank.drawing import draw_unit, draw_view, plain_float32
+from kornia_lightning_probe.bank.drawing import Augmented, draw_unit, draw_view, plain_float32
+from kornia_lightning_probe.bank.from_training.views import views_from_training
 from kornia_lightning_probe.bank.pixels import PixelScale
-from kornia_lightning_probe.bank.views import View, describe_transform, read_views
+from kornia_lightning_probe.bank.views import View, describe_ladders, describe_view, read_views
 from kornia_lightning_probe.checks import whole_number
-from kornia_lightning_probe.image_layout import VOLUME, ImageLayout, image_layout
+from kornia_lightning_probe.image_layout import ImageLayout, image_layout
 from kornia_lightning_probe.randomness import isolated_rng, stable_seed
-from kornia_lightning_probe.wording import ladder, listed, unknown
+from kornia_lightning_probe.wording import listed
 
 __all__ = ["AugmentationBank", "Augmented", "View"]
-
-
-class Augmented(NamedTuple):
-    """What became of one block of images.
-
-    Attributes:
-        images: one tensor for each entry that was given, in the loader's normalisation, dtype and device.
-        changed: False where no pixel of any entry changed by more than 1e-4 of the range.
-        matrix: (B, 3, 3) float32, from where a pixel (x, y, 1) of the first entry was to where it is now, integers at
-            pixel centres; None where the augmentation doesn't tell.
-        through: of a chain, the same after each of its steps but the last, (B, K, 3, 3) on the CPU; None where there is
-            no such step.
-        frames: height and width of the images after each of these steps: a crop makes them smaller until a pad.
-    """
-
-    images: tuple[Tensor, ...]
-    changed: bool
-    matrix: Tensor | None
-    through: Tensor | None = None
-    frames: tuple[tuple[int, int], ...] | None = None
 
 
 class AugmentationBank:
@@ -103,7 +84,7 @@ class AugmentationBank:
         self.views = read_views(views, moving=moves_pixels)
         # Set by preset(): what fit_channels may leave out.
         self._needs_rgb: frozenset[str] = frozenset()
-        self.left_out: tuple[str, ...] = ()
+        self.left_out: dict[str, str] = {}
 
     @classmethod
     def preset(
@@ -127,7 +108,7 @@ class AugmentationBank:
                 that happens when the bank first meets images, see `fit_channels`.
             exclude: names of augmentations to leave out.
             small: for "corruptions", the milder levels of CIFAR-C.
-            seed: see the class.
+            seed: see the class, as the others below.
             mean: see the class.
             std: see the class.
             value_range: see the class.
@@ -143,20 +124,61 @@ class AugmentationBank:
             >>> len(AugmentationBank.preset("default", exclude=["blur"]))
             16
         """
-        if image_layout(layout) is VOLUME:
-            raise ValueError(
-                f"preset {name!r} is 2-D and can't augment volumes; write AugmentationBank({{'flip': "
-                "K.RandomHorizontalFlip3D(p=1.0)}, layout='volume'), with Kornia's 3-D classes or callables"
-            )
-        ladders = presets.preset_ladders(name, small=small)
-        excluded_names = [exclude] if isinstance(exclude, str) else list(exclude)
-        for excluded in excluded_names:
-            if excluded not in ladders:
-                raise ValueError(f"exclude: {unknown('augmentation', excluded, list(ladders), place=f'{name} preset')}")
-        kept: dict[str, Any] = {key: ladder for key, ladder in ladders.items() if key not in excluded_names}
+        presets.check_layout(name, image_layout(layout))
+        kept: dict[str, Any] = {**presets.preset_ladders(name, small=small, exclude=exclude)}
         bank = cls(kept, seed=seed, mean=mean, std=std, value_range=value_range, layout=layout)
         bank._needs_rgb = presets.NEEDS_RGB & set(kept)
         return bank if channels is None else bank.fit_channels(channels)
+
+    @classmethod
+    def from_training(
+        cls,
+        pipeline: Any,
+        levels: int = 3,
+        *,
+        seed: int = 0,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        layout: str = "image",
+    ) -> AugmentationBank:
+        """Build a bank of what a model is trained with: a ladder for each augmentation, and the whole as a last view.
+
+        Each is always applied, at 1/levels, 2/levels, ... of its range, from the identity to the further end; a range
+        to both sides draws a side for each image. Severities are in the parameter's own unit, or parts "of the range"
+        of several. What has no known magnitude is one view with its own draw. See docs/augmentations.md.
+
+        Args:
+            pipeline: Kornia's `AugmentationSequential` or `ImageSequential`, an `nn.Sequential`, or torchvision's
+                `Compose`; it stays as it is. A name that it gives a child is the name in results.
+            levels: how many parts, at least 1.
+            seed: see the class.
+            mean: see the class; None: that of the `Normalize` in a `Compose`.
+            std: likewise.
+            value_range: see the class.
+            layout: see the class.
+
+        Returns:
+            The bank; one warning names what it leaves out, such as MixUp.
+
+        Raises:
+            TypeError: for anything but a container.
+            ValueError: for no augmentation, or no level.
+
+        Example:
+            >>> from torch import nn
+            >>> import kornia.augmentation as K
+            >>> bank = AugmentationBank.from_training(nn.Sequential(K.RandomRotation(30.0), K.RandomHorizontalFlip()))
+            >>> [view.label for view in bank]
+            ['rotation 10', 'rotation 20', 'rotation 30', 'horizontal_flip', 'pipeline']
+        """
+        read = views_from_training(pipeline, levels)
+        if read.left_out:
+            warnings.warn(f"Left out of the pipeline: {read.why_left_out()}", stacklevel=2)
+        mean, std = read.statistics(mean, std)
+        bank = cls(read.views, seed=seed, mean=mean, std=std, value_range=value_range, layout=layout)
+        bank.left_out = read.left_out
+        return bank
 
     def __iter__(self) -> Iterator[View]:
         return iter(self.views)
@@ -168,12 +190,7 @@ class AugmentationBank:
         return self.views[index]
 
     def __repr__(self) -> str:
-        severities: dict[str, list[float]] = {}
-        for view in self:
-            severities.setdefault(view.augmentation, []).append(view.severity)
-        units = {view.augmentation: view.unit for view in self}
-        ladders = [ladder(name, each, units[name]) for name, each in severities.items()]
-        return f"{type(self).__name__}({'; '.join([*ladders, f'seed={self.seed}'])})"
+        return f"{type(self).__name__}({'; '.join([*describe_ladders(self.views), f'seed={self.seed}'])})"
 
     @property
     def layout(self) -> ImageLayout:
@@ -188,7 +205,7 @@ class AugmentationBank:
             "std": list(self.pixels.std),
             "value_range": list(self.pixels.value_range),
             "layout": self.layout.name,
-            "views": [_describe(view) for view in self],
+            "views": [describe_view(view) for view in self],
         }
 
     def check(self, images: Tensor, *, what: str = "images") -> None:
@@ -226,7 +243,7 @@ class AugmentationBank:
         bank = copy.copy(self)
         bank.views = tuple(view for view in self if view.augmentation not in names)
         bank._needs_rgb = frozenset()
-        bank.left_out = tuple(names)
+        bank.left_out = self.left_out | dict.fromkeys(names, "this augmentation needs images of 3 channels")
         return bank
 
     def augment(self, view: View, images: Tensor | Sequence[Tensor], *, block: int, graph: bool = False) -> Augmented:
@@ -307,16 +324,11 @@ class AugmentationBank:
         """
         seed = stable_seed(self.seed, view.augmentation, block)
         done = []
-        for images, unit in zip(entries, units, strict=True):
-            done.append(draw_view(view, images, unit, pixels=self.pixels, seed=seed, changes=changes, graph=graph))
-        way = done[0].way
-        return Augmented(
-            images=tuple(one.images for one in done),
-            changed=any(one.changed for one in done),
-            matrix=done[0].matrix,
-            through=None if way is None else way.through,
-            frames=None if way is None else way.frames,
-        )
+        for entry, unit in zip(entries, units, strict=True):
+            done.append(draw_view(view, entry, unit, pixels=self.pixels, seed=seed, changes=changes, graph=graph))
+        images = tuple(one.images for one in done)
+        through, frames = done[0].way or (None, None)
+        return Augmented(images, any(one.changed for one in done), done[0].matrix, through, frames)
 
     def look_at(self, view: View, units: Sequence[Tensor], augmented: Augmented) -> Look:
         """Look at what `draw` made of block 0: whether it repeats itself, follows its seed, stays in the range.
@@ -333,13 +345,3 @@ class AugmentationBank:
 
         drawn = [self.pixels.undone(images) for images in augmented.images]
         return look_at(view, units, drawn, draw)
-
-
-def _describe(view: View) -> dict[str, Any]:
-    return {
-        "augmentation": view.augmentation,
-        "level": view.level,
-        "severity": view.severity,
-        "moves_pixels": view.moves_pixels,
-        "transform": describe_transform(view.transform),
-    }

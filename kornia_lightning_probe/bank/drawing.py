@@ -21,6 +21,26 @@ from kornia_lightning_probe.randomness import reseed
 NOTICEABLE = 1e-4
 
 
+class Augmented(NamedTuple):
+    """What became of one block of images.
+
+    Attributes:
+        images: one tensor for each entry that was given, in the loader's normalisation, dtype and device.
+        changed: False where no pixel of any entry changed by more than 1e-4 of the range.
+        matrix: (B, 3, 3) float32, from where a pixel (x, y, 1) of the first entry was to where it is now, integers at
+            pixel centres; None where the augmentation doesn't tell.
+        through: of a chain, the same after each of its steps but the last, (B, K, 3, 3) on the CPU; None where there is
+            no such step.
+        frames: height and width of the images after each of these steps: a crop makes them smaller until a pad.
+    """
+
+    images: tuple[Tensor, ...]
+    changed: bool
+    matrix: Tensor | None
+    through: Tensor | None = None
+    frames: tuple[tuple[int, int], ...] | None = None
+
+
 class Drawn(NamedTuple):
     """What became of one entry of a block.
 

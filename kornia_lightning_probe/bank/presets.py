@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kornia_lightning_probe.bank import ladders
 from kornia_lightning_probe.bank.views import Extremes, Ladder
-from kornia_lightning_probe.wording import listed, near_names
+from kornia_lightning_probe.image_layout import VOLUME, ImageLayout
+from kornia_lightning_probe.wording import listed, near_names, unknown
 
 #: Ladders whose operators need images of 3 channels.
 NEEDS_RGB = frozenset({"saturation", "hue", "jpeg"})
@@ -73,7 +74,9 @@ _CIFAR_C = {
 }
 
 
-def preset_ladders(name: str = "default", *, small: bool = False) -> dict[str, Ladder | Extremes]:
+def preset_ladders(
+    name: str = "default", *, small: bool = False, exclude: str | Sequence[str] = ()
+) -> dict[str, Ladder | Extremes]:
     """Build the ladders of a preset.
 
     - "default": hflip, rotation, translation, blur, noise, darken, contrast; 19 views.
@@ -86,12 +89,13 @@ def preset_ladders(name: str = "default", *, small: bool = False) -> dict[str, L
     Args:
         name: one of the four.
         small: for "corruptions", the milder levels of CIFAR-C, for images of about 32 pixels.
+        exclude: names of ladders to leave out.
 
     Returns:
         A mapping of an augmentation's name to its ladder, as `AugmentationBank` takes it.
 
     Raises:
-        ValueError: for another name, or `small` with another preset.
+        ValueError: for another name, `small` with another preset, or an excluded name that the preset doesn't have.
 
     Source:
         Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR
@@ -104,10 +108,30 @@ def preset_ladders(name: str = "default", *, small: bool = False) -> dict[str, L
     if small and name != "corruptions":
         raise ValueError(f"small=True chooses the levels of CIFAR-C; preset {name!r} has no such levels")
     if name == "corruptions":
-        return _corruptions(small=small)
+        return _without(_corruptions(small=small), exclude, preset=name)
     if name not in _PRESETS:
         raise ValueError(_no_preset(name))
-    return {augmentation: build() for augmentation, build in _PRESETS[name].items()}
+    ladders = {augmentation: build() for augmentation, build in _PRESETS[name].items()}
+    return _without(ladders, exclude, preset=name)
+
+
+def check_layout(name: str, layout: ImageLayout) -> None:
+    """Raise where the images are volumes, for which the presets have nothing."""
+    if layout is VOLUME:
+        raise ValueError(
+            f"preset {name!r} is 2-D and can't augment volumes; write AugmentationBank({{'flip': "
+            "K.RandomHorizontalFlip3D(p=1.0)}, layout='volume'), with Kornia's 3-D classes or callables"
+        )
+
+
+def _without(
+    ladders: dict[str, Ladder | Extremes], exclude: str | Sequence[str], *, preset: str
+) -> dict[str, Ladder | Extremes]:
+    excluded_names = [exclude] if isinstance(exclude, str) else list(exclude)
+    for excluded in excluded_names:
+        if excluded not in ladders:
+            raise ValueError(f"exclude: {unknown('augmentation', excluded, list(ladders), place=f'{preset} preset')}")
+    return {name: ladder for name, ladder in ladders.items() if name not in excluded_names}
 
 
 def _no_preset(name: object) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 
 from kornia_lightning_probe.bank.moving import moves_pixels
 from kornia_lightning_probe.randomness import isolated_rng
+from kornia_lightning_probe.wording import ladder as ladder_in_words
 from kornia_lightning_probe.wording import unknown
 
 
@@ -57,7 +58,7 @@ class View:
         moves_pixels: whether it moves pixels from where they are, told by what the augmentation is, see
             `bank.moving.moves_pixels`, or by the user.
         on_curve: whether the severities of its augmentation are a curve, and not `Extremes`.
-        unit: of the severity, such as "degrees", where the ladder is one of the presets; "" where nobody has said it.
+        unit: of the severity, such as "degrees", of a preset's or a pipeline's ladder; "" where nobody has said it.
         is_twin: whether it is not the augmentation itself but noise as long as its movement, see `bank.twins`.
     """
 
@@ -216,3 +217,24 @@ def describe_transform(transform: Callable[..., Any]) -> str:
     """
     text = getattr(transform, "__qualname__", None) or repr(transform)
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def describe_view(view: View) -> dict[str, Any]:
+    """Describe a view in plain types that JSON can hold and that are the same in every process."""
+    return {
+        "augmentation": view.augmentation,
+        "level": view.level,
+        "severity": view.severity,
+        "moves_pixels": view.moves_pixels,
+        "transform": describe_transform(view.transform),
+    }
+
+
+def describe_ladders(views: Iterable[View]) -> list[str]:
+    """Each augmentation with its severities and their unit, as in "rotation 5, 15 (degrees)"."""
+    severities: dict[str, list[float]] = {}
+    units = {}
+    for view in views:
+        severities.setdefault(view.augmentation, []).append(view.severity)
+        units[view.augmentation] = view.unit
+    return [ladder_in_words(name, each, units[name]) for name, each in severities.items()]

@@ -144,8 +144,8 @@ class UnderViews:
 
     def check(self) -> None:
         """Refuse images that no bank can work on, before the model runs."""
-        for name in self._plan.bank.left_out:
-            self._findings.leave_out(name, "this augmentation needs images of 3 channels")
+        for name, why in self._plan.bank.left_out.items():
+            self._findings.leave_out(name, why)
         for images in (self._plan.images, self._plan.reference):
             if images is not None:
                 require_finite(images)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.cells import Cells
@@ -23,24 +25,32 @@ class CarriedMap:
         about: at a site that is a map.
         cells: the site's.
         warp: the view's transform on the layer's grid.
+        most: at most so many of the block's images are looked at, the first ones, which are as good as any since images
+            are dealt into blocks by chance; values of the others are NaN. None: all.
 
     Attributes:
-        clean: a, (B, C, H, W).
+        clean: a, (b, C, H, W), of the b images that are looked at.
         augmented: b, likewise.
         warp: as given; T'a is `warp.carried(clean)`.
     """
 
-    def __init__(self, about: About, cells: Cells, warp: GridWarp) -> None:
+    def __init__(self, about: About, cells: Cells, warp: GridWarp, *, most: int | None = None) -> None:
         self.warp = warp
-        self.clean = cells.as_map(about.clean)
-        self.augmented = cells.as_map(about.augmented)
+        self._num_rows, start = len(about.clean), int(about.shown.rows.start)
+        few = self._num_rows
+        if most is not None:
+            few = min(max(most - start, 0), few)
+        self._rows = slice(start, start + few)
+        self.clean = cells.as_map(about.clean)[:few]
+        self.augmented = cells.as_map(about.augmented)[:few]
         # Not the record itself, which remembers this map: nothing would free the two but a garbage collection.
         self._block, self._shown, self._as_map = about.block, about.shown, cells.as_map
         self._last: tuple[slice, Tensor] | None = None
+        self._most = most
 
     @cached_property
     def distance(self) -> Tensor:
-        """``|mask * (b_i - T'a_i)|^2``, (B,)."""
+        """``|mask * (b_i - T'a_i)|^2``, (B,), NaN for images that are not looked at, as all that follow."""
         return self._by_pieces(self.warp.mask, self._carried, self.augmented)
 
     @cached_property
@@ -78,21 +88,28 @@ class CarriedMap:
             return masked_squared_distance(maps(piece), other, mask[piece], buffer=temporaries.like(other))
 
         # No second copy of the whole activation is held, and a piece is still in the cache when it is read again.
-        step = len(piece_of(self.clean))
-        return torch.cat([distance(slice(start, start + step)) for start in range(0, len(self.clean), step)])
+        step, count = max(1, len(piece_of(self.clean))), len(self.clean)
+        pieces = [distance(slice(start, min(start + step, count))) for start in range(0, count, step)]
+        return self._filled_up(torch.cat(pieces) if pieces else self.clean.new_empty(0))
 
     def _deviation_over(self, mask: Tensor) -> Tensor:
-        block, rows, as_map = self._block, self._shown.rows, self._as_map
-        energy, factor = block.remember(("equivariance", "energy"), lambda: _energy(block, as_map))
+        block, rows, as_map = self._block, self._rows, self._as_map
+        mask = mask[: len(self.clean)]
+        energy, factor = block.remember(
+            ("equivariance", "energy", self._most), lambda: _energy(block, as_map, self._most)
+        )
         masked = (energy[rows] * mask).flatten(1).sum(1, dtype=factor.dtype)
-        return torch.where(mask.flatten(1).any(1), masked * factor[rows], torch.nan)
+        return self._filled_up(torch.where(mask.flatten(1).any(1), masked * factor[rows], torch.nan))
+
+    def _filled_up(self, values: Tensor) -> Tensor:
+        return functional.pad(values, (0, self._num_rows - len(values)), value=math.nan)
 
 
-def _energy(block: CleanBlock, as_map: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Each cell's squared distance from the mean image over all channels, (n, H, W), and what makes e of its sum, (n,).
+def _energy(block: CleanBlock, as_map: Callable[[Tensor], Tensor], most: int | None) -> tuple[Tensor, Tensor]:
+    """Each cell's squared distance from the mean image over all channels, (m, H, W), and what makes e of its sum, (n,).
 
     The second is n/(n-1), or what a deviation known from reference images is to the image's own.
     """
-    maps, mean = as_map(block.activation), as_map(block.mean)
+    maps, mean = as_map(block.activation)[:most], as_map(block.mean)
     energy = torch.cat([(piece - mean).square_().sum(1) for piece in torch.split(maps, len(piece_of(maps)))])
     return energy, torch.where(block.squared_deviation == 0, 0.0, block.deviation / block.squared_deviation)

@@ -16,6 +16,9 @@ from kornia_lightning_probe.metrics.maps.carried import CarriedMap
 from kornia_lightning_probe.metrics.maps.grid_metric import SMALLEST, GridMetric, has_grid
 from kornia_lightning_probe.quantity import Quantity, sensitivity_quantity
 
+# Of the maps of one block so many numbers are carried along, and of large maps at least so many images.
+_MOST_NUMBERS, _FEWEST_IMAGES = 2**22, 4
+
 
 class GeometricMetric(GridMetric):
     """The base of measures that carry a view's matrix to a layer's grid.
@@ -27,7 +30,8 @@ class GeometricMetric(GridMetric):
 
     Args:
         max_images: about so many of the N images are looked at, in whole blocks, evenly spread, since warping a layer's
-            maps there and back costs as much as running it; None: all. The standard error and ``num_images`` tell.
+            maps there and back costs as much as running it; of maps of more than 2^17 numbers fewer of each block, as
+            many as hold 2^22 together, at least four. None: all. The standard error and ``num_images`` tell.
         kwargs: torchmetrics' own options.
 
     Raises:
@@ -78,7 +82,10 @@ class GeometricMetric(GridMetric):
         warp = self.warp(about)
         if warp is None or not warp.moves_any or not isinstance(about.site.cells, Cells):
             return None
-        return CarriedMap(about, about.site.cells, warp)
+        most = None
+        if self.max_images is not None:
+            most = max(_FEWEST_IMAGES, _MOST_NUMBERS // math.prod(about.site.shape))
+        return CarriedMap(about, about.site.cells, warp, most=most)
 
 
 class EquivarianceError(GeometricMetric):

@@ -151,3 +151,27 @@ def test_unequal_shares_of_a_block_merge_to_the_whole(kind):
         shares[-1].update(about.clean, about.augmented, about)
     shares[0].merge_state(shares[1])
     torch.testing.assert_close(shares[0].estimates(), measured(kind(max_images=None), whole).estimates())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cuts", [(8,), (5, 3), (2, 2, 4)])
+@pytest.mark.parametrize(("most", "looked_at"), [(256 * 5, 5), (256, 4), (256 * 100, 8)])
+def test_of_large_maps_the_first_images_of_a_block_are_looked_at_however_it_is_cut(
+    kind, cuts, most, looked_at, monkeypatch
+):
+    # A map of 4 x 8 x 8 has 256 numbers; four images are the least.
+    monkeypatch.setattr("kornia_lightning_probe.metrics.maps.equivariance._MOST_NUMBERS", most)
+    # Pieces that do not end with the images.
+    monkeypatch.setattr("kornia_lightning_probe.functional.memory._CACHED", 3 * 256)
+    clean, augmented = uniform(8, 4, 8, 8), uniform(8, 4, 8, 8, seed=1)
+    whole = about_of(clean, augmented, matrices(ROT90))
+    every, few = measured(kind(max_images=None), whole), kind().prepare(["view"], ["layer"], 8)
+    start = 0
+    for count in cuts:
+        about = some_rows(whole, slice(start, start + count))
+        few.update(about.clean, about.augmented, about)
+        start += count
+    expected = every.table.clone()
+    expected[..., looked_at:] = torch.nan
+    torch.testing.assert_close(few.table, expected, equal_nan=True)
+    assert few.estimates().num_images.item() == looked_at
