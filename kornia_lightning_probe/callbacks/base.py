@@ -225,13 +225,13 @@ class EpochProbe(ScheduledCallback):
         if last_epoch is not None:
             arguments.require_integer("'last_epoch'", last_epoch)
         loaded = Record()
-        loaded.load(state)
+        loaded.load(state, checkpoint=self._checkpoint)
         # Lightning loads callbacks for validate and test too, where the history at hand may be the longer one.
         if self.history and not self._is_fitting and not loaded.goes_on_from(self._record):
             self._evaluated_run = loaded.run
             self.load_for_evaluation(state)
             return
-        self._record.load(state)
+        self._record.load(state, checkpoint=self._checkpoint)
         self.load_more(state)
         self._last_epoch = last_epoch
 

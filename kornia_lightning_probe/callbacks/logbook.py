@@ -15,7 +15,7 @@ from kornia_lightning_probe.callbacks.trainer import is_trial, run_folder, stage
 from kornia_lightning_probe.reporting.pictures import Taker, taker_of
 from kornia_lightning_probe.reporting.tensorboard import Curves, add_charts, chart_layout, writer_of
 from kornia_lightning_probe.result import ProbeResult
-from kornia_lightning_probe.results.image_files import write_images
+from kornia_lightning_probe.results.image_files import ImagesInFile, write_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,6 +120,8 @@ class Logbook:
             stem = f"{stage_of(trainer)}-epoch={result.epoch}-step={result.step}"
             path = write_new(f"{run_folder(trainer)}/{self.name}", stem, result.to_json())
             write_images(result, path)
+            if result.images_held is not None:
+                result.images_elsewhere = ImagesInFile.of_result(result, path)
 
     def _draw(self, trainer: Trainer, entry: Entry) -> None:
         for logger in trainer.loggers:

@@ -4,35 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.kept.rounded import rounded
+from kornia_lightning_probe.results.kept.states import States, numbers_of_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def states_of(history: Sequence[ProbeResult]) -> list[dict[str, Any]]:
-    """The states of results, oldest first; equal parts are the same objects, which a pickle writes once.
+def lighten(history: list[ProbeResult], *, newest: int) -> None:
+    """Reduce the older results of a training to what a checkpoint holds of them, in place.
+
+    The first result, the first trained one, the previous and the latest keep every digit, the others those of
+    `rounded`. Only the latest keeps each image's own part in every metric. That in sensitivity is in the files of
+    the others, and of the first in memory, too.
 
     Args:
-        history: all results.
-
-    Returns:
-        Plain containers, numbers, strings and tensors, that load as weights only.
+        history: all results, oldest first.
+        newest: how many of them, from the latest, have not been looked at since they were the latest or the previous.
     """
-    states: list[dict[str, Any]] = []
-    for result in history:
-        state = result.state()
-        if states:
-            state = _shared(state, states[-1])
-        states.append(state)
-    return states
+    exact = _kept_whole(history)
+    for place in range(max(len(history) - newest, 0), len(history) - 1):
+        history[place] = _lightened(history[place], exact=place in exact, is_first=place == 0)
+
+
+def _kept_whole(history: Sequence[ProbeResult]) -> set[int]:
+    """The places of the results that verdicts, changes and pictures of the latest are relative to, and its own."""
+    trained = next((place for place, result in enumerate(history) if result.epoch >= 0), 0)
+    return {0, trained, len(history) - 2, len(history) - 1}
+
+
+def _lightened(result: ProbeResult, *, exact: bool, is_first: bool) -> ProbeResult:
+    lighter = ProbeResult.of(result)
+    if not is_first:
+        lighter.images_held = None
+    for metric, table in result.tables.items():
+        lighter.tables[metric] = replace(table, influence=None) if exact else rounded(metric, table)
+    return lighter
 
 
 class Record:
@@ -52,6 +65,7 @@ class Record:
         self.tests: list[ProbeResult] = []
         self.latest: ProbeResult | None = None
         self.run: str | None = None
+        self._states = States()
 
     def of_stage(self, stage: str) -> list[ProbeResult]:
         """The results of "fit", "validate" or "test"."""
@@ -62,16 +76,23 @@ class Record:
         results = self.of_stage(stage)
         results.append(result)
         self.latest = result
-        if len(results) > 2:
+        if stage == "fit":
+            lighten(results, newest=3)
+        elif len(results) > 2:
             # What pairs images in a comparison is kept of the first and the last result only.
             results[-2] = results[-2].without_influence()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: plain containers, numbers, strings and tensors."""
-        return {"run": self.run, "history": states_of(self.history)}
+        states = self._states.of(self.history, exact=_kept_whole(self.history))
+        return {"run": self.run, "history": states}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state` has given; an earlier version may have written less.
+    def load(self, state: Mapping[str, Any], *, checkpoint: object = None) -> None:
+        """Take up what :meth:`state` has given; an earlier version may have written less, and in other forms.
+
+        Args:
+            state: that.
+            checkpoint: where it comes from: files that are not where they were written are looked for beside it.
 
         Raises:
             ValueError: for anything else, saying where.
@@ -79,7 +100,8 @@ class Record:
         history = state.get("history", [])
         if not isinstance(history, list | tuple):
             raise ValueError(f"'history' must be a list of results, got a {type(history).__name__}")
-        results = [_result_of(entry, number) for number, entry in enumerate(history)]
+        results = [_result_of(entry, number, checkpoint) for number, entry in enumerate(history)]
+        lighten(results, newest=len(results))
         run = state.get("run")
         if run is not None and not isinstance(run, str):
             raise ValueError(f"'run' must be a text or None, got {run!r}")
@@ -93,9 +115,9 @@ class Record:
         return self.run == other.run and len(self.history) > len(other.history)
 
 
-def _result_of(state: Any, number: int) -> ProbeResult:
+def _result_of(state: Any, number: int, checkpoint: object) -> ProbeResult:
     try:
-        return ProbeResult.from_state(state)
+        return ProbeResult.of(numbers_of_checkpoint(state, checkpoint=checkpoint))
     except Exception as error:
         raise ValueError(f"'history'[{number}] is no result ({type(error).__name__}: {error})") from error
 
@@ -187,19 +209,3 @@ def _named_without_links(partial: Path, path: Path) -> bool:
         path.unlink(missing_ok=True)
         raise
     return True
-
-
-def _shared(new: Any, old: Any) -> Any:
-    """The new value, with every part that equals the old one's replaced by that very object."""
-    if type(new) is not type(old):
-        return new
-    if isinstance(new, Tensor):
-        same = new.dtype == old.dtype and torch.equal(new, old)
-    elif isinstance(new, dict):
-        new = {key: _shared(value, old.get(key)) for key, value in new.items()}
-        same = new.keys() == old.keys() and all(new[key] is old[key] for key in new)
-    else:
-        same = new == old
-    if same:
-        return old
-    return new

@@ -20,7 +20,7 @@ from kornia_lightning_probe.callbacks.mishaps import without_values
 START_EPOCH = -1
 WHEN = ("validation", "train_epoch_end")
 _MOST_OF_AN_EPOCH = 0.1
-_FEW_SECONDS = 6.0
+_FEW_SECONDS = 10.0
 #: What stands behind a probe's name in the tags of these stages.
 EVALUATIONS = ("validate", "test")
 

@@ -68,7 +68,10 @@ class SensitivityProbe(EpochProbe):
     ModelCheckpoint, without a logger in the Trainer's ``default_root_dir``. After ``ddp_spawn`` and ``ddp_notebook``
     these files are all that is left. Where a file, a picture or a logger fails, the probe warns and goes on.
 
-    A new training starts a new history; a resumed one takes up that of its checkpoint.
+    A new training starts a new history; a resumed one takes up that of its checkpoint, where it is bit for bit the one
+    of a training that was not interrupted: in memory, too, all but the first result, the first trained one, the
+    previous and the latest keep values and the errors of curves as float32, and other errors to 1.6 %. The files hold
+    every digit.
 
     Args:
         bank: the augmentations, each with its levels, or the name of a preset.

@@ -58,15 +58,17 @@ class ProbeResult(ProbeNumbers):
     @classmethod
     def of(cls, numbers: ProbeNumbers) -> ProbeResult:
         """The result that shows these numbers."""
-        return cls(
+        result = cls(
             layers=numbers.layers,
             views=numbers.views,
             tables=numbers.tables,
             epoch=numbers.epoch,
             step=numbers.step,
             metadata=numbers.metadata,
-            images=numbers.images,
+            images=numbers.images_held,
         )
+        result.images_elsewhere = numbers.images_elsewhere
+        return result
 
     def severity(
         self, metric: str = SENSITIVITY, *, threshold: float = THRESHOLD, at_identity: float | None = None
@@ -95,8 +97,10 @@ class ProbeResult(ProbeNumbers):
         """What has changed from this result to another: `other` minus this, with its error.
 
         Where both hold the same images, in any order of one source's, and what each image adds to the values (as
-        results in memory do, results from files don't), they are paired, which makes the errors much smaller. Only
-        what both results have is compared; the comparison says what is left out.
+        results of `probe_model` and a training's latest do), they are paired, which makes the errors much smaller. Of
+        a training's older results and of those from files, sensitivity is, by the `.images.npz` beside each JSON file;
+        `notes` says what is not paired and why. Only what both results have is compared; the comparison says what is
+        left out.
 
         Args:
             other: The later result, or that of the other model.
@@ -150,7 +154,7 @@ class ProbeResult(ProbeNumbers):
 
         Raises:
             ValueError: If a name or level is unknown, n is no positive number, or each image's part isn't kept: it is
-                in a training's first and latest result, and in files beside the JSON.
+                in a training's first and latest result, and in files beside the JSON, where the others read it.
         """
         return worst_rows(self, layer, augmentation, level, n=n)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
-from kornia_lightning_probe.results.tables import WorstImages
+from kornia_lightning_probe.results.tables import ImageScores, WorstImages
 from kornia_lightning_probe.wording import unknown
 
 
@@ -59,11 +59,12 @@ def worst_rows(
     """The images that moved furthest, see `ProbeResult.worst_images`."""
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n must be a number of images, at least 1, got {n!r}")
-    moved, _ = _moved(numbers, layer, numbers.views_at(augmentation, level))
+    images = _known_images(numbers)
+    moved, _ = _moved(numbers, images, layer, numbers.views_at(augmentation, level))
     scores = moved.nanmean(0).sqrt()
     known = furthest(scores, n)
     ids = _ids(numbers, len(scores))
-    labels = _labels(numbers)
+    labels = _labels(images)
     rows: list[ImageRow] = []
     for place in known:
         label = None if labels is None else labels[place]
@@ -103,16 +104,17 @@ def shown_images(numbers: ProbeNumbers) -> tuple[WorstImages, list[Shown]]:
     Raises:
         ValueError: If there are none, with the reason.
     """
-    worst = None if numbers.images is None else numbers.images.worst
-    if numbers.images is None or worst is None:
+    images = numbers.images
+    worst = None if images is None else images.worst
+    if images is None or worst is None:
         raise ValueError(
             "pictures of the images that moved furthest aren't kept here: they are of probe_model, of a training's "
             "first and latest probe, and of files in the .images.npz beside the JSON"
         )
     view = numbers.views[worst.view]
-    column = numbers.images.layers.index(worst.layer)
-    scores = numbers.images.moved[worst.view, column].double().sqrt()
-    ids, labels = _ids(numbers, len(scores)), _labels(numbers)
+    column = images.layers.index(worst.layer)
+    scores = images.moved[worst.view, column].double().sqrt()
+    ids, labels = _ids(numbers, len(scores)), _labels(images)
     found: list[Shown] = []
     for place, clean, augmented in zip(worst.places.tolist(), worst.clean, worst.augmented, strict=True):
         label = None if labels is None else labels[place]
@@ -131,8 +133,9 @@ def label_rows(numbers: ProbeNumbers, metric: str = SENSITIVITY, layer: str | No
     if metric != SENSITIVITY:
         raise ValueError(f"each image's own part is kept of {SENSITIVITY!r} only, got {metric!r}")
     every = list(range(len(numbers.views)))
-    moved, apart = _moved(numbers, layer, every)
-    labels = _labels(numbers)
+    images = _known_images(numbers)
+    moved, apart = _moved(numbers, images, layer, every)
+    labels = _labels(images)
     if labels is None:
         raise ValueError(
             "the images have no labels of one class each; a dataset of (image, label) gives them, or labels=, "
@@ -180,22 +183,30 @@ def worst_of_views(numbers: ProbeNumbers, augmentation: str) -> dict[str, float]
         >>> worst_of_views(numbers, "turn")  # sqrt((1 + 7)/2)
         {'fc': 2.0}
     """
-    if numbers.images is None:
+    images = numbers.images
+    if images is None:
         return {}
-    moved = numbers.images.moved[numbers.views_of(augmentation)].double()
+    moved = images.moved[numbers.views_of(augmentation)].double()
     # An image that is missing under one view has no maximum.
     largest = moved.amax(0)
-    return dict(zip(numbers.images.layers, largest.nanmean(1).sqrt().tolist(), strict=True))
+    return dict(zip(images.layers, largest.nanmean(1).sqrt().tolist(), strict=True))
 
 
-def _moved(numbers: ProbeNumbers, layer: str | None, views: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """At a layer, d_i / (2 mean e) and e_i / mean e of each image under some views, (V, N) each."""
+def _known_images(numbers: ProbeNumbers) -> ImageScores:
     images = numbers.images
     if images is None:
         raise ValueError(
             "each image's own movement isn't kept here: results in memory have it, of a training the first and the "
-            "latest (not after a resume), and files in the .images.npz beside them"
+            "latest, and files in the .images.npz beside them, which a training's other results read while they are "
+            "where they were written"
         )
+    return images
+
+
+def _moved(
+    numbers: ProbeNumbers, images: ImageScores, layer: str | None, views: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """At a layer, d_i / (2 mean e) and e_i / mean e of each image under some views, (V, N) each."""
     name = layer or numbers.metadata.embedding or images.layers[-1]
     if name not in images.layers:
         raise ValueError(unknown("layer", name, images.layers))
@@ -204,7 +215,7 @@ def _moved(numbers: ProbeNumbers, layer: str | None, views: Sequence[int]) -> tu
     return images.moved[list(views), column].double(), images.apart[kinds, column].double()
 
 
-def _labels(numbers: ProbeNumbers) -> list[int | None] | None:
-    if numbers.images is None or numbers.images.labels is None:
+def _labels(images: ImageScores) -> list[int | None] | None:
+    if images.labels is None:
         return None
-    return [label if label >= 0 else None for label in numbers.images.labels.tolist()]
+    return [label if label >= 0 else None for label in images.labels.tolist()]

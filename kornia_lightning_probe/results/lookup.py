@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,10 @@ class ProbeNumbers:
         metadata: What else is to be kept: plain numbers, strings, lists and dicts; anything else is written down
             as text. It becomes a `ProbeMetadata`.
         images: How far each image moved; None where that isn't kept.
+
+    Attributes:
+        images_elsewhere: Gives the images where they are not held, such as from the file of an older result, or None;
+            it is asked each time.
 
     Raises:
         ValueError: If a table or the images have another number of views, or a layer that isn't known.
@@ -63,7 +67,8 @@ class ProbeNumbers:
         self.epoch = int(epoch)
         self.step = int(step)
         self.metadata = ProbeMetadata.of(plain(metadata or {}))
-        self.images = images
+        self.images_held = images
+        self.images_elsewhere: Callable[[], ImageScores | None] | None = None
         if images is not None and len(images.moved) != len(self.views):
             raise ValueError(f"the images have {len(images.moved)} views, the result {len(self.views)}")
         # A chosen layer may be called output.
@@ -80,6 +85,17 @@ class ProbeNumbers:
         size = " x ".join(counted(count, thing) for thing, count in counts.items())
         parts = [part for part in (self.when, size) if part]
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def images(self) -> ImageScores | None:
+        """How far each image moved; None where that is kept nowhere."""
+        if self.images_held is None and self.images_elsewhere is not None:
+            return self.images_elsewhere()
+        return self.images_held
+
+    @images.setter
+    def images(self, images: ImageScores | None) -> None:
+        self.images_held, self.images_elsewhere = images, None
 
     @property
     def when(self) -> str:
@@ -210,9 +226,9 @@ class ProbeNumbers:
         """The standard error of `value(...)`.
 
         All views show the same images, so their errors are not independent. Where the table keeps each image's
-        influence, that is taken into account. Else (a result from a file) it is an error from above, the mean of the
-        standard errors: the largest that the standard error of the mean can be. It covers the sampling of images, not
-        the augmentation's draw nor the training's seed.
+        influence, that is taken into account. Else (a file's, or a training's older result) it is an error from above,
+        the mean of the standard errors: the largest that the standard error of the mean can be. It covers the sampling
+        of images, not the augmentation's draw nor the training's seed.
 
         Returns:
             The standard error in the metric's unit; NaN where a value that takes part has none.

@@ -1,9 +1,11 @@
 """A resumed training has the history of an uninterrupted one, and a checkpoint stays small."""
 
 import io
+import itertools
 import re
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -17,7 +19,11 @@ from support.trainings import (
     trainer_of,
 )
 
-from kornia_lightning_probe import AugmentationBank, SensitivityProbe
+from kornia_lightning_probe import AugmentationBank, ProbeResult, SensitivityProbe
+from kornia_lightning_probe.reporting.figures.drawing import figure_pixels
+from kornia_lightning_probe.reporting.html.gathered import Probed
+from kornia_lightning_probe.reporting.html.numbers import page_numbers
+from kornia_lightning_probe.results.kept.rounded import rounded
 
 pytestmark = [
     *(pytest.mark.filterwarnings(line) for line in QUIET),
@@ -35,10 +41,10 @@ class Calm(Net):
         self.body[4] = torch.nn.Identity()
 
 
-def saved(folder, probe, *, epochs, keep=None, **options):
+def saved(folder, *probes, epochs, keep=None, **options):
     """The checkpoints of a training, oldest first."""
     keep = ModelCheckpoint(folder, filename="{epoch}-{step}", save_top_k=-1, **(keep or {}))
-    fit(folder, probe, keep, model=Calm, max_epochs=epochs, enable_checkpointing=True, **options)
+    fit(folder, *probes, keep, model=Calm, max_epochs=epochs, enable_checkpointing=True, **options)
     return sorted(Path(folder).glob("*.ckpt"), key=_step)
 
 
@@ -208,25 +214,134 @@ def test_what_does_not_change_from_probe_to_probe_is_stored_once(tmp_path):
     probe = probe_of()
     fit(tmp_path, probe)
     start, first, second = probe.state_dict()["history"]
+    for name in ("views", "layers", "tables", "pixels"):
+        assert start[name] is first[name] is second[name]
     assert start["metadata"]["bank"] is second["metadata"]["bank"]
     assert start["metadata"]["image_ids"] is second["metadata"]["image_ids"]
-    assert start["views"] is first["views"]
-    sensitivity = [state["tables"]["sensitivity"] for state in (first, second)]
-    assert sensitivity[0]["num_images"] is sensitivity[1]["num_images"]
-    assert sensitivity[0]["value"] is not sensitivity[1]["value"]
+    assert first["numbers"] is not second["numbers"]
 
 
-def test_the_state_of_a_large_probe_stays_small(tmp_path):
+def test_the_state_of_a_large_probe_grows_by_15_kb_at_most(tmp_path):
     bank = AugmentationBank.preset("default")
     probe = SensitivityProbe(bank, layers="stem.*", num_images=64, figures=False)
     model = Net()
     model.stem.extend([torch.nn.ReLU() for _ in range(13)])
-    fit(tmp_path, probe, model=model, max_epochs=5, limit_train_batches=1)
+    fit(tmp_path, probe, model=model, max_epochs=8, limit_train_batches=1)
     assert (len(bank), len(probe.result.layers)) == (19, 16)
+    assert len(probe.history[0].metrics) > 15
     history = probe.history
     sizes = []
-    for probe.history in (history[:2], history):
+    for probe.history in (history[:5], history):
         sizes.append(_size(probe.state_dict()))
-    # 19 views x 17 layers x 2 float64 are 5 kB a metric.
-    tables = 5_200 * len(history[0].metrics)
-    assert (sizes[1] - sizes[0]) / 4 < 2 * tables
+    # 4000 numbers of 19 views and 17 layers have 4 bytes each, which are fewer where they are alike, and an error.
+    assert (sizes[1] - sizes[0]) / 4 < 15_000
+
+
+# A training as one that was interrupted half way.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training of six epochs, and the same one resumed behind its third in another folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    whole, resumed, kept = probe_of(), probe_of(), Kept()
+    path = saved(folder / "whole", whole, kept, epochs=6)[2]
+    fit(folder / "again", resumed, model=Calm, ckpt_path=path, max_epochs=6)
+    return whole, resumed, kept.results, path
+
+
+class Kept(pl.Callback):
+    """Holds each result as it was when it was the latest."""
+
+    def __init__(self):
+        self.results = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            probe = next(callback for callback in trainer.callbacks if isinstance(callback, SensitivityProbe))
+            self.results = [*(self.results or probe.history[:1]), probe.result]
+
+
+def test_a_resumed_history_has_every_number_and_error_of_an_uninterrupted_one(trained):
+    whole, resumed, _, _ = trained
+    assert len(whole.history) == 7
+    assert_same_numbers(resumed.history, whole.history)
+    for one, other in zip(resumed.history, whole.history, strict=True):
+        assert repr(one.rows) == repr(other.rows)
+        assert one.std_error("sensitivity") == other.std_error("sensitivity")
+        assert one.worst_images() == other.worst_images()
+        assert one.by_label() == other.by_label()
+
+
+def test_any_two_results_of_a_resumed_history_compare_as_those_of_an_uninterrupted_one(trained):
+    whole, resumed, _, _ = trained
+    for first, second in itertools.combinations(range(7), 2):
+        expected = whole.history[first].compare(whole.history[second])
+        found = resumed.history[first].compare(resumed.history[second])
+        # As a text NaN is equal to NaN.
+        assert repr((found.rows, found.view_rows)) == repr((expected.rows, expected.view_rows))
+        assert found.notes == expected.notes
+        assert {row.metric for row in found.rows if row.paired} == {"sensitivity"}
+
+
+def test_a_resumed_history_says_and_shows_the_same(trained):
+    whole, resumed, _, _ = trained
+    verdicts, tables, pictures = [], [], []
+    for probe in (whole, resumed):
+        before, first, *_, latest = probe.history
+        verdicts.append(latest.verdict(before=before, first=first))
+        tables.append(repr(page_numbers(Probed("probe", probe.history)).means))
+        pictures.append(figure_pixels(probe.plot("history")))
+    assert verdicts[0] == verdicts[1] != ""
+    assert tables[0] == tables[1]
+    assert (pictures[0] == pictures[1]).all()
+
+
+def test_what_the_latest_result_is_relative_to_keeps_every_digit_and_the_others_those_of_rounded(trained):
+    whole, _, live, _ = trained
+    for place, (older, latest) in enumerate(zip(whole.history, live, strict=True)):
+        is_whole = place in (0, 1, 5, 6)
+        for metric in older.metrics:
+            expected = latest.table(metric)
+            if not is_whole:
+                expected = rounded(metric, expected)
+            for column in ("value", "std_error", "num_images", "attempted"):
+                pair = (getattr(table, column) for table in (older.table(metric), expected))
+                torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
+        assert (older.table("sensitivity").influence is not None) == (place == 6)
+        assert (older.images_held is not None) == (place in (0, 6))
+
+
+def test_an_older_result_is_written_and_read_again(trained, tmp_path):
+    whole, _, _, _ = trained
+    whole.history[3].to_json(tmp_path / "third.json")
+    again = ProbeResult.from_json(tmp_path / "third.json")
+    assert_same_numbers(again, whole.history[3])
+    assert again.worst_images() == whole.history[3].worst_images()
+
+
+def test_a_checkpoint_of_an_earlier_version_gives_the_same_history(trained):
+    whole, _, live, _ = trained
+    again = probe_of()
+    # It held each result as it writes itself.
+    again.load_state_dict({**whole.state_dict(), "history": [result.state() for result in live]})
+    assert_same_numbers(again.history, whole.history)
+    assert [result.metadata for result in again.history] == [result.metadata for result in whole.history]
+
+
+def test_without_the_files_a_resumed_history_is_compared_unpaired_and_says_so(trained, tmp_path):
+    *_, path = trained
+    state = torch.load(path, weights_only=True)["callbacks"]["SensitivityProbe[probe]"]
+    for entry in state["history"]:
+        entry["images"]["path"] = str(tmp_path / Path(entry["images"]["path"]).name)
+    probe = probe_of()
+    probe.load_state_dict(state)
+    comparison = probe.history[0].compare(probe.history[-1])
+    assert not any(row.paired for row in comparison.rows)
+    assert comparison.notes[0].startswith("not paired, though the images are the same: ")
+    assert comparison.notes[1] == (
+        "each image's own rows are not where they were written, or are of another result: "
+        f"{tmp_path}/fit-epoch=-1-step=0.images.npz, {tmp_path}/fit-epoch=2-step=11.images.npz"
+    )
+    with pytest.raises(ValueError, match=r"each image's own movement isn't kept here"):
+        probe.history[1].worst_images()

@@ -8,6 +8,7 @@ from support.probing import images_of
 
 from kornia_lightning_probe import AugmentationBank, ProbeResult, presets, probe_model
 from kornia_lightning_probe.randomness import isolated_rng
+from kornia_lightning_probe.results.image_files import ImagesInFile
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,68 @@ def test_a_broken_file_is_a_warning_that_names_it(measured, tmp_path, content):
     (tmp_path / "probe.images.npz").write_bytes(content)
     with pytest.warns(UserWarning, match=r"probe\.images\.npz is left out"):
         assert ProbeResult.from_json(tmp_path / "probe.json").images is None
+
+
+def filed(measured, folder):
+    """A result that has been written, and where its images are."""
+    folder.mkdir(exist_ok=True)
+    measured.to_json(folder / "probe.json")
+    return ImagesInFile.of_result(measured, folder / "probe.json")
+
+
+def test_images_are_read_when_they_are_asked_for(measured, tmp_path):
+    older = measured.without_influence()
+    older.images_elsewhere = filed(measured, tmp_path)
+    assert older.images_held is None
+    for name in ("moved", "apart", "labels"):
+        pair = (getattr(result.images, name) for result in (older, measured))
+        torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
+    assert older.worst_images() == measured.worst_images()
+    assert older.by_label() == measured.by_label()
+    assert [row.worst for row in older.severity()] == [row.worst for row in measured.severity()]
+    # It goes on to results made of it, and to their files.
+    copied = ProbeResult.of(older)
+    copied.to_json(tmp_path / "copy.json")
+    assert ProbeResult.from_json(tmp_path / "copy.json").worst_images() == measured.worst_images()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04broken"])
+def test_images_that_are_gone_or_broken_are_none_without_a_word(measured, tmp_path, content):
+    place = filed(measured, tmp_path)
+    target = tmp_path / "probe.images.npz"
+    target.unlink() if content is None else target.write_bytes(content)
+    assert place() is None
+
+
+def test_a_file_that_is_damaged_inside_is_none_too(measured, tmp_path):
+    place = filed(measured, tmp_path)
+    target = tmp_path / "probe.images.npz"
+    whole = bytearray(target.read_bytes())
+    for start in range(64, len(whole) // 2, 7):
+        whole[start] ^= 0xFF
+    target.write_bytes(whole)
+    assert place() is None
+
+
+def test_images_of_a_result_that_was_written_over_them_are_not_taken(measured, tmp_path):
+    place = filed(measured, tmp_path)
+    later = ProbeResult.of(measured)
+    later.epoch = 7
+    later.to_json(tmp_path / "probe.json")
+    assert place() is None
+
+
+@pytest.mark.parametrize("checkpoint", ["run/last.ckpt", "run/checkpoints/last.ckpt"])
+def test_in_a_folder_that_was_moved_images_are_found_beside_the_checkpoint(measured, tmp_path, checkpoint):
+    (tmp_path / "there").mkdir()
+    place = filed(measured, tmp_path / "there" / "probe")
+    (tmp_path / "there").rename(tmp_path / "run")
+    assert ImagesInFile.from_state(place.state())() is None
+    found = ImagesInFile.from_state(place.state(), near=tmp_path / checkpoint)
+    assert torch.equal(found().moved, measured.images.moved)
+    # Where they have not been moved, they are taken from where they were written.
+    (tmp_path / "run").rename(tmp_path / "there")
+    assert ImagesInFile.from_state(place.state(), near=tmp_path / checkpoint) == place
 
 
 def test_checkpoints_hold_no_images(measured):

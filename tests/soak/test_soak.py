@@ -103,10 +103,12 @@ def test_two_hundred_probes_are_as_cheap_as_the_first(tmp_path):
     assert watch.files[-1] == watch.files[SETTLED]
     # The machine may have become busier, but nothing is gone through for all results so far.
     assert late < 2 * early
-    assert sizes == pytest.approx(growth(watch, SETTLED, 2 * SETTLED), rel=0.02)
-    # 17 metrics of 3 views and 4 layers, two numbers each, are 3 kB; an archive has 200 bytes around each table.
-    assert sizes[0] < 12_000
-    assert sizes[1] < 3_000
+    # How far numbers can be compressed depends on them.
+    assert sizes == pytest.approx(growth(watch, SETTLED, 2 * SETTLED), rel=0.05)
+    # 22 metrics of 3 views and 4 layers, of 4 bytes and an error of 1 or 4, are 1.5 kB at most; an archive has 300
+    # bytes around them, and what changes of the facts, such as the file's name, has as many.
+    assert sizes[0] < 2_500
+    assert sizes[1] < 1_000
     # All that stays is the results, some hundred small tensors an epoch.
     assert slope(watch.resident) < 150_000
 

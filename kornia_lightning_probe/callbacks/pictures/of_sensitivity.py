@@ -30,8 +30,13 @@ def pictures_of(
         stage: "fit", "validate" or "test"; only a training has a history.
     """
     pictures = [
-        Picture(f"{name}/bank", lambda: _of_bank(bank, images), once=True),
-        Picture(f"{name}/layers", lambda: _of_layers(results)),
+        Picture(
+            f"{name}/bank",
+            lambda: _of_bank(bank, images),
+            card=lambda: _of_bank(bank, images, card=True),
+            once=True,
+        ),
+        Picture(f"{name}/layers", lambda: _of_layers(results), card=lambda: _of_layers(results, card=True)),
     ]
     latest = results[-1]
     if latest.images is not None and latest.images.worst is not None:
@@ -80,13 +85,13 @@ def _of_worst(result: ProbeResult, *, name: str) -> Picture:
     return Picture(f"{name}/worst", draw, card=lambda: draw(card=True))
 
 
-def _of_bank(bank: AugmentationBank, images: ProbeImages) -> Figure:
+def _of_bank(bank: AugmentationBank, images: ProbeImages, *, card: bool = False) -> Figure:
     from kornia_lightning_probe.reporting.figures.bank import plot_bank
 
-    return plot_bank(bank, images.scout.images[0])
+    return plot_bank(bank, images.scout.images[0], card=card)
 
 
-def _of_layers(results: Sequence[ProbeResult]) -> Figure:
+def _of_layers(results: Sequence[ProbeResult], *, card: bool = False) -> Figure:
     from kornia_lightning_probe.reporting.figures.epoch import plot_epoch
 
-    return plot_epoch(compared(results))
+    return plot_epoch(compared(results), card=card)

@@ -15,10 +15,10 @@ from kornia_lightning_probe.bank.views import View
 from kornia_lightning_probe.reporting.figures import drawing
 
 _SIDE = 0.95
-_MOST_COLUMNS = 10
+_MOST_COLUMNS, _ON_CARD = 10, 3
 
 
-def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) -> Figure:
+def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4, card: bool = False) -> Figure:
     """Show what every view does to a few images: one row for each image, the clean one first.
 
     Args:
@@ -27,20 +27,26 @@ def plot_bank(bank: AugmentationBank, images: Tensor, *, max_images: int = 4) ->
             slice or frame is shown. Given the probe's first block, the pictures are those that the
             probe uses: an augmentation is drawn for a block as a whole.
         max_images: How many of the images to show.
+        card: Draw it to be read at a width of 350 pixels: one image, under the strongest view of each augmentation.
 
     Returns:
         The figure. Where the views don't fit beside each other they go on below, each time with the clean images.
     """
     bands = list(bands_of(list(bank)))
-    few = min(max_images, len(images))
+    few, side = min(max_images, len(images)), _SIDE
+    if card:
+        bands = list(bands_of(_strongest(bank), most=_ON_CARD))
+        few, side = 1, (drawing.CARD_WIDTH - 0.2) / (_ON_CARD + 1)
     columns = 1 + max(len(band) for band in bands)
     shape = images.shape[-2] / images.shape[-1]
-    tall = _SIDE * min(max(shape, 0.5), 2.0) + 0.1
+    tall = side * min(max(shape, 0.5), 2.0) + 0.1
     levels = Counter(view.augmentation for view in bank)
     clean = bank.layout.flat(bank.pixels.to_unit(images[:few]))
     with drawing.house_look():
-        size = (_SIDE * columns + 0.2, len(bands) * (tall * few + 0.45) + 0.1)
+        size = (side * columns + 0.2, len(bands) * (tall * few + 0.45) + 0.1)
         figure = drawing.NotebookFigure(figsize=size, layout="constrained")
+        if card:
+            figure.set_dpi(drawing.CARD_DPI)
         rows = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
         for row, band in zip(rows, bands, strict=True):
             panels = row.subplots(few, columns, squeeze=False)
@@ -60,18 +66,23 @@ def _severity_of(view: View) -> str:
     return f"\n{view.severity:g} {view.unit}".rstrip()
 
 
-def bands_of(views: Sequence[View]) -> Iterator[list[View]]:
+def _strongest(views: Iterable[View]) -> list[View]:
+    """The last level of each augmentation."""
+    return list({view.augmentation: view for view in views}.values())
+
+
+def bands_of(views: Sequence[View], *, most: int = _MOST_COLUMNS) -> Iterator[list[View]]:
     """The views in rows of at most ten; an augmentation's levels stay together where they fit into one."""
     band: list[View] = []
     for _, group in groupby(views, key=lambda view: view.augmentation):
         levels = list(group)
-        if band and len(band) + len(levels) > _MOST_COLUMNS:
+        if band and len(band) + len(levels) > most:
             yield band
             band = []
         band += levels
-        while len(band) > _MOST_COLUMNS:
-            yield band[:_MOST_COLUMNS]
-            band = band[_MOST_COLUMNS:]
+        while len(band) > most:
+            yield band[:most]
+            band = band[most:]
     yield band
 
 

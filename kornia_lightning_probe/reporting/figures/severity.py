@@ -40,7 +40,9 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
     augmentations = result.augmentations
     columns, rows = _grid_of(len(augmentations))
     with drawing.house_look():
-        figure = drawing.NotebookFigure(figsize=(2.2 * columns + 2.0, 2.1 * rows + 0.7), layout="constrained")
+        is_full = columns * rows == len(augmentations)
+        wide = 2.2 * columns + (2.0 if is_full else 0.6)
+        figure = drawing.NotebookFigure(figsize=(wide, 2.1 * rows + 0.7), layout="constrained")
         panels = figure.subplots(
             rows,
             columns,
@@ -49,19 +51,19 @@ def plot_severity(result: ProbeNumbers, *, metric: str | None = None, layers: Se
         ).flatten()
         for panel, augmentation in zip(panels, augmentations, strict=False):
             _draw_curves(panel, result, metric, augmentation, chosen)
-        for panel in panels[len(augmentations) :]:
-            panel.set_visible(False)
+        holes = panels[len(augmentations) :]
+        for panel in holes:
+            panel.set_axis_off()
         lines = panels[0].get_lines()[: len(chosen)]
         show_zero(panels[0])
-        marks = [draw_mark(panel, table.quantity) for panel in panels]
+        marks = [draw_mark(panel, table.quantity) for panel in panels[: len(augmentations)]]
         figure.supylabel(drawing.with_unit(metric, table), fontsize=9)
-        drawing.legend(
-            figure,
-            lines,
-            drawing.shown(chosen)[0],
-            loc="outside right upper",
-            title="layer",
-        )
+        names = drawing.shown(chosen)[0]
+        if is_full:
+            drawing.legend(figure, lines, names, loc="outside right upper", title="layer")
+        else:
+            # Where there is a place left over, the legend is what fills it.
+            drawing.legend(holes[0], lines, names, loc="center left", title="layer")
         parts = [result.when, f"{SMALL_PRINT}{marks[0]}"]
         if len(chosen) < len(table.layers):
             parts.append(f"{len(chosen)} of {len(table.layers)} layers")

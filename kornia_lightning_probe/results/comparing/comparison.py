@@ -14,9 +14,8 @@ from torch import Tensor
 from kornia_lightning_probe.functional.influence import combined_error
 from kornia_lightning_probe.results.comparing.differences import banks_differ, common_embedding, left_out, what_each_has
 from kornia_lightning_probe.results.comparing.grids import OtherGrids
-from kornia_lightning_probe.results.comparing.pairing import pair_images, pairing_notes
+from kornia_lightning_probe.results.comparing.pairing import Shares, pair_images, pairing_notes
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
-from kornia_lightning_probe.results.tables import MetricTable
 from kornia_lightning_probe.wording import listed, unknown
 
 # Two forwards of one model agree to this, relatively, and so do measures that are 0 where nothing moves to each other:
@@ -174,6 +173,7 @@ class _Common:
     def __init__(self, first: ProbeNumbers, second: ProbeNumbers) -> None:
         self.first, self.second = first, second
         self.pairing = pair_images(first, second)
+        self.shares = Shares((first, second))
         there = {view.key: j for j, view in enumerate(second.views)}
         here = [i for i, view in enumerate(first.views) if view.key in there]
         self.views = [first.views[i] for i in here]
@@ -215,8 +215,7 @@ class _Common:
     def pair(self, metric: str) -> _Pair:
         """Both results' cells of a metric."""
         layers = self.layers(metric)
-        first = self._cut(self.first.table(metric), layers, side=0)
-        second = self._cut(self.second.table(metric), layers, side=1)
+        first, second = (self._cut(metric, layers, side=side) for side in (0, 1))
         if metric == SENSITIVITY and self.moved_in_one:
             first, second = self._without_moved(first), self._without_moved(second)
         carried = self.grids.carried(metric, layers, self.views)
@@ -237,12 +236,12 @@ class _Common:
         value[self.moved_in_one] = torch.nan
         return cells._replace(value=value)
 
-    def _cut(self, table: MetricTable, layers: list[str], *, side: int) -> _Cells:
+    def _cut(self, metric: str, layers: list[str], *, side: int) -> _Cells:
         """One result's cells of the common views and layers, its images in the common order."""
-        views = self.places[side]
+        table, views = (self.first, self.second)[side].table(metric), self.places[side]
         columns_by_name = {layer: i for i, layer in enumerate(table.layers)}
         columns = [columns_by_name[layer] for layer in layers]
-        shares, order = table.shares(views), self.pairing.orders[side]
+        shares, order = self.shares.of(metric, views, side=side), self.pairing.orders[side]
         if shares is not None:
             shares = shares[:, columns]
         if shares is not None and order is not None:
@@ -264,6 +263,7 @@ class _Common:
             results=(self.first, self.second),
             paired=by_standing.get("paired", ()),
             apart=by_standing.get("apart", ()),
+            not_found=self.shares.not_found,
         )
         if "no error" in by_standing:
             yield f"without standard errors, so never marked: {listed(by_standing['no error'])}"

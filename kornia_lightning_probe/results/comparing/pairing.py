@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kornia_lightning_probe.results.lookup import ProbeNumbers
+import torch
+from torch import Tensor
+
+from kornia_lightning_probe.functional.influence import root_of_ratio_influence, shares
+from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.wording import listed
 
 
@@ -44,8 +48,58 @@ def pair_images(first: ProbeNumbers, second: ProbeNumbers) -> Pairing:
     return Pairing(True, (_by_number(first), _by_number(second)))
 
 
+class Shares:
+    """What each image adds to the errors of two results' values.
+
+    Of sensitivity it is in the images' own rows, too, which files hold that nothing else is kept in.
+
+    Args:
+        results: the first and the second.
+    """
+
+    def __init__(self, results: Sequence[ProbeNumbers]) -> None:
+        self._results = results
+        # Each is read from its file once.
+        self._read: dict[int, Tensor | None] = {}
+
+    def of(self, metric: str, views: Sequence[int], *, side: int) -> Tensor | None:
+        """Those of some views of the first (0) or the second (1) result, (views, L, N); None where they aren't kept."""
+        table = self._results[side].table(metric)
+        if table.influence is not None or metric != SENSITIVITY:
+            return table.shares(views)
+        if side not in self._read:
+            self._read[side] = _of_images(self._results[side], table.layers)
+        known = self._read[side]
+        return None if known is None else shares(known[list(views)])
+
+    @property
+    def not_found(self) -> list[str]:
+        """The files that images were looked for in, and that did not have them."""
+        tried = [self._results[side].images_elsewhere for side, found in self._read.items() if found is None]
+        return [str(source) for source in tried if source is not None]
+
+
+def _of_images(numbers: ProbeNumbers, layers: Sequence[str]) -> Tensor | None:
+    """Each image's influence on sensitivity from how far it moved, (V, L, N); None where that isn't known."""
+    images = numbers.images
+    if images is None or not set(layers) <= set(images.layers):
+        return None
+    columns = [images.layers.index(layer) for layer in layers]
+    kinds = [int(view.moves_pixels) for view in numbers.views]
+    moved = images.moved[:, columns].double()
+    apart = images.apart[kinds][:, columns].double()
+    # Of an image that is missing under one view the mean distance there knows nothing.
+    apart = torch.where(moved.isfinite(), apart, torch.nan)
+    return root_of_ratio_influence(moved, apart / apart.nanmean(-1, keepdim=True))
+
+
 def pairing_notes(
-    pairing: Pairing, *, results: Sequence[ProbeNumbers], paired: Sequence[str], apart: Sequence[str]
+    pairing: Pairing,
+    *,
+    results: Sequence[ProbeNumbers],
+    paired: Sequence[str],
+    apart: Sequence[str],
+    not_found: Sequence[str] = (),
 ) -> Iterator[str]:
     """Sentences on how the errors of changes came about.
 
@@ -54,6 +108,7 @@ def pairing_notes(
         results: the first and the second.
         paired: the metrics whose errors are those of differences image by image.
         apart: the other metrics that have errors.
+        not_found: the files in which the images' own rows were looked for in vain.
     """
     if not pairing.same:
         yield f"not paired ({pairing.why_not}): errors are those of two independent sets of images"
@@ -74,9 +129,12 @@ def pairing_notes(
         )
     if lost:
         yield (
-            f"not paired, though the images are the same: {listed(lost)}; what each image adds to the values "
-            "is not kept (results from files don't), so these errors are too large as a rule"
+            f"not paired, though the images are the same: {listed(lost)}; what each image adds to the values is not "
+            "kept (a training's latest result has it in memory; of sensitivity it is in the .images.npz beside a "
+            "result's JSON), so these errors are too large as a rule"
         )
+    if not_found:
+        yield f"each image's own rows are not where they were written, or are of another result: {listed(not_found)}"
 
 
 def _by_number(numbers: ProbeNumbers) -> list[int]:

@@ -50,6 +50,13 @@ def test_a_large_bank_goes_on_below_with_the_clean_images_again():
     ]
 
 
+def test_a_card_shows_one_image_under_the_strongest_view_of_each_augmentation():
+    views = [ViewInfo(name, i, float(i)) for name in ("one", "two", "three", "four") for i in (1, 2)]
+    figure = plot_bank(FakeBank(views), torch.zeros(3, 1, 4, 4), card=True)
+    assert titles(figure) == ["clean", "one\n2", "two\n2", "three\n2", "clean", "four\n2"]
+    assert figure_pixels(figure).shape[1] == 704
+
+
 def test_a_ladder_longer_than_a_row_is_broken():
     views = [ViewInfo("one", i, float(i)) for i in range(1, 22)]
     assert [len(band) for band in bands_of(views)] == [10, 10, 1]

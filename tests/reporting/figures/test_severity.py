@@ -30,6 +30,11 @@ def test_severity_curves_show_the_layers_asked_for():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fc"]
 
 
-def test_panels_that_are_not_needed_are_hidden():
-    figure = plot_severity(made_result(ladders={f"own{i}": (1.0,) for i in range(5)}))
-    assert sum(panel.get_visible() for panel in figure.axes) == 5
+@pytest.mark.parametrize(("count", "places"), [(2, 2), (4, 4), (5, 6), (6, 6), (7, 8), (9, 9), (11, 12)])
+def test_a_place_that_is_left_over_holds_the_legend(count, places):
+    figure = plot_severity(made_result(ladders={f"own{i}": (1.0,) for i in range(count)}))
+    assert len(figure.axes) == places
+    assert sum(panel.axison for panel in figure.axes) == count
+    legends = [panel.get_legend() for panel in figure.axes]
+    assert [legend is not None for legend in legends] == [number == count for number in range(places)]
+    assert len(figure.legends) == (count == places)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.activations import MeanShift
+from support.compared import measured
 from support.made_results import made_result, table_of, views_of
 from support.nets import SmallCNN
 from support.probing import images_of, plain_bank
@@ -12,6 +13,8 @@ from kornia_lightning_probe import probe_model
 from kornia_lightning_probe.functional.estimates import Estimate, mean_with_error
 from kornia_lightning_probe.functional.influence import mean_influence
 from kornia_lightning_probe.result import ProbeResult
+from kornia_lightning_probe.results.image_files import ImagesInFile
+from kornia_lightning_probe.results.tables import ImageScores
 
 NAN = float("nan")
 # It reads nothing of other images, so an image's value is the same in any block.
@@ -111,6 +114,72 @@ def test_what_a_file_has_lost_and_what_a_metric_lacks_are_told_apart():
     lacking, lost = first.compare(second).notes
     assert lacking.startswith("not paired, though the images are the same: mean_shift; its reduce() doesn't say")
     assert lost.startswith("not paired, though the images are the same: cosine; what each image adds to the values is")
+
+
+def scored(factor, *, missing=None, moves_pixels=False):
+    """A result that keeps no influence, and the images that its sensitivity is made of: those of d_i = factor^2 i."""
+    distance = factor**2 * torch.arange(1.0, 9.0, dtype=torch.float64).expand(1, 1, -1).clone()
+    deviation = torch.linspace(1.0, 3.0, 8, dtype=torch.float64).expand(1, 1, -1)
+    if missing is not None:
+        distance[..., missing] = NAN
+    known = torch.where(distance.isfinite(), deviation, NAN)
+    mean = known.nanmean(-1, keepdim=True)
+    result = measured(distance, deviation, ladders={"blur": (1.0,)}, influence=False)
+    result.views = tuple(replace(view, moves_pixels=moves_pixels) for view in result.views)
+    apart = torch.full((2, 1, 8), NAN)
+    apart[int(moves_pixels)] = (deviation / deviation.mean(-1, keepdim=True)).float()
+    result.images = ImageScores(result.layers, (distance / (2 * mean)).float(), apart)
+    return result, measured(distance, deviation, ladders={"blur": (1.0,)})
+
+
+@pytest.mark.parametrize("moves_pixels", [False, True])
+@pytest.mark.parametrize("missing", [None, 3])
+def test_sensitivity_is_paired_by_the_images_own_rows(missing, moves_pixels):
+    first, full = scored(1.0, missing=missing, moves_pixels=moves_pixels)
+    second, _ = scored(3.0, missing=missing, moves_pixels=moves_pixels)
+    comparison = first.compare(second)
+    assert comparison.notes == ("paired image by image: both results hold the same images",)
+    # d_i nine times as large makes S three times as large, and each image's influence too: 2 IF_i are left of it.
+    expected = 2 * full.std_error("sensitivity", "layer0")
+    assert comparison.rows[0].std_error == pytest.approx(expected, rel=1e-6)
+    # So it is where one of them keeps the influence itself.
+    full.views = first.views
+    assert full.compare(second).rows[0].std_error == pytest.approx(expected, rel=1e-6)
+
+
+def test_images_of_other_layers_pair_nothing():
+    first, _ = scored(1.0)
+    second, _ = scored(3.0)
+    second.images = replace(second.images, layers=("other",))
+    assert not first.compare(second).rows[0].paired
+
+
+def test_images_that_are_not_found_are_named_with_their_file(tmp_path):
+    first, _ = scored(1.0)
+    second, _ = scored(3.0)
+    second.images = None
+    second.images_elsewhere = ImagesInFile(tmp_path / "gone.json", "a" * 64, 1)
+    comparison = first.compare(second)
+    assert not comparison.rows[0].paired
+    assert comparison.notes[0].startswith("not paired, though the images are the same: sensitivity; what each image ad")
+    assert comparison.notes[1] == (
+        f"each image's own rows are not where they were written, or are of another result: {tmp_path}/gone.images.npz"
+    )
+
+
+def test_results_from_files_are_paired_in_sensitivity_by_the_files_beside_them(tmp_path):
+    live = [probed(images_of(40), weights=weights, metrics=["sensitivity", "cosine"]) for weights in (0, 1)]
+    for number, result in enumerate(live):
+        result.to_json(tmp_path / f"{number}.json")
+    read = [ProbeResult.from_json(tmp_path / f"{number}.json") for number in (0, 1)]
+    comparison = read[0].compare(read[1])
+    paired, lost = comparison.notes
+    assert paired == "paired image by image, but for cosine: both results hold the same images"
+    assert lost.startswith("not paired, though the images are the same: cosine; what each image adds to the values is")
+    expected = live[0].compare(live[1])
+    for one, other in zip(comparison.rows_of("sensitivity"), expected.rows_of("sensitivity"), strict=True):
+        # The files hold float32.
+        assert one.std_error == pytest.approx(other.std_error, rel=1e-4, abs=1e-7, nan_ok=True)
 
 
 def test_metrics_that_all_have_influence_are_not_listed_as_without():
