@@ -3,7 +3,7 @@
     python benchmarks/growth.py --output docs/growth.png --figures growth.json
 
 The small network of the overhead benchmark and the default set. Each point is a process of its own with one thread, and
-the median of three probes: the first of a training, and a later one, which has its first look behind it. No views are
+the mean of two trials: the first probe of a training, and a later one, which has its first look behind it. No views are
 kept, so that memory shows what a probe itself needs: its peak beyond that of the network's passes. Of 64 processes one
 rank's share is run, with the sums and meetings left out; of 2 and 4 the processes are real, and share the cores that
 there are.
@@ -45,7 +45,7 @@ AXES: dict[str, list[int]] = {
     "processes": [1, 2, 4, 64],
 }
 SIMULATED = 8
-PROBES = 3
+PROBES = 2
 
 
 def world_of(rank: int, size: int) -> World:
@@ -75,10 +75,8 @@ def measure(point: dict[str, int], rank: int) -> dict[str, float]:
     model = build_model(SETTINGS["small"], device)
     layers: list[str] = model.weight_layers()[: point["layers"]]  # type: ignore[operator] # it is the small network
     levels = [0.2 * level / point["views"] for level in range(1, point["views"] + 1)]
-    bank = AugmentationBank({"noise": presets.gaussian_noise(levels)})
     source = build_images(point["images"], 64, device)
     world = world_of(rank, point["processes"])
-    images = ProbeImages(source, rank=world.rank, world_size=world.size)
     forward = forward_of(model)
     subject = choose_subject(model, forward, layers=layers, embedding=None, device=device)
     with torch.no_grad():
@@ -88,6 +86,9 @@ def measure(point: dict[str, int], rank: int) -> dict[str, float]:
     first: list[float] = []
     later: list[float] = []
     for _ in range(PROBES):
+        # Made anew, since what a bank draws of some images is looked at once.
+        bank = AugmentationBank({"noise": presets.gaussian_noise(levels)})
+        images = ProbeImages(source, rank=world.rank, world_size=world.size)
         looks = FirstLooks()
         for seconds in (first, later):
             plan = Plan(images, bank, resolve_metrics(None), default_set=True, world=world, looks=looks)

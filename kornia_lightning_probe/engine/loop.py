@@ -6,6 +6,7 @@ and has tables to be summed. A probe that needs gradients through bank and model
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told
 from kornia_lightning_probe.engine.notes import Findings
-from kornia_lightning_probe.engine.passes import Forward, Passes, ignore
+from kornia_lightning_probe.engine.passes import Forward, Passes, ignore, rows_of
 from kornia_lightning_probe.engine.processes import World
 from kornia_lightning_probe.engine.scout import Scout, Scouted, scout_passes
-from kornia_lightning_probe.engine.sighting import FirstLooks, agreed_targets
+from kornia_lightning_probe.engine.sighting import FirstLooks, StaleLookError, agreed_targets
 from kornia_lightning_probe.functional.distances import accumulation_dtype
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import join_rows
@@ -111,7 +112,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     have_met = False
     try:
         with undisturbed(subject.model, device=subject.device, graph=route.graph):
-            spoilt = _work(subject, route, visitor, findings)
+            spoilt = _work_with_looks(subject, route, visitor, findings)
             world.meet("done")
             have_met = True
             counts = torch.tensor([float(bool(why)) for why in spoilt.values()])
@@ -146,6 +147,19 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
     }
 
 
+def _work_with_looks(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:
+    """Work with what was seen of the model before, and anew where it does otherwise now; the same on every process."""
+    if route.looks.is_first:
+        return _work(subject, route, visitor, findings)
+    noted = copy.deepcopy(vars(findings))
+    try:
+        return _work(subject, route, visitor, findings)
+    except StaleLookError:
+        vars(findings).update(noted)
+        route.looks.forget()
+    return _work(subject, route, visitor, findings)
+
+
 def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:
     """Bring the blocks before the visitor; says of each layer why it can't be compared after all, or nothing."""
     images, world = route.images, route.world
@@ -167,11 +181,13 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
     ):
         scout = Scout(forward, findings, size.now, choice)
         scouted = scout.run(first)
+        route.looks.require_same([site.name for site in scouted.sites], forward.shapes)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
         shapes = {site.name: site.shape for site in scouted.sites}
         batch_size = size.settle(
             partial(_pass_copies, forward, first),
             len(first),
+            views=visitor.block_passes(len(first), len(first)),
             device=subject.device,
             lockstep=world.lockstep or scouted.whole_blocks,
             findings=findings,
@@ -230,4 +246,4 @@ def _keep_step(passes: Passes, block: Block, count: int) -> None:
     """Run as many passes as the busiest process, where passes are collective."""
     with torch.no_grad():
         for _ in range(count):
-            passes.run(block, join_rows([block.inputs]), ignore, draw="idle", num_rows=len(block))
+            passes.run(block, rows_of(block, slice(0, len(block))), ignore, draw="idle", num_rows=len(block))

@@ -20,7 +20,7 @@ _MOST_VIEWS = 8
 # Of what is free, a pass may take so much: the rest is for what is measured, and for others.
 _SHARE = 0.5
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate", "ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -68,35 +68,54 @@ class PassSize:
         if wish != AUTO and wish < 1:
             raise ValueError(f"batch_size must be at least 1, got {wish}")
         self.now: int = _FEW if wish == AUTO else wish
+        self._wish = wish
         self._is_settled = wish != AUTO
 
     def settle(
-        self, run: Callable[[int], object], num_images: int, *, device: torch.device, lockstep: bool, findings: Findings
+        self,
+        run: Callable[[int], object],
+        num_images: int,
+        *,
+        views: int,
+        device: torch.device,
+        lockstep: bool,
+        findings: Findings,
     ) -> int:
         """The number for all later passes, found where it is not known yet.
 
         Args:
             run: runs the model on so many copies of a block, one behind the other.
             num_images: of the block.
+            views: how many there are of it.
             device: where the model is.
             lockstep: whether passes must be as they are on all processes, or of whole blocks, so that none is tried.
             findings: where it is noted if less fits than was tried.
         """
         if not self._is_settled and device.type == "cuda" and not lockstep:
-            self.now = num_images * _views_that_fit(run, num_images, device, findings)
+            most = min(_MOST_VIEWS, views)
+            self.now = num_images * _views_that_fit(run, num_images, most, device, findings)
         self._is_settled = True
         return self.now
 
+    def halve(self) -> bool:
+        """Take half as many images from now on, where memory allowed more before; whether that can be done."""
+        if self._wish != AUTO or self.now <= _FEW:
+            return False
+        self.now = max(_FEW, self.now // 2)
+        return True
 
-def _views_that_fit(run: Callable[[int], object], num_images: int, device: torch.device, findings: Findings) -> int:
-    views = _MOST_VIEWS
+
+def _views_that_fit(
+    run: Callable[[int], object], num_images: int, most: int, device: torch.device, findings: Findings
+) -> int:
+    views = max(1, most)
     while views > 1 and not _fits(run, views, device):
         # The cache is large by now, and nobody else can use it.
         torch.cuda.empty_cache()
         views //= 2
-    if views < _MOST_VIEWS:
+    if views < most:
         findings.warn(
-            f"batch_size='auto': {_MOST_VIEWS * num_images} images at once take more than half of the memory that is "
+            f"batch_size='auto': {most * num_images} images at once take more than half of the memory that is "
             f"free on {device}, so that {views * num_images} go into one pass",
             kind="images in a pass",
         )

@@ -44,6 +44,7 @@ class Forward:
         subject: as given.
         graph: likewise.
         left_out: why an output is no activation, by its name, see the recorder.
+        shapes: by layer, the shape of its last activation as the model gave it.
     """
 
     def __init__(self, subject: Subject, *, seed: int, total: int | None = None, graph: bool = False) -> None:
@@ -53,6 +54,7 @@ class Forward:
         self._total = total
         self._recorder = ActivationRecorder(subject.layers, receive=self._receive, graph=graph, only=subject.only)
         self.left_out = self._recorder.left_out
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._sink: Sink = ignore
         self._dtype = torch.get_default_dtype()
         self._kind = subject.device.type
@@ -111,6 +113,7 @@ class Forward:
             self._hand_on(name, activation)
 
     def _hand_on(self, name: str, activation: Tensor) -> None:
+        self.shapes[name] = activation.shape
         rows = self.subject.rows.get(name)
         if rows is None:
             self._sink(name, activation)

@@ -55,6 +55,9 @@ class ProbeSet:
 
     def note(self, findings: Findings) -> None:
         """Say what makes numbers of these images less than they seem."""
+        counts = self._counts()
+        if counts:
+            findings.facts["largest_class_share"] = max(counts.values()) / counts.total()
         for sentence, kind in (self._copies(), self._one_class(), self._alike()):
             if sentence:
                 findings.warn(sentence, kind=kind)
@@ -71,8 +74,12 @@ class ProbeSet:
         )
         return (sentence if groups else "", "copies among the images")
 
+    def _counts(self) -> Counter[int]:
+        """How many images there are of each class."""
+        return Counter(int(label) - 1 for label in self.seen[_CLASS].tolist() if label > 0)
+
     def _one_class(self) -> tuple[str, str]:
-        counts = Counter(int(label) - 1 for label in self.seen[_CLASS].tolist() if label > 0)
+        counts = self._counts()
         total = counts.total()
         if total < _FEWEST:
             return "", ""

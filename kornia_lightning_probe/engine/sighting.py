@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from kornia_lightning_probe.wording import listed
 
 # What puts out logits, if any.
 _PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+# What a setting of a module may be.
+_PLAIN = (bool, int, float, str, tuple)
 # What Hugging Face calls the output that others hang on.
 _MAIN_ENTRIES = ("logits", "last_hidden_state")
 # What torch says of two dtypes that do not go together.
@@ -61,15 +63,32 @@ class FirstLook:
     choice: Choice
 
 
-class FirstLooks:
-    """Looks at a model once, and again where it has become another one: other modules, other shapes of parameters.
+class StaleLookError(RuntimeError):
+    """A model does otherwise than it did when it was looked at."""
 
-    What a look shows (layers, axes of images, grids, the head) follows from these, and not from the values of weights.
+
+class FirstLooks:
+    """Looks at a model once, and again where it has become another one.
+
+    What a look shows (layers, axes of images, grids, the head) follows from what a model is made of, and not from the
+    values of weights. Another one has other modules, settings of modules or shapes of parameters, or gives activations
+    of other layers or shapes. What else a forward does otherwise, at the same shapes and by nothing that its modules
+    hold, such as another path from some epoch on, is not seen.
     """
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Look anew the next time."""
         self._look: FirstLook | None = None
-        self._seen: tuple[Any, ...] = ()
+        self._makeup: tuple[Any, ...] = ()
+        self._found: list[Any] | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing has been seen yet."""
+        return self._look is None
 
     def of(self, subject: Subject, block: Block, **options: Any) -> FirstLook:
         """What a first look shows, see :func:`look_at`; where it is the first one, parameters are guarded.
@@ -78,18 +97,42 @@ class FirstLooks:
             RuntimeError: where the model changes its parameters.
         """
         makeup = _makeup(subject.model)
-        if self._look is None or makeup != self._seen:
+        if self._look is None or makeup != self._makeup:
+            self.forget()
             with guarded_parameters(subject.model):
                 self._look = look_at(subject, block, **options)
-            self._seen = makeup
+            self._makeup = makeup
         return self._look
+
+    def require_same(self, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Hold what a scout has found against what it found after the look.
+
+        Args:
+            names: the layers that can be compared, the output among them.
+            shapes: of their activations as the model gave them.
+
+        Raises:
+            StaleLookError: where it is something else.
+        """
+        found = [*names, *((name, tuple(shape)) for name, shape in shapes.items())]
+        if self._found is None:
+            self._found = found
+        if self._found != found:
+            raise StaleLookError("the model gives activations of other layers or shapes than when it was looked at")
 
 
 def _makeup(model: nn.Module) -> tuple[Any, ...]:
     """What a model is made of, but for the values of its weights."""
-    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    modules = tuple((name, id(module), type(module), _settings(module)) for name, module in model.named_modules())
     parameters = tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
-    return id(model), modules, parameters
+    return modules, parameters
+
+
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    """What a module says of itself, and its plain attributes, such as a flag that its forward reads."""
+    held = vars(module).items()
+    named = [(name, value) for name, value in held if name != "training" and not name.startswith("_")]
+    return module.extra_repr(), tuple((name, value) for name, value in named if isinstance(value, _PLAIN))
 
 
 def agreed_targets(images: ProbeImages, world: World) -> Targets:

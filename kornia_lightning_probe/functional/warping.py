@@ -180,9 +180,10 @@ def cells_at(points: Tensor, size: Size) -> Tensor:
         >>> cells_at(torch.tensor([[[[1.0, -1.0], [0.0, -1.0], [-1.0, -1.0]]]]), (2, 3))
         tensor([[2, 1, 0]])
     """
-    spans = points.new_tensor(_spans(size)[::-1])
-    nearest = ((points + 1) / 2 * spans).round()
-    column, row = nearest.maximum(torch.zeros_like(spans)).minimum(spans).long().unbind(-1)
+    down, across = _spans(size)
+    x, y = points.unbind(-1)
+    column = ((x + 1) / 2 * across).round().clamp(0, across).long()
+    row = ((y + 1) / 2 * down).round().clamp(0, down).long()
     return (row * size[1] + column).flatten(1)
 
 

@@ -55,8 +55,14 @@ class Block:
         return replace(self, ids=self.ids[:count], inputs=self.rows(0, count), labels=labels)
 
     def with_images(self, images: Sequence[Tensor]) -> Any:
-        """Return the model's inputs with other images in place of this block's."""
-        return replace_images(self.inputs, self.image_keys, images)
+        """Return the model's inputs with other images in place of this block's; what else goes in is a copy.
+
+        A model may write into its inputs.
+        """
+        inputs = self.inputs
+        if self.image_keys:
+            inputs = map_tensors(inputs, torch.clone)
+        return replace_images(inputs, self.image_keys, images)
 
     def rows(self, start: int, stop: int, *, inputs: Any = None) -> Any:
         """Return the model's inputs for some of the images, as views.

@@ -39,6 +39,7 @@ def result_html(numbers: ProbeNumbers, title: str) -> str:
         lines.append([_head_cell(layer), *(_value_cell(value, low, high) for value in values)])
     columns = numbers.augmentations
     caption = f"{metric}: {table.quantity.meaning}" if table.quantity.meaning else metric
+    caption += _shown_of(len(lines), len(table.layers))
     return _page(title, verdict_text(numbers).splitlines(), _table(caption, columns, lines))
 
 
@@ -60,11 +61,17 @@ def comparison_html(comparison: ComparisonNumbers, title: str) -> str:
     columns = list(dict.fromkeys(row.augmentation for row in rows))
     largest = max((abs(row.change) for row in rows if math.isfinite(row.change)), default=0.0)
     lines: list[Sequence[str]] = []
-    for layer in pick_layers(list(dict.fromkeys(row.layer for row in rows)), _MOST_LAYERS):
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    for layer in pick_layers(layers, _MOST_LAYERS):
         changes = [_change_cell(cells.get((layer, name)), largest) for name in columns]
         lines.append([_head_cell(layer), *changes])
     caption = f"change of {metric}, where it is decided: beyond three standard errors and .02"
+    caption += _shown_of(len(lines), len(layers))
     return _page(title, comparison_verdict(comparison).splitlines(), _table(caption, columns, lines))
+
+
+def _shown_of(shown: int, layers: int) -> str:
+    return "" if shown == layers else f"; {shown} of {layers} layers, evenly by depth"
 
 
 def _page(title: str, sentences: Iterable[str], table: str) -> str:

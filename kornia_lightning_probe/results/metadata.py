@@ -45,6 +45,8 @@ class ProbeMetadata(Mapping[str, Any]):
         partly_changed_views: views that leave some images as they are by chance, with the share that they change.
         unrepeatable_views: views that differ from draw to draw under one seed.
         self_seeded_views: views that draw, and give the same under every seed.
+        largest_class_share: of the images with a label, the share of the class that most are of, on which a model is
+            right that always answers it.
         dead_layers: layers that give every clean image the same activation.
         non_finite: by layer the numbers of the images whose activation was not finite.
         non_finite_cells: in how many cells that was.
@@ -97,6 +99,7 @@ class ProbeMetadata(Mapping[str, Any]):
     partly_changed_views: Mapping[str, float] | None = None
     unrepeatable_views: list[str] | None = None
     self_seeded_views: list[str] | None = None
+    largest_class_share: float | None = None
     dead_layers: list[str] | None = None
     non_finite: Mapping[str, list[int]] | None = None
     non_finite_cells: int | None = None

@@ -121,3 +121,75 @@ def test_a_model_that_gets_another_layer_is_looked_at_again(tmp_path, looks):
 def test_other_numbers_of_bytes_are_refused(keep_views):
     with pytest.raises(MisconfigurationException, match="keep_views"):
         probe_of(keep_views=keep_views)
+
+
+class Changing(Net):
+    """Does something else from the second epoch on."""
+
+    def __init__(self):
+        super().__init__()
+        width = self.stem(torch.zeros(1, 3, 8, 8)).shape[1]
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Linear(width, 2)
+
+    def mixed(self, maps):
+        return self.mix(maps)
+
+    def forward(self, images):
+        return self.last(self.mixed(self.stem(images)).mean((2, 3)))
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+
+class InWindows(Changing):
+    """Its maps go through a layer in windows at first, which nothing says that a module holds."""
+
+    def mixed(self, maps):
+        if self.trainer.current_epoch > 0:
+            return self.mix(maps)
+        side = maps.shape[-1] // 2
+        windows = maps.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        return self.mix(windows).unflatten(0, (len(maps), -1)).mean(1)
+
+
+class WithStride(Changing):
+    """A layer gets another stride, at the same shapes of parameters."""
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.mix.stride = (2, 2)
+
+
+class WithMore(Changing):
+    """Gives a second output as soon as a flag says so."""
+
+    more = False
+
+    def on_train_epoch_start(self):
+        self.more = self.current_epoch > 0
+
+    def forward(self, images):
+        scores = super().forward(images)
+        return (scores, self.stem(images)) if self.more else scores
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(super().forward(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("kind", [InWindows, WithStride, WithMore])
+@pytest.mark.filterwarnings("ignore:.*was relative to epoch")
+def test_a_model_that_does_otherwise_later_is_measured_as_by_a_new_probe(tmp_path, kind, monkeypatch):
+    histories, look_at = [], sighting.look_at
+    for forgets in (False, True):
+        if forgets:
+            monkeypatch.setattr(sighting.FirstLooks, "is_first", True)
+            monkeypatch.setattr(sighting.FirstLooks, "of", lambda _, *given, **options: look_at(*given, **options))
+            monkeypatch.setattr(sighting.FirstLooks, "require_same", lambda *_: None)
+        probe = SensitivityProbe(bank_of(), num_images=16, figures=False)
+        fit(tmp_path, probe, model=kind, max_epochs=3)
+        histories.append(probe.history)
+    assert_same_numbers(*histories)

@@ -9,6 +9,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import kornia.augmentation as K  # noqa: N812
 import pytest
 import torch
 from support.nets import ResNet
@@ -28,7 +29,8 @@ PACKAGE = Path(kornia_lightning_probe.__file__).parent
 VIEWS = {"detach", "select", "slice", "view", "expand", "unsqueeze", "squeeze", "alias", "permute", "transpose"}
 VIEWS |= {"_unsafe_view", "split", "unbind", "as_strided", "t", "movedim", "unfold", "lift_fresh"}
 # Beside an accelerator the host waits for these.
-WAITING = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item", "masked_select", "unique"}
+WAITING = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item", "masked_select", "_unique2", "unique_dim"}
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 # These read matrices of views, which are on the host whatever the device is, and scores once a view, behind the loop.
 ON_THE_HOST = {"functional/grid_warp.py", "functional/warping.py", "results/image_scores.py"}
 LAYERS, BLOCKS = 18, 2
@@ -47,9 +49,14 @@ class Counting(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name not in VIEWS:
             self.operators[name] += 1
-        if name in WAITING:
+        if name in WAITING or (name in INDEXING and _is_by_mask(args)):
             self.waits[_place()] += 1
         return func(*args, **(kwargs or {}))
+
+
+def _is_by_mask(args):
+    """Whether the places are a mask, of which the device must count the cells first."""
+    return any(index is not None and index.dtype == torch.bool for index in args[1])
 
 
 def _place():
@@ -108,15 +115,20 @@ def turn(levels):
     ],
 )
 def test_operators_beyond_the_forward_for_each_layer_and_view(ladder, metrics, most):
+    model, images = model_of(), torch.rand(32, 3, SIZE, SIZE)
     with Counting() as bare, torch.no_grad():
-        model_of()(torch.rand(32, 3, SIZE, SIZE))
+        model(images)
     few, many = (counted(ladder, levels, metrics) for levels in (FEW, MANY))
     passes = (MANY - FEW) * BLOCKS
     beyond = many.operators.total() - few.operators.total() - passes * bare.operators.total()
     assert beyond / (passes * LAYERS) <= most
 
 
-@pytest.mark.parametrize("ladder", [noise, turn])
+def flip(levels):
+    return [K.RandomHorizontalFlip(p=1.0) for _ in range(levels)]
+
+
+@pytest.mark.parametrize("ladder", [noise, turn, flip])
 @pytest.mark.parametrize("metrics", [("sensitivity",), None])
 def test_nobody_waits_for_a_device_in_the_loop_over_views(ladder, metrics):
     few, many = (counted(ladder, levels, metrics) for levels in (FEW, MANY))

@@ -65,7 +65,7 @@ class Card:
 
     def settle(self, size, findings=None, **options):
         device = torch.device("cuda", 0)
-        known = {"lockstep": False, "findings": findings or Findings()} | options
+        known = {"lockstep": False, "views": 19, "findings": findings or Findings()} | options
         return size.settle(self.run, 32, device=device, **known)
 
 
@@ -134,3 +134,17 @@ def test_on_the_cpu_auto_is_32():
     result = run(net, images, plain_bank(), batch_size="auto")
     assert result.metadata["batch_size"] == 32
     same(result, run(net, images, plain_bank(), batch_size=32), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("views", "expected", "tried"), [(0, 32, []), (1, 32, []), (3, 96, [3])])
+def test_no_more_views_are_tried_than_there_are(monkeypatch, views, expected, tried):
+    card = Card(monkeypatch, free=1000, bytes_per_image=0.1)
+    assert card.settle(PassSize("auto"), views=views) == expected
+    assert card.tried == tried
+
+
+def test_what_runs_out_of_memory_later_takes_half_from_then_on(monkeypatch):
+    card, size = Card(monkeypatch, free=1000, bytes_per_image=1.0), PassSize("auto")
+    card.settle(size)
+    assert [(size.halve(), size.now) for _ in range(4)] == [(True, 128), (True, 64), (True, 32), (False, 32)]
+    assert (PassSize(64).halve(), PassSize(64).now) == (False, 64)

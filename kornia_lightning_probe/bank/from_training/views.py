@@ -177,6 +177,14 @@ def _called(child: Child, own: Any) -> Any:
 
 def _whole(pipeline: Any, reader: Reader) -> Callable[..., Any]:
     """An own copy of the pipeline as it is drawn in training, without what a bank does itself."""
+    whole: Any = _whole_unmarked(pipeline, reader)
+    # That it changes part of the images only is what it is for.
+    whole.as_drawn = True
+    drawn: Callable[..., Any] = whole
+    return drawn
+
+
+def _whole_unmarked(pipeline: Any, reader: Reader) -> Callable[..., Any]:
     whole: Callable[..., Any] = _without(pipeline, _copied(pipeline), reader)
     if any(child.by_image for child in reader.children):
         is_dataset = not isinstance(pipeline, nn.Sequential)

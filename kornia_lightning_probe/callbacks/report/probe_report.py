@@ -19,6 +19,7 @@ from kornia_lightning_probe.reporting.html.gathered import Probed
 from kornia_lightning_probe.reporting.html.report import require_extra, write_report
 from kornia_lightning_probe.reporting.html.thumbnails import with_pictures
 from kornia_lightning_probe.results.storage import write_whole
+from kornia_lightning_probe.wording import counted
 
 
 class ProbeReport(Callback):
@@ -87,7 +88,7 @@ class ProbeReport(Callback):
         except Exception as error:
             rank_zero_warn(f"ProbeReport could not write its files: {told(error)}; the results stay in memory")
             return
-        rank_zero_info(f"the report of {len(probes)} probes is in {page}")
+        rank_zero_info(f"the report of {counted(len(probes), 'probe')} is in {page}")
 
     def _files(self, trainer: Trainer, probes: list[Probed]) -> Path:
         """Write both files; where the page is."""

@@ -141,7 +141,8 @@ class Views:
             label for label, blocks in zip(labels, without_matrix, strict=True) if blocks
         ]
         _note_range(seen, findings)
-        _note_parts(seen, findings)
+        as_drawn = [view.label for view in self._bank if getattr(view.transform, "as_drawn", False)]
+        _note_parts(seen, findings, as_drawn=as_drawn)
         _note_randomness(seen, findings)
 
     def _see(self, index: int, block: Block, units: Sequence[Tensor], augmented: Augmented) -> None:
@@ -205,11 +206,14 @@ def _note_range(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
     )
 
 
-def _note_parts(seen: Sequence[tuple[str, Look]], findings: Findings) -> None:
+def _note_parts(seen: Sequence[tuple[str, Look]], findings: Findings, *, as_drawn: Sequence[str]) -> None:
+    """Of what is to be as it is drawn in training it is noted and no news."""
     parts = {label: look.moved for label, look in seen if look.by_chance}
+    if parts:
+        findings.facts["partly_changed_views"] = dict(parts)
+    parts = {label: share for label, share in parts.items() if label not in as_drawn}
     if not parts:
         return
-    findings.facts["partly_changed_views"] = parts
     told = [f"{label} ({share:.0%})" for label, share in parts.items()]
     findings.warn(
         f"these views change only part of the images, by chance: {listed(told)} of the first block, and values are "

@@ -62,18 +62,29 @@ class KeptViews:
             return
         self._offered.add(key)
         worth = seconds / max(nbytes, 1)
-        while self._least and self.nbytes + nbytes > self.most_bytes and self._least[0][0] < worth:
-            _, going = heapq.heappop(self._least)
-            self.nbytes -= self._kept.pop(going)[1]
-        if self.nbytes + nbytes <= self.most_bytes:
-            images = tuple(map(_on_host, augmented.images))
-            self._kept[key] = augmented._replace(images=images), nbytes
-            heapq.heappush(self._least, (worth, key))
-            self.nbytes += nbytes
+        going, room = [], self.most_bytes - self.nbytes
+        while self._least and room < nbytes and self._least[0][0] < worth:
+            going.append(heapq.heappop(self._least))
+            room += self._kept[going[-1][1]][1]
+        if room < nbytes:
+            # What goes would not make room enough.
+            for entry in going:
+                heapq.heappush(self._least, entry)
+            return
+        for _, other in going:
+            self.nbytes -= self._kept.pop(other)[1]
+        images = tuple(map(_on_host, augmented.images))
+        self._kept[key] = augmented._replace(images=images), nbytes
+        heapq.heappush(self._least, (worth, key))
+        self.nbytes += nbytes
 
 
 def _on_host(images: Tensor) -> Tensor:
     if images.device.type == "cpu":
         return images.detach().clone()
-    copied = torch.empty_like(images, device="cpu", pin_memory=images.device.type == "cuda")
+    try:
+        copied = torch.empty_like(images, device="cpu", pin_memory=images.device.type == "cuda")
+    except RuntimeError:
+        # No more memory can be pinned; only the way back is slower without.
+        copied = torch.empty_like(images, device="cpu")
     return copied.copy_(images.detach())

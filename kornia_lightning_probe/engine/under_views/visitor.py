@@ -32,6 +32,7 @@ from kornia_lightning_probe.engine.under_views.worst import with_worst
 from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
+from kornia_lightning_probe.images.nested import map_tensors
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics.base import ProbeMetric
 from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
@@ -203,7 +204,10 @@ class UnderViews:
             for rows in slices(len(block), size):
                 segment = Segment(group, rows)
                 is_whole = segment.num_images == len(block)
-                cut = inputs if is_whole else block.rows(rows.start, rows.stop, inputs=inputs)
+                cut = inputs
+                if not is_whole:
+                    # Of what is no row each pass gets a copy, too, since a model may write into it.
+                    cut = map_tensors(block.rows(rows.start, rows.stop, inputs=inputs), torch.clone)
                 sink = feed.sink(segment, [_some_rows(view, rows) for view in views])
                 passes.run(block, cut, sink, draw=draw, num_rows=len(segment))
                 self._rows.write(self._prepared.metrics)

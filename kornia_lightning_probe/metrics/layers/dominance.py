@@ -23,6 +23,9 @@ from kornia_lightning_probe.wording import listed
 _ROUNDING = 1e-5
 
 
+_FEWEST_POSITIONS = 4
+
+
 class ImageDominance(OneRepresentation):
     r"""The largest share that one image has in the sum of :math:`d_i`, or in that of :math:`e_i`, in [1/N, 1].
 
@@ -97,8 +100,8 @@ class PositionDominance(BlockSums, DistanceMetric):
         self._grids: dict[str, tuple[int, ...]] = {}
 
     def applies_to(self, site: Site) -> bool:
-        """Feature maps and sequences."""
-        return super().applies_to(site) and site.has_cells
+        """Feature maps and sequences of at least four positions: of fewer one may well hold most."""
+        return super().applies_to(site) and site.has_cells and positions_of(site).numel() >= _FEWEST_POSITIONS
 
     def width(self, site: Site) -> int:
         """The number of cells or tokens."""

@@ -63,7 +63,10 @@ class GeometricMetric(GridMetric):
         first = about.ids[0] - int(about.shown.rows.start)
         if not self.wants_block((first, first + len(about.block.activation))):
             return None
-        return about.remember(("equivariance", "carried"), lambda: self._carry(about))
+        most = None
+        if self.max_images is not None:
+            most = max(_FEWEST_IMAGES, _MOST_NUMBERS // math.prod(about.site.shape))
+        return about.remember(("equivariance", "carried", most), lambda: self._carry(about, most))
 
     def reduce(self, table: Mapping[str, Tensor]) -> Estimate:
         """The root of mean distance over twice mean deviation, and its standard error."""
@@ -78,13 +81,10 @@ class GeometricMetric(GridMetric):
         wanted = -(-self.max_images // (stop - first))
         return stop * wanted // total > first * wanted // total
 
-    def _carry(self, about: About) -> CarriedMap | None:
+    def _carry(self, about: About, most: int | None) -> CarriedMap | None:
         warp = self.warp(about)
         if warp is None or not warp.moves_any or not isinstance(about.site.cells, Cells):
             return None
-        most = None
-        if self.max_images is not None:
-            most = max(_FEWEST_IMAGES, _MOST_NUMBERS // math.prod(about.site.shape))
         return CarriedMap(about, about.site.cells, warp, most=most)
 
 

@@ -11,6 +11,8 @@ from kornia_lightning_probe.reporting.figures import drawing
 from kornia_lightning_probe.reporting.figures.lines import draw_profile
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 
+_LETTERS_AN_INCH = 9
+
 
 def plot_profile(
     results: Sequence[ProbeNumbers] | Mapping[str, ProbeNumbers],
@@ -39,14 +41,19 @@ def plot_profile(
     with drawing.house_look():
         if ax is None:
             wide = min(max(4.8, 1.6 + 0.22 * len(layers)), 12)
-            figure = drawing.NotebookFigure(figsize=(wide, 3.8), layout="constrained")
+            names = drawing.shown(layers)[0]
+            room = 0.0
+            if sum(map(len, names)) > _LETTERS_AN_INCH * wide:
+                # They stand upright below the axis.
+                room = 0.075 * max(map(len, names))
+            figure = drawing.NotebookFigure(figsize=(wide, 3.8 + room), layout="constrained")
             ax = figure.subplots()
             legend = draw_profile(ax, named, metric, augmentation, layers)
             drawing.small_print(figure, legend, drawing.moving_in_each(named, metric, augmentation))
         else:
             draw_profile(ax, named, metric, augmentation, layers)
         letters = sum(len(name) for name in drawing.shown(layers)[0])
-        is_crowded = letters > 9 * drawing.figure_of(ax).get_figwidth()
+        is_crowded = letters > _LETTERS_AN_INCH * drawing.figure_of(ax).get_figwidth()
         drawing.name_layers(ax.xaxis, layers, rotation=90 if is_crowded else 0)
         ax.set_ylabel(drawing.label_of(named, metric, augmentation), **drawing.AS_IT_IS)
         return drawing.figure_of(ax)

@@ -159,7 +159,7 @@ def _times(probed: Probed) -> tuple[int, str]:
     times = {(numbers.epoch, numbers.step) for numbers in probed.results}
     if len(times) < len(probed.results):
         return len(probed.results), "result"
-    return probed.num_epochs, "epoch"
+    return probed.num_epochs, "probed epoch"
 
 
 def _environment() -> jinja2.Environment:

@@ -79,7 +79,7 @@ def run_numbers(probes: Sequence[Probed]) -> RunNumbers | None:
         rows=rows,
         curves=curves,
         ends=(lowest, max([lowest + 1e-9, *values])),
-        heads=["run", "model", "epochs", "embedding", f"{metric} at first", "now", *also],
+        heads=["run", "model", "probed epochs", "embedding", f"{metric} at first", "now", *also],
         table=[list(_line(probed, metric, also)) for probed in runs],
     )
 

@@ -19,12 +19,15 @@ from kornia_lightning_probe.reporting.text.table import number
 from kornia_lightning_probe.results.comparing.comparison import ComparisonNumbers, ComparisonRow, compare_numbers
 from kornia_lightning_probe.results.lookup import SENSITIVITY, ProbeNumbers
 from kornia_lightning_probe.results.tables import INPUT, OUTPUT
-from kornia_lightning_probe.wording import listed
+from kornia_lightning_probe.wording import counted, listed
 
+_DROP = "accuracy_drop"
 _ERRORS = 3.0
 _SMALLEST = 0.02
 # A share above this is most of it.
 _MOST = 0.5
+# Of fewer images one may well hold most.
+_FEWEST_IMAGES = 4
 # Of what leads together, so many are named.
 _FEW = 3
 
@@ -117,6 +120,8 @@ def _where(numbers: ProbeNumbers, leading: Sequence[_Candidate]) -> str:
     furthest = _leading(values, lambda one, other: _apart(numbers, (one, augmentation), (other, augmentation)))
     if len(furthest) != 1:
         return ""
+    if furthest[0].name == _shown_layer(numbers):
+        return ", further than any other layer"
     return f"; of the layers {furthest[0].name} moves furthest ({number(furthest[0].value)})"
 
 
@@ -183,16 +188,39 @@ def _what_the_outputs_do(numbers: ProbeNumbers, baseline: ProbeNumbers | None) -
             f"The outputs are right on {number(clean)} of the clean images, no more than chance, so that what an "
             "augmentation does to them says nothing."
         )
-    lowest = min(numbers.augmentations, key=lambda name: numbers.value("accuracy", augmentation=name))
-    under = numbers.value("accuracy", augmentation=lowest)
-    now = f"The outputs are right on {number(clean)} of the clean images, and least under {lowest}: {number(under)}"
+    now = f"The outputs are right on {number(clean)} of the clean images"
+    costliest = _costliest(numbers)
+    if not costliest:
+        now = f"{now}, and no augmentation costs more than its error"
+    elif len(costliest) == 1:
+        now = f"{now}, and least under {costliest[0]}: {number(_accuracy(numbers, costliest[0]))}"
+    else:
+        named = [f"{name} ({number(_accuracy(numbers, name))})" for name in costliest]
+        now = f"{now}, and least under {listed(named, most=_FEW)}, which lead together"
+    return f"{now}{_outputs_before(baseline, costliest)}."
+
+
+def _costliest(numbers: ProbeNumbers) -> list[str]:
+    """The augmentation that costs most accuracy, or the few that lead together; none that costs no more than error."""
+    drops = [_Candidate(name, numbers.value(_DROP, OUTPUT, name)) for name in numbers.augmentations]
+    leading = _leading(drops, lambda one, other: _apart(numbers, (OUTPUT, one), (OUTPUT, other), metric=_DROP))
+    return [each.name for each in leading if each.value > _ERRORS * numbers.std_error(_DROP, OUTPUT, each.name)]
+
+
+def _outputs_before(baseline: ProbeNumbers | None, costliest: Sequence[str]) -> str:
+    """The same before, in brackets, where there is something to compare with."""
     earlier = None if baseline is None else _clean_accuracy(baseline)
-    if baseline is None or earlier is None or lowest not in baseline.augmentations:
-        return f"{now}."
+    if baseline is None or earlier is None:
+        return ""
     if not _is_beyond_chance(baseline):
-        return f"{now} (before: no better than chance)."
-    under_before = baseline.value("accuracy", augmentation=lowest)
-    return f"{now} (before: {number(earlier)} and {number(under_before)})."
+        return " (before: no better than chance)"
+    if len(costliest) == 1 and costliest[0] in baseline.augmentations:
+        return f" (before: {number(earlier)} and {number(_accuracy(baseline, costliest[0]))})"
+    return f" (before: {number(earlier)})"
+
+
+def _accuracy(numbers: ProbeNumbers, augmentation: str) -> float:
+    return numbers.value("accuracy", augmentation=augmentation)
 
 
 def _what_to_distrust(numbers: ProbeNumbers, comparisons: Sequence[tuple[str, ComparisonNumbers]]) -> str:
@@ -201,9 +229,25 @@ def _what_to_distrust(numbers: ProbeNumbers, comparisons: Sequence[tuple[str, Co
     floor = numbers.metadata.noise_floor or 0.0
     if floor > _SMALLEST:
         doubts.append(f"the forward itself differs by {number(floor)} from pass to pass")
-    if numbers.metadata.dead_layers:
-        doubts.append(f"{listed(numbers.metadata.dead_layers, most=_FEW)} gives every image the same")
+    doubts += _missing(numbers)
+    dead = numbers.metadata.dead_layers
+    if dead:
+        doubts.append(f"every image gives the same at {listed(dead, most=_FEW)}")
     return f"Doubtful: {'; '.join(doubts)}." if doubts else ""
+
+
+def _missing(numbers: ProbeNumbers) -> Iterator[str]:
+    """What was left out as it is no number."""
+    lost = numbers.metadata.non_finite
+    if lost:
+        images = set().union(*lost.values())
+        yield f"activations of {counted(len(images), 'image')} are not finite at {listed(lost, most=_FEW)}"
+    shown = _shown_layer(numbers)
+    if shown is None or shown in (numbers.metadata.dead_layers or ()):
+        return
+    unknown = [name for name in numbers.augmentations if math.isnan(numbers.value(SENSITIVITY, shown, name))]
+    if unknown:
+        yield f"{shown} has no value under {listed(unknown, most=_FEW)}"
 
 
 def _spread_doubts(comparisons: Sequence[tuple[str, ComparisonNumbers]], layer: str | None) -> Iterator[str]:
@@ -231,6 +275,8 @@ def _share_doubts(numbers: ProbeNumbers) -> Iterator[str]:
     for metric, one in whose.items():
         if metric not in numbers.tables:
             continue
+        if metric == "image_dominance" and int(numbers.table(metric).num_images.max()) < _FEWEST_IMAGES:
+            continue
         layers = numbers.table(metric).layers
         held = [layer for layer in layers if layer != INPUT and numbers.value(metric, layer) > _MOST]
         if held:
@@ -252,9 +298,9 @@ def _leads(one: _Candidate, other: _Candidate, error: float) -> bool:
     return one.value - other.value > _ERRORS * error
 
 
-def _apart(numbers: ProbeNumbers, one: tuple[str, str], other: tuple[str, str]) -> float:
+def _apart(numbers: ProbeNumbers, one: tuple[str, str], other: tuple[str, str], *, metric: str = SENSITIVITY) -> float:
     """The standard error of the difference between two means over levels, each of (layer, augmentation)."""
-    table = numbers.table(SENSITIVITY)
+    table = numbers.table(metric)
     weights = torch.zeros_like(table.value)
     for sign, (layer, augmentation) in ((1.0, one), (-1.0, other)):
         views = [view for view in numbers.views_of(augmentation) if table.value[view].isfinite().any()]
@@ -275,20 +321,20 @@ def _shown_layer(numbers: ProbeNumbers) -> str | None:
 
 
 def _clean_accuracy(numbers: ProbeNumbers) -> float | None:
-    if not {"accuracy", "accuracy_drop"} <= set(numbers.metrics):
+    if not {"accuracy", _DROP} <= set(numbers.metrics):
         return None
-    clean = numbers.value("accuracy") + numbers.value("accuracy_drop")
+    clean = numbers.value("accuracy") + numbers.value(_DROP)
     return clean if math.isfinite(clean) else None
 
 
 def _is_beyond_chance(numbers: ProbeNumbers) -> bool:
-    """Whether the clean accuracy is beyond one over the number of classes by three errors of a share of images."""
+    """Whether the clean accuracy is beyond what always the same answer gives by three errors of a share of images."""
     clean = _clean_accuracy(numbers)
     classes = (numbers.metadata.shapes or {}).get(OUTPUT, [0])[0]
     count = int(numbers.table("accuracy").num_images.max())
     if clean is None or classes < 2 or count < 1:
         return False
-    chance = 1 / classes
+    chance = max(1 / classes, numbers.metadata.largest_class_share or 0.0)
     return clean - chance > _ERRORS * math.sqrt(chance * (1 - chance) / count)
 
 

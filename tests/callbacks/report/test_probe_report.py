@@ -26,7 +26,7 @@ def test_a_training_leaves_a_page_and_every_number_of_its_probes(tmp_path):
     probe, drift = probe_of(), drift_of()
     fit(tmp_path, ProbeReport(), probe, drift)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "Net: 16 images, 3 views, 3 layers, 2 epochs" in page.text
+    assert "Net: 16 images, 3 views, 3 layers, 2 probed epochs" in page.text
     assert probe.result.verdict(before=probe.history[0], first=probe.history[1]).splitlines()[0] in page.text
     read = read_probes(tmp_path / "probe.json")
     assert [(probed.name, probed.stage, probed.model) for probed in read] == [

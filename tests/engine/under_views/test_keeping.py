@@ -69,3 +69,13 @@ def test_nothing_is_kept_in_no_room():
     kept.offer(0, 0, augmented(0), seconds=1.0)
     assert kept.nbytes == 0
     assert held(kept, [(0, 0)]) == []
+
+
+def test_nothing_goes_for_what_does_not_fit_in_its_place():
+    kept = KeptViews(25 * 4)
+    kept.offer(0, 0, augmented(0, count=15), seconds=0.15)
+    kept.offer(0, 1, augmented(1, count=10), seconds=1.0)
+    # In the room of the first it does not fit, and the second is worth more.
+    kept.offer(0, 2, augmented(2, count=16), seconds=0.8)
+    assert held(kept, [(0, 0), (0, 1), (0, 2)]) == [(0, 0), (0, 1)]
+    assert kept.nbytes == 100

@@ -76,7 +76,7 @@ def test_the_page_says_what_was_measured_and_the_verdict_and_what_to_know():
     results = history(metadata=metadata)
     text = page_of(Probed("probe", results, model="Net")).text
     # Views: 1 flip, 3 rotations, 2 blurs.
-    assert "Net: 32 images, 6 views, 3 layers, 2 epochs" in text
+    assert "Net: 32 images, 6 views, 3 layers, 2 probed epochs" in text
     for sentence in results[-1].verdict(before=results[0], first=results[1]).splitlines():
         assert sentence in text
     for words in ("a note", "a warning", "conv9: it did not run", "two equal passes lie 0.12 apart", "6 s in 3 probes"):

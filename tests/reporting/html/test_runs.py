@@ -35,7 +35,7 @@ def test_runs_share_their_colours_and_the_names_of_both():
 
 def test_a_line_for_each_says_what_the_embedding_did():
     numbers = run_numbers([run_of("a"), run_of("b", by=1.0)])
-    assert numbers.heads[:6] == ["run", "model", "epochs", "embedding", "sensitivity at first", "now"]
+    assert numbers.heads[:6] == ["run", "model", "probed epochs", "embedding", "sensitivity at first", "now"]
     # Over the six views .25, and .02 for column 2.
     assert numbers.table[0][:6] == ["a", "Net", "2", "fc", "0.270 ± 0.010", "0.270 ± 0.010"]
     assert numbers.table[1][5] == "1.270 ± 0.010"

@@ -118,7 +118,7 @@ def test_a_fall_that_more_spread_explains_is_doubtful():
     ("facts", "sentence"),
     [
         ({"noise_floor": 0.05}, "Doubtful: the forward itself differs by 0.05 from pass to pass."),
-        ({"dead_layers": ["conv"]}, "Doubtful: conv gives every image the same."),
+        ({"dead_layers": ["conv"]}, "Doubtful: every image gives the same at conv."),
     ],
 )
 def test_what_the_metadata_knows_is_doubtful(facts, sentence):

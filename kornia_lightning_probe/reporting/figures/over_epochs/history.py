@@ -22,6 +22,7 @@ from kornia_lightning_probe.results.tables import INPUT, pick_layers
 
 START = "before\ntraining"
 _MOST_PANELS, _MOST_ON_CARD = 23, 3
+_LETTER = 0.075
 _MOST_LINES, _LINES_ON_CARD = 10, 5
 _PANEL_WIDTH, _PANEL_HEIGHT = 2.1, 1.9
 _CARD_HEIGHT = 3.9
@@ -107,9 +108,11 @@ def _draw_whole(shown: _Shown) -> Figure:
     table = shown.last.table(shown.metric)
     # The legend has a place among the panels, so that they leave no hole.
     columns, rows = _grid_of(len(shown.augmentations) + 1)
-    wide = (_PANEL_WIDTH * columns + 0.5, max(3.4, 2.6 + 0.12 * len(shown.history)))
+    # The names of layers and the colour bar stand beside the cells.
+    beside = 2.0 + _LETTER * max(map(len, drawing.shown(table.layers)[0]))
+    wide = (_PANEL_WIDTH * columns + 0.5, beside + max(1.2, 0.12 * len(shown.history)))
     tall = max(_PANEL_HEIGHT * rows, drawing.ROW * min(len(table.layers), drawing.MOST_TICKS) + 0.6)
-    figure = drawing.NotebookFigure(figsize=(min(sum(wide), 17.0), min(tall, 9.0) + 0.8), layout="constrained")
+    figure = drawing.NotebookFigure(figsize=(min(sum(wide), 19.0), min(tall, 9.0) + 0.8), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=wide)
     left, right = parts
     mark = _draw_panels(left, shown, columns=columns, rows=rows)
