@@ -9,7 +9,7 @@ from support.nets import ResNet
 from support.trainings import QUIET, Net, assert_same_numbers, bank_of, loader, probe_of, trainer_of
 
 from kornia_lightning_probe import AugmentationBank, presets, probe_model
-from kornia_lightning_probe.engine.under_views import UnderViews
+from kornia_lightning_probe.engine.passes import Passes
 
 pytestmark = [
     pytest.mark.gpu,
@@ -58,24 +58,27 @@ def test_the_whole_default_set_is_that_of_the_cpu():
     model, images = ResNet().eval(), images_of(70)
     expected = probe_model(model, images, flips_and_turns())
     found = probe_model(model, images, flips_and_turns(), device="cuda", batch_size="auto")
-    assert_same_numbers(found, expected, rtol=1e-4, atol=1e-5)
+    # Shares of images, and ranks among them, jump by whole images where two scores are nearly equal.
+    counted = {"retrieval_auc", "flip_rate", "accuracy", "accuracy_drop"} & set(expected.metrics)
+    for metric in expected.metrics:
+        pair = (found.tensor(metric), expected.tensor(metric))
+        torch.testing.assert_close(*pair, rtol=1e-4, atol=2 / 70 if metric in counted else 1e-5, equal_nan=True)
 
 
-def test_nobody_waits_for_the_device_in_the_loop_over_kept_views(tmp_path, monkeypatch):
-    see, later = UnderViews.see, []
+def test_nobody_waits_for_the_device_in_passes_and_measuring_under_views(tmp_path, monkeypatch):
+    run, watched = Passes.run, []
 
-    def watched(self, block, clean, passes):
-        if self._plan.kept.nbytes == 0 or not later:
-            later.append(block.index)
-            return see(self, block, clean, passes)
+    def guarded(self, block, inputs, sink, *, draw, num_rows):
+        if draw == "clean":
+            return run(self, block, inputs, sink, draw=draw, num_rows=num_rows)
+        watched.append(draw)
         with waiting_refused():
-            return see(self, block, clean, passes)
+            return run(self, block, inputs, sink, draw=draw, num_rows=num_rows)
 
-    monkeypatch.setattr(UnderViews, "see", watched)
-    probe = fit(tmp_path, probe_of(metrics=None, num_images=32), accelerator="gpu", devices=1)
-    assert len(probe.history) == 3
-    # The first probe alone draws.
-    assert later == [0]
+    monkeypatch.setattr(Passes, "run", guarded)
+    fit(tmp_path, probe_of(metrics=None, num_images=32), accelerator="gpu", devices=1)
+    # Three probes of one block under three views.
+    assert len(watched) == 9
 
 
 def test_memory_does_not_grow_with_images_or_views():
@@ -138,7 +141,9 @@ def test_autocast_measures_what_float32_does_within_its_rounding(tmp_path):
 
 def test_one_process_of_nccl_gives_the_numbers_of_none(tmp_path):
     alone = fit(tmp_path, probe_of(metrics=None), accelerator="gpu", devices=1, max_epochs=1)
-    spread = fit(tmp_path, probe_of(metrics=None), accelerator="gpu", devices=1, strategy="ddp", max_epochs=1)
+    # Lightning's sampler would deal the training's batches in another order.
+    options = {"strategy": "ddp", "use_distributed_sampler": False}
+    spread = fit(tmp_path, probe_of(metrics=None), accelerator="gpu", devices=1, max_epochs=1, **options)
     assert_same_numbers(alone.history, spread.history, rtol=1e-5, atol=1e-6)
 
 

@@ -98,3 +98,24 @@ def test_a_comparison_knows_words_and_pictures():
     numbers = ProbeNumbers(layers=(), views=made_result().views, tables={})
     with pytest.raises(ValueError, match="no metric at a layer"):
         made_result().compare(numbers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("heatmap", {"layers": ["fc"]}, r"plot\('heatmap'\) takes metric=, got layers="),
+        ("worst", {"metric": "cosine"}, r"plot\('worst'\) takes no other argument, got metric="),
+        ("severity", {"augmentation": "blur"}, r"plot\('severity'\) takes metric=, layers=, got augmentation="),
+        ("heatmp", {}, "no kind of plot 'heatmp' in this result; did you mean 'heatmap'"),
+    ],
+)
+def test_a_plot_refuses_what_it_would_not_use(kind, given, said):
+    with pytest.raises(ValueError, match=said):
+        made_result().plot(kind, **given)
+
+
+def test_a_baseline_that_is_no_result_and_no_layer_at_all_are_refused():
+    with pytest.raises(TypeError, match="before must be a ProbeResult or None, got a int"):
+        made_result().verdict(before=3)
+    with pytest.raises(ValueError, match="max_layers must be at least 1, got 0"):
+        made_result().summary(max_layers=0)

@@ -21,7 +21,7 @@ from kornia_lightning_probe.results.plain import json_text
 from kornia_lightning_probe.results.severity import THRESHOLD, SeverityRow, severity_columns, severity_rows
 from kornia_lightning_probe.results.storage import numbers_of, numbers_of_json, state_of, write_whole
 from kornia_lightning_probe.results.tables import ProbeRow
-from kornia_lightning_probe.wording import unknown
+from kornia_lightning_probe.wording import listed, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -245,7 +245,8 @@ class ProbeResult(ProbeNumbers):
             A matplotlib Figure that no window holds: `figure.savefig(path)` writes it.
 
         Raises:
-            ValueError: If the kind or a name is unknown, or the pictures of the worst images aren't kept.
+            ValueError: If the kind or a name is unknown, an argument is none of this kind's, or the pictures of the
+                worst images aren't kept.
             ImportError: If matplotlib isn't installed.
         """
         from kornia_lightning_probe.reporting.figures.heatmap import plot_heatmap
@@ -253,15 +254,15 @@ class ProbeResult(ProbeNumbers):
         from kornia_lightning_probe.reporting.figures.severity import plot_severity
         from kornia_lightning_probe.reporting.figures.worst import plot_worst
 
+        given = {"metric": metric, "augmentation": augmentation, "layers": layers}
+        _require_of_kind(kind, [name for name, value in given.items() if value is not None])
         if kind == "profile":
             return plot_profile([self], metric=metric, augmentation=augmentation)
         if kind == "heatmap":
             return plot_heatmap(self, metric=metric)
         if kind == "severity":
             return plot_severity(self, metric=metric, layers=layers)
-        if kind == "worst":
-            return plot_worst(self)
-        raise ValueError(unknown("kind of plot", kind, ("profile", "heatmap", "severity", "worst")))
+        return plot_worst(self)
 
     def state(self) -> dict[str, Any]:
         """The whole result as tensors, numbers, strings, lists and dicts, which a checkpoint loads as weights only."""
@@ -313,3 +314,16 @@ class ProbeResult(ProbeNumbers):
         numbers = numbers_of_json(path)
         is_text = isinstance(path, str) and path.lstrip().startswith("{")
         return cls.of(numbers if is_text else with_images(numbers, Path(path)))
+
+
+# What each kind of plot takes.
+_KINDS = {"profile": ("metric", "augmentation"), "heatmap": ("metric",), "severity": ("metric", "layers"), "worst": ()}
+
+
+def _require_of_kind(kind: str, given: Sequence[str]) -> None:
+    if kind not in _KINDS:
+        raise ValueError(unknown("kind of plot", kind, tuple(_KINDS)))
+    for name in given:
+        if name not in _KINDS[kind]:
+            takes = listed(f"{each}=" for each in _KINDS[kind]) or "no other argument"
+            raise ValueError(f"plot({kind!r}) takes {takes}, got {name}=")

@@ -80,3 +80,10 @@ def test_without_a_metric_there_is_a_title():
 def test_a_figure_shows_itself_in_a_notebook():
     assert made_result().plot("heatmap")._repr_png_()[1:4] == b"PNG"
     assert plot_profile([made_result()])._repr_png_()[1:4] == b"PNG"
+
+
+def test_layers_that_are_left_out_are_counted():
+    layers = tuple(f"layer{number}" for number in range(60))
+    one = made([[0.1, 0.2]] * 60, layers=layers)
+    for shown in (one, one.compare(one)):
+        assert "40 of 60 layers, evenly by depth" in shown._repr_html_()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from kornia_lightning_probe.activations.site import OUTPUT
+from kornia_lightning_probe.checks import whole_number
 from kornia_lightning_probe.reporting.text.clean import clean_text, is_of_clean_images
 from kornia_lightning_probe.reporting.text.equivariance import COLUMNS, equivariance_text
 from kornia_lightning_probe.reporting.text.moving import moving_text
@@ -34,7 +35,12 @@ def summary_text(numbers: ProbeNumbers, *, max_layers: int | None = 40, full: bo
 
     Returns:
         The text, no line longer than 100 characters, without a line break at its end.
+
+    Raises:
+        ValueError: for less than one layer.
     """
+    if max_layers is not None:
+        whole_number("max_layers", max_layers, least=1)
     parts = ["\n".join([_head(numbers), *_output(numbers)])]
     if is_of_clean_images(numbers):
         parts += clean_text(numbers, max_layers=max_layers)

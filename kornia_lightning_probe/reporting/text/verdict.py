@@ -51,7 +51,13 @@ def verdict_text(
 
     Returns:
         At most five lines; an empty text where nothing can be said.
+
+    Raises:
+        TypeError: where a baseline is no result.
     """
+    for name, other in (("before", before), ("first", first)):
+        if other is not None and not isinstance(other, ProbeNumbers):
+            raise TypeError(f"{name} must be a ProbeResult or None, got a {type(other).__name__}")
     if SENSITIVITY not in numbers.tables:
         return ""
     baselines = [("before training", before), ("the first trained probe", first)]

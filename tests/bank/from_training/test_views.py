@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from pathlib import PosixPath as Path
 from types import SimpleNamespace
@@ -328,3 +329,16 @@ def test_frames_of_a_video_get_the_same():
     clips = torch.rand(2, 1, 3, 8, 8).expand(2, 4, 3, 8, 8)
     turned = bank.augment(bank[0], clips, block=0).images[0]
     assert all(torch.equal(turned[:, 0], turned[:, frame]) for frame in range(4))
+
+
+def test_the_whole_pipeline_may_change_part_of_the_images_and_a_view_of_ones_own_may_not():
+    pipeline = K.AugmentationSequential(K.RandomHorizontalFlip(p=0.5), data_keys=["input"])
+    images = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = probe_model(net, images, AugmentationBank.from_training(pipeline))
+    assert not [warning for warning in caught if "part of the images" in str(warning.message)]
+    assert list(result.metadata["partly_changed_views"]) == ["pipeline"]
+    with pytest.warns(UserWarning, match="change only part of the images"):
+        probe_model(net, images, AugmentationBank({"own": K.RandomHorizontalFlip(p=0.5)}))

@@ -174,3 +174,43 @@ def test_results_and_comparisons_are_short_in_print():
     for shown in (str(one), str(comparison), repr(comparison)):
         assert len(shown) < 700
     assert repr(comparison) == "Comparison(epoch 1, step 1 minus the first: 9 cells of 1 metric)"
+
+
+def outputs(clean, under, **options):
+    """The sentence on the outputs, of accuracies with an error of .01 each."""
+    text = made((0.3, 0.5, 0.4), tables=accuracies(clean, under), **options).verdict()
+    return next((line for line in text.splitlines() if line.startswith("The outputs")), "")
+
+
+def test_of_outputs_one_augmentation_is_named_only_where_it_leads():
+    # The errors of two add up to .014 and three of them to .042.
+    assert "and least under turn: 0.50." in outputs(0.9, (0.8, 0.5, 0.8))
+    assert "and least under turn (0.79), noise (0.80), blur (0.80), which lead together." in outputs(
+        0.9, (0.8, 0.79, 0.795)
+    )
+    assert "and no augmentation costs more than its error." in outputs(0.9, (0.9, 0.9, 0.93))
+    assert "and least under turn: 0.50." in outputs(0.9, (float("nan"), 0.5, 0.8))
+
+
+def test_outputs_that_always_say_the_commonest_class_are_no_better_than_chance():
+    # Of 100 images .84 are of one class: three errors of a share of them are .11.
+    assert "no more than chance" in outputs(0.84, (0.84, 0.84, 0.84), largest_class_share=0.84)
+    assert "right on 0.96 of the clean images" in outputs(0.96, (0.9, 0.9, 0.5), largest_class_share=0.84)
+    assert "no more than chance" not in outputs(0.96, (0.9, 0.9, 0.5), largest_class_share=0.84)
+
+
+def test_what_is_no_number_is_doubtful():
+    lost = made((0.3, float("nan"), 0.4), non_finite={"conv": [3, 5], "fc": [5]}).verdict()
+    assert "activations of 2 images are not finite at conv, fc" in lost
+    assert "fc has no value under turn" in lost
+    assert "no value" not in made((0.3, 0.5, 0.4)).verdict()
+
+
+@pytest.mark.parametrize(("images", "said"), [(3, False), (4, True)])
+def test_of_fewer_than_four_images_one_may_hold_most(images, said):
+    tables = {"image_dominance": table_of(LAYERS, torch.full((3, 2), 0.9), images=images)}
+    assert ("one image holds more than half" in made((0.3, 0.5, 0.4), tables=tables).verdict()) == said
+
+
+def test_where_the_embedding_itself_moves_furthest_it_is_not_named_twice():
+    assert "further than any other layer." in made((0.3, 0.9, 0.4), pixels=(0.1, 0.1, 0.1)).verdict()
