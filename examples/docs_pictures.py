@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from kornia_lightning_probe import SensitivityProbe
@@ -47,6 +48,9 @@ def photograph(page: Path, picture: Path) -> None:
     quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
     command = [browser, *quiet, *SCREEN, f"--screenshot={picture}", page.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - a page of our own
+    # A page has few colours, and with a palette of them a third of the bytes.
+    with Image.open(picture) as shown:
+        shown.convert("RGB").quantize(128).save(picture, optimize=True)
 
 
 def main() -> None:
