@@ -80,7 +80,7 @@ def test_every_picture_of_a_page_is_made_by_an_example_that_its_caption_names():
         shown = re.findall(r"^!\[[^\]]*\]\(([^)]+)\)\n\n\*(.*?)\*\n\n", text, re.MULTILINE | re.DOTALL)
         assert len(shown) == len(re.findall(r"^!\[", text, re.MULTILINE)), page.name
         for picture, caption in shown:
-            scripts = re.findall(r"Made by\s`python (examples/\w+\.py)[^`]*`", caption)
+            scripts = re.findall(r"Made by\s`python ((?:examples|benchmarks)/\w+\.py)[^`]*`", caption)
             assert [(ROOT / script).is_file() for script in scripts] == [True], picture
             assert (page.parent / picture).stat().st_size < MOST_BYTES / 2
 
