@@ -290,7 +290,7 @@ def test_a_resumed_history_says_and_shows_the_same(trained):
     for probe in (whole, resumed):
         before, first, *_, latest = probe.history
         verdicts.append(latest.verdict(before=before, first=first))
-        tables.append(repr(page_numbers(Probed("probe", probe.history)).means))
+        tables.append(repr(page_numbers(Probed("probe", probe.history)).cells))
         pictures.append(figure_pixels(probe.plot("history")))
     assert verdicts[0] == verdicts[1] != ""
     assert tables[0] == tables[1]

@@ -17,7 +17,7 @@ def short_names(names: Sequence[str], most: int = _LONGEST) -> tuple[list[str], 
 
     Example:
         >>> short_names(["input", "net.layer1.conv", "net.layer2.conv"], 10)
-        (['input', 'laye…1.conv', 'laye…2.conv'], 'net')
+        (['input', 'layer1.conv', 'layer2.conv'], 'net')
     """
     shared = _shared([name for name in names if name not in (INPUT, OUTPUT)])
     prefix = f"{shared}." if shared else ""
