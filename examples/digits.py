@@ -39,9 +39,9 @@ TRAIN_AUGMENTATIONS: dict[str, Callable[[], nn.Module]] = {
 RUNS = {"none": ("plain", "trained"), "rotation": ("rotate", "trained with rotation")}
 HOW = {"none": "as they are", "rotation": "rotated by up to 60 degrees"}
 INTRODUCTION = (
-    "A small CNN learns 1285 handwritten digits {how}. On 512 others a probe measures how far each layer moves when they "
-    "are rotated, shifted, noisy, darker or paler: 0 not at all, 1 as far as another digit. About {seconds} s on two "
-    "cores."
+    "A small CNN learns 1285 handwritten digits {how}. On 512 others a probe measures how far each layer moves when "
+    "they are rotated, shifted, noisy, darker or paler: 0 not at all, 1 as far as another digit. About {seconds} s on "
+    "two cores."
 )
 
 
