@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import cast
 
 import torch
+from resnet import shortcut_of
 from torch import Tensor, nn
 
 
@@ -20,9 +21,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, after, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(after)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+        self.shortcut = shortcut_of(before, after, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, before, H, W) to (B, 4 width, H / stride, W / stride)."""

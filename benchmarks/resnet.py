@@ -6,6 +6,13 @@ from typing import cast
 from torch import Tensor, nn
 
 
+def shortcut_of(before: int, after: int, stride: int) -> nn.Module:
+    """What leads past a residual block: nothing, or a 1x1 convolution where the block changes the shape."""
+    if stride == 1 and before == after:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, with an in-place ReLU after each, as in the original."""
 
@@ -16,9 +23,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+        self.shortcut = shortcut_of(before, after, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, before, H, W) to (B, after, H / stride, W / stride)."""

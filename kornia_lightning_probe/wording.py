@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 
 
 def listed(names: Iterable[object], *, most: int = 8) -> str:
@@ -73,6 +74,21 @@ def known_names(kind: str, known: Sequence[str], *, most: int = 12) -> str:
         'each metric that it has: cosine'
     """
     return f"each {kind} that it has: {listed(known, most=most)}"
+
+
+def common_module(names: Sequence[str]) -> str:
+    """The module that all of several are in; empty for none, and for fewer than two.
+
+    Example:
+        >>> common_module(["net.layer1.conv", "net.layer2.conv"]), common_module(["conv", "head"])
+        ('net', '')
+    """
+    if len(names) < 2:
+        return ""
+    modules = [name.split(".")[:-1] for name in names]
+    levels = zip(*modules, strict=False)
+    same_in_all = takewhile(lambda parts: len(set(parts)) == 1, levels)
+    return ".".join(parts[0] for parts in same_in_all)
 
 
 def unknown(kind: str, name: object, known: Sequence[str], *, place: str = "result") -> str:

@@ -29,8 +29,6 @@ from kornia_lightning_probe.wording import listed
 
 # What puts out logits, if any.
 _PRODUCTS = (nn.Linear, nn.Conv2d, nn.Conv3d)
-# What a setting of a module may be.
-_PLAIN = (bool, int, float, str, tuple)
 # What Hugging Face calls the output that others hang on.
 _MAIN_ENTRIES = ("logits", "last_hidden_state")
 # What torch says of two dtypes that do not go together.
@@ -132,7 +130,14 @@ def _settings(module: nn.Module) -> tuple[Any, ...]:
     """What a module says of itself, and its plain attributes, such as a flag that its forward reads."""
     held = vars(module).items()
     named = [(name, value) for name, value in held if name != "training" and not name.startswith("_")]
-    return module.extra_repr(), tuple((name, value) for name, value in named if isinstance(value, _PLAIN))
+    return module.extra_repr(), tuple((name, value) for name, value in named if _is_plain(value))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value can be held and compared: no tensor, nor a tuple of some."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def agreed_targets(images: ProbeImages, world: World) -> Targets:

@@ -193,3 +193,27 @@ def test_a_model_that_does_otherwise_later_is_measured_as_by_a_new_probe(tmp_pat
         fit(tmp_path, probe, model=kind, max_epochs=3)
         histories.append(probe.history)
     assert_same_numbers(*histories)
+
+
+class Remembering(Changing):
+    """Holds tensors of its last forward in a tuple, and None before it."""
+
+    last_maps = None
+
+    def mixed(self, maps):
+        self.last_maps = (maps.detach(), maps.detach().clone())
+        return super().mixed(maps)
+
+
+def test_tensors_that_a_model_holds_are_neither_compared_nor_kept(tmp_path, looks):
+    probe = SensitivityProbe(bank_of(), num_images=16, figures=False)
+    fit(tmp_path, probe, model=Remembering, max_epochs=3)
+    assert len(probe.history) == 4
+    assert len(looks) <= 2
+    assert not any(isinstance(held, torch.Tensor) for held in _leaves(probe._looks._makeup))
+
+
+def _leaves(nested):
+    if isinstance(nested, tuple | list):
+        return [leaf for entry in nested for leaf in _leaves(entry)]
+    return [nested]

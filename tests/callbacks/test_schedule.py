@@ -205,7 +205,10 @@ def test_a_checkpoint_is_told_that_an_old_value_may_be_ranked_again(tmp_path):
 def test_a_checkpoint_that_is_written_as_rarely_as_is_measured_is_not_warned_of(tmp_path):
     # A warning would be an error here.
     keep = ModelCheckpoint(tmp_path, monitor="probe/spread", every_n_epochs=2)
-    fit(tmp_path, probe_of(every_n_epochs=2), keep, enable_checkpointing=True)
+    probe = probe_of(every_n_epochs=2)
+    fit(tmp_path, probe, keep, enable_checkpointing=True)
+    assert not [said for said in probe._said if "watches" in said]
+    assert keep.best_model_path
 
 
 def test_a_schedule_of_the_learning_rate_that_watches_between_two_probes_is_named(tmp_path):

@@ -29,7 +29,6 @@ from kornia_lightning_probe.engine.under_views.keeping import KeptViews
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.engine.under_views.worst import with_worst
-from kornia_lightning_probe.functional.grids import Size
 from kornia_lightning_probe.functional.memory import Temporaries
 from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import map_tensors
@@ -324,11 +323,6 @@ class UnderViews:
             if share > 0 and layer not in self._dropped:
                 shares[layer] = share
         return shares
-
-
-def _image_size(block: Block) -> Size:
-    height, width = block.images[0].shape[-2:]
-    return height, width
 
 
 def _some_rows(shown: Shown, rows: slice) -> Shown:

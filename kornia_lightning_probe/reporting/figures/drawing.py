@@ -6,7 +6,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import takewhile
 from textwrap import fill
 from typing import Any, cast
 
@@ -28,7 +27,7 @@ from kornia_lightning_probe.reporting.text.moving import moving_text
 from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.lookup import ProbeNumbers, shown_metric
 from kornia_lightning_probe.results.tables import INPUT, OUTPUT, MetricTable, ViewInfo
-from kornia_lightning_probe.wording import listed
+from kornia_lightning_probe.wording import common_module, listed
 
 STYLE: Any = {
     "font.size": 9,
@@ -151,19 +150,10 @@ def moving_in_each(named: Mapping[str, ProbeNumbers], metric: str, augmentation:
 def shown(layers: Sequence[str]) -> tuple[list[str], str]:
     """The layers' names without the module that all of them are in, and the axis label that names it."""
     inner = [layer for layer in layers if layer not in (INPUT, OUTPUT)]
-    prefix = _shared_prefix(inner)
-    names = [elided(layer.removeprefix(prefix), LONGEST_NAME) for layer in layers]
-    label = f"layer of {prefix}".removesuffix(".") if prefix else "layer"
+    module = common_module(inner)
+    names = [elided(layer.removeprefix(f"{module}."), LONGEST_NAME) for layer in layers]
+    label = f"layer of {module}" if module else "layer"
     return names, label
-
-
-def _shared_prefix(layers: Sequence[str]) -> str:
-    if len(layers) < 2:
-        return ""
-    modules = [layer.split(".")[:-1] for layer in layers]
-    levels = zip(*modules, strict=False)
-    same_in_all = takewhile(lambda parts: len(set(parts)) == 1, levels)
-    return "".join(f"{parts[0]}." for parts in same_in_all)
 
 
 def name_layers(axis: Axis, layers: Sequence[str], rotation: int = 0) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from kornia_lightning_probe.reporting.text.table import elided
 from kornia_lightning_probe.results.tables import INPUT, OUTPUT
+from kornia_lightning_probe.wording import common_module
 
 _LONGEST = 24
 _MORE = 6
@@ -19,7 +19,7 @@ def short_names(names: Sequence[str], most: int = _LONGEST) -> tuple[list[str], 
         >>> short_names(["input", "net.layer1.conv", "net.layer2.conv"], 10)
         (['input', 'layer1.conv', 'layer2.conv'], 'net')
     """
-    shared = _shared([name for name in names if name not in (INPUT, OUTPUT)])
+    shared = common_module([name for name in names if name not in (INPUT, OUTPUT)])
     prefix = f"{shared}." if shared else ""
     inner = [name.removeprefix(prefix) for name in names]
     longest = max(map(len, inner), default=0)
@@ -28,12 +28,3 @@ def short_names(names: Sequence[str], most: int = _LONGEST) -> tuple[list[str], 
         if len(set(short)) == len(set(inner)):
             return short, shared
     return inner, shared
-
-
-def _shared(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return ""
-    modules = [name.split(".")[:-1] for name in names]
-    levels = zip(*modules, strict=False)
-    same_in_all = takewhile(lambda parts: len(set(parts)) == 1, levels)
-    return ".".join(parts[0] for parts in same_in_all)

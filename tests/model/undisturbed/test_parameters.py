@@ -96,8 +96,11 @@ def test_weights_that_stay_raise_nothing_not_even_nan_and_are_not_written_to():
 
 def test_without_being_asked_for_weights_are_not_compared():
     net = Momentum(FOLLOW["data in place"])
+    before = [weight.detach().clone() for weight in net.parameters()]
     with undisturbed(net, device=CPU):
         net(IMAGES)
+    # Nobody has put them back, nor refused it.
+    assert not all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
 
 
 def test_the_copies_are_freed_also_while_the_error_lives():
