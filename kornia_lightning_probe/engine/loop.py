@@ -179,39 +179,49 @@ def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) 
         clean_bytes_told(findings),
         Forward(subject, seed=route.seed, total=total, graph=route.graph) as forward,
     ):
-        scout = Scout(forward, findings, size.now, choice)
-        scouted = scout.run(first)
+        scouted = Scout(forward, findings, size.now, choice).run(first)
         route.looks.require_same([site.name for site in scouted.sites], forward.shapes)
         world.meet(f"{stable_seed(repr(scouted.sites))} for {len(scouted.sites)} layers", what="the layers that run")
-        shapes = {site.name: site.shape for site in scouted.sites}
-        batch_size = size.settle(
-            partial(_pass_copies, forward, first),
-            len(first),
-            views=visitor.block_passes(len(first), len(first)),
-            device=subject.device,
-            lockstep=world.lockstep or scouted.whole_blocks,
-            findings=findings,
-        )
-        passes = Passes(
-            forward,
-            shapes,
-            findings,
-            batch_size=batch_size,
-            whole_blocks=scouted.whole_blocks,
-            scores=scouted.scores,
-        )
-        counts = [count_passes(images.deal, visitor, passes.size, rank, world.size) for rank in range(world.size)]
-        forward.expect_more(counts[world.rank])
-        visitor.open(scouted, passes)
-        clean = scouted.activations
-        for block in images.blocks:
-            placed = block.to(subject.device)
-            if block.index > 0:
-                clean = passes.keep_clean(placed, instead_of=clean)
-            visitor.see(placed, clean, passes)
-        if world.lockstep:
-            _keep_step(passes, first, max(counts) - counts[world.rank])
-    return {name: passes.spoilt.get(name, "") for name in shapes}
+        passes = _passes(forward, scouted, route, visitor, findings)
+        _bring_blocks(scouted, passes, route, visitor)
+    return {site.name: passes.spoilt.get(site.name, "") for site in scouted.sites}
+
+
+def _passes(forward: Forward, scouted: Scouted, route: Route, visitor: Visitor, findings: Findings) -> Passes:
+    """Passes over the layers that a scout has found, of as many images as are wished for or fit."""
+    first = scouted.block
+    batch_size = route.size.settle(
+        partial(_pass_copies, forward, first),
+        len(first),
+        views=visitor.block_passes(len(first), len(first)),
+        device=forward.subject.device,
+        lockstep=route.world.lockstep or scouted.whole_blocks,
+        findings=findings,
+    )
+    return Passes(
+        forward,
+        {site.name: site.shape for site in scouted.sites},
+        findings,
+        batch_size=batch_size,
+        whole_blocks=scouted.whole_blocks,
+        scores=scouted.scores,
+    )
+
+
+def _bring_blocks(scouted: Scouted, passes: Passes, route: Route, visitor: Visitor) -> None:
+    """Bring the blocks of this process before the visitor, and keep step where all must run equally many passes."""
+    images, world = route.images, route.world
+    counts = [count_passes(images.deal, visitor, passes.size, rank, world.size) for rank in range(world.size)]
+    passes.forward.expect_more(counts[world.rank])
+    visitor.open(scouted, passes)
+    clean = scouted.activations
+    for block in images.blocks:
+        placed = block.to(passes.forward.subject.device)
+        if block.index > 0:
+            clean = passes.keep_clean(placed, instead_of=clean)
+        visitor.see(placed, clean, passes)
+    if world.lockstep:
+        _keep_step(passes, scouted.block, max(counts) - counts[world.rank])
 
 
 def _pass_copies(forward: Forward, block: Block, count: int) -> None:
