@@ -1,6 +1,6 @@
-"""Pictures of the images that move furthest: drawn again by the process that owns them, as augmented ones aren't kept.
+"""Pictures of the images that move furthest: where they are not kept, drawn again by the process that owns them.
 
-What fails here costs pictures only: every process joins the sum, and an image that is missing in it is left out.
+What fails here costs pictures only: every process joins the sum, and what is missing in it is left out and noted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.results.image_scores import furthest
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import WorstImages
+from kornia_lightning_probe.wording import counted
 
 MOST_IMAGES = 6
 LONGEST_SIDE = 96
@@ -63,6 +64,10 @@ def with_worst(
     pictures = total.round().to("cpu", torch.uint8)
     # One of which nobody could make a picture has no mark.
     is_known = pictures[:, 0, 0, 0, -1] > 0
+    unknown = len(places) - int(is_known.sum())
+    if unknown:
+        note = f"of the images that moved furthest, {counted(unknown, 'picture')} could not be drawn again"
+        numbers.metadata = replace(numbers.metadata, notes=[*numbers.metadata.notes, note])
     if is_known.any():
         worst = WorstImages(
             layer,

@@ -133,6 +133,8 @@ def test_where_a_view_can_not_be_drawn_again_the_numbers_stay(monkeypatch):
         raise RuntimeError("out of paint")
 
     monkeypatch.setattr(bank, "augment", fail)
-    result = probe_model(net(), images_of(8), bank)
+    with pytest.warns(UserWarning, match="6 pictures could not be drawn again"):
+        result = probe_model(net(), images_of(8), bank)
     assert result.images.worst is None
+    assert "of the images that moved furthest, 6 pictures could not be drawn again" in result.metadata["notes"]
     assert result.worst_images()
