@@ -125,10 +125,17 @@ class CleanBlock(Memory):
         """Whether mean and deviation are those of reference images."""
         return self._centre is not None
 
-    def deviations(self, rows: slice = slice(None)) -> Tensor:
-        """``(a_i - m)^2`` of some images, (B, ...), in memory that the next one who asks for it overwrites."""
+    def deviations(self, added_up: Callable[[Tensor], Tensor], rows: slice = slice(None)) -> Tensor:
+        """What is made of ``(a_i - m)^2`` of some images, a few at a time, while these are in the processor's cache.
+
+        Args:
+            added_up: makes (b, ...) of (b, ...), image by image; what it gets is overwritten afterwards.
+            rows: which of the n images.
+        """
         activation = self.activation[rows]
-        return squared_difference(activation, self.mean, out=self._temporaries.like(activation))
+        pieces = torch.split(activation, max(1, len(piece_of(activation))))
+        found = [added_up(squared_difference(x, self.mean, out=self._temporaries.like(x))) for x in pieces]
+        return torch.cat(found)
 
     @cached_property
     def room(self) -> Room:

@@ -17,8 +17,8 @@ _FEWEST_BLOCKS = 3
 #: The part of the other images that is farthest and does not count, see :func:`near_distance`.
 FARTHEST = 0.1
 _MANY = 2**14
-# Numbers of one part of a bootstrap, 8 MB of them.
-_AT_ONCE = 2**22
+# Numbers of one part of a bootstrap, 2 MB of them: what fits into a cache takes half as long.
+_AT_ONCE = 2**20
 # A part is loud with more than ten times an equal share; alone it must hold half, where there are four or more.
 _LOUD, _HALF, _SEVERAL = 10, 0.5, 4
 
@@ -58,15 +58,16 @@ def near_distance(pairs: Tensor, valid: Tensor) -> Tensor:
         >>> near_distance(pairs, torch.ones(3, dtype=torch.bool)).tolist()
         [1.0, 1.0, 100.0]
     """
-    found = torch.full_like(pairs[0], torch.nan)
     others = int(valid.sum()) - 1
     if others < 1:
+        return torch.full_like(pairs[0], torch.nan)
+    if others + 1 < len(pairs):
+        found = torch.full_like(pairs[0], torch.nan)
+        found[valid] = near_distance(pairs[valid][:, valid], valid[valid])
         return found
     kept = max(1, others - math.ceil(FARTHEST * others))
     # Each image is itself the first of its row.
-    ordered = pairs[valid][:, valid].sort(1).values
-    found[valid] = ordered[:, 1 : kept + 1].mean(1)
-    return found
+    return pairs.sort(1).values[:, 1 : kept + 1].mean(1)
 
 
 def deviation_within(pairs: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
@@ -157,12 +158,13 @@ def resampled_medians(values: Tensor, counts: Tensor) -> Tensor:
         >>> resampled_medians(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([[2, 0], [0, 1], [1, 2]])).tolist()
         [5.0, 3.0]
     """
-    # What is the same under several views in a row is drawn once.
-    rows, places = torch.unique_consecutive(
+    # What is the same under several views is drawn once.
+    rows, places = torch.unique(
         values.reshape(-1, values.shape[-1]).nan_to_num(-1.0, posinf=-1.0), dim=0, return_inverse=True
     )
     step = max(1, _AT_ONCE // counts.numel())
-    found = torch.cat([_medians(part, counts) for part in torch.split(rows, step)])
+    all_known = bool((rows >= 0).all())
+    found = torch.cat([_medians(part, counts, all_known=all_known) for part in torch.split(rows, step)])
     return found[places].reshape(*values.shape[:-1], counts.shape[1])
 
 
@@ -221,13 +223,12 @@ def _resampled_blocks(blocks: Sequence[tuple[int, int]], num_images: int) -> Ten
     return counts
 
 
-def _medians(rows: Tensor, counts: Tensor) -> Tensor:
+def _medians(rows: Tensor, counts: Tensor, *, all_known: bool) -> Tensor:
     """Medians (M, R) of rows (M, N) that are negative where nothing is known."""
     ordered, order = rows.sort(1)
     drawn = counts[order]
-    unknown = ordered < 0
-    if bool(unknown.any()):
-        drawn = drawn.masked_fill_(unknown.unsqueeze(2), 0)
+    if not all_known:
+        drawn = drawn.masked_fill_((ordered < 0).unsqueeze(2), 0)
     passed = drawn.cumsum(1, dtype=counts.dtype)
     total = passed[:, -1:]
     # In an even sample the middle lies between two images, which may be one that was drawn twice.

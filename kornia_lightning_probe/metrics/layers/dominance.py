@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kornia_lightning_probe.activations.about import About, Distances
+from kornia_lightning_probe.activations.clean import CleanBlock
 from kornia_lightning_probe.activations.positions import by_position, positions_of
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate, ratio_of_roots, sensitivity
@@ -117,7 +118,7 @@ class PositionDominance(BlockSums, DistanceMetric):
         if distances.site is None:
             raise ValueError(f"the metric {self.name!r} needs the site that distances are of, which is None")
         block, site = distances.block, distances.site
-        return {"apart": block.remember(("apart by position",), lambda: _variance(block.deviations(), block, site))}
+        return {"apart": block.remember(("apart by position",), lambda: _variance(block, site))}
 
     def reduce_means(self, means: Mapping[str, Tensor]) -> Tensor:
         """The largest of the variances over their sum."""
@@ -192,7 +193,7 @@ class SensitivityPositions(BlockSums):
         moved = torch.where(known.unsqueeze(1), squares, 0.0).sum(0)
         apart = about.block.remember(
             ("apart by position", rows.start, rows.stop),
-            lambda: _variance(about.block.deviations(rows), about.block, about.site, rows),
+            lambda: _variance(about.block, about.site, rows),
         )
         count = known.sum()
         return {"moved": Sums(moved.unsqueeze(0), count.unsqueeze(0)), "apart": apart}
@@ -202,10 +203,11 @@ class SensitivityPositions(BlockSums):
         return median(ratio_of_roots(means["moved"], 2 * means["apart"]))
 
 
-def _variance(squares: Tensor, block: Any, site: Site, rows: slice = slice(None)) -> Sums:
+def _variance(block: CleanBlock, site: Site, rows: slice = slice(None)) -> Sums:
     """What some images of a block add to the variance at each position; nothing of a single image."""
     valid = block.valid[rows]
-    total = torch.where(valid.unsqueeze(1), by_position(squares, site).to(block.squared_deviation), 0.0).sum(0)
+    squares = block.deviations(lambda squares: by_position(squares, site), rows).to(block.squared_deviation)
+    total = torch.where(valid.unsqueeze(1), squares, 0.0).sum(0)
     if block.has_reference or block.num_valid < 2:
         # The reference keeps no variance of single positions.
         return Sums(total, valid.new_zeros((), dtype=torch.int64))
