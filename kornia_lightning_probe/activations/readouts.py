@@ -88,15 +88,17 @@ class Readout:
         known = pooled.isfinite().all(1)
         if int(known.sum()) < 2:
             return pooled.new_tensor(torch.inf), pooled.new_tensor(0.0)
-        pooled = pooled[known]
+        cells = self.pick(activation)
+        if not bool(known.all()):
+            pooled, cells = pooled[known], cells[known]
         apart = torch.linalg.vector_norm(pooled - pooled.mean(0))
         length = torch.linalg.vector_norm(pooled)
-        cells = torch.linalg.vector_norm(self.pick(activation)[known], dtype=pooled.dtype) / self.cells**0.5
+        size = torch.linalg.vector_norm(cells, dtype=pooled.dtype) / self.cells**0.5
         summed, computed = torch.finfo(activation.dtype).eps, torch.finfo(dtype).eps
         # A mean of nothing but the rounding of what was subtracted, which half precision shares among all cells.
-        is_nothing_else = length < 2 * _SHARED * computed * cells
+        is_nothing_else = length < 2 * _SHARED * computed * size
         rounded = torch.where(is_nothing_else, max(_OF_SUMS * summed, _SHARED * computed), _OF_SUMS * summed)
-        return summed / 2 * length / apart, rounded * cells / apart
+        return summed / 2 * length / apart, rounded * size / apart
 
 
 def readouts_of(site: Site) -> Iterator[Readout]:

@@ -112,7 +112,10 @@ def block_mean(activation: Tensor) -> Tensor:
         True
     """
     first = activation[:1]
-    return (activation - first).mean(0, keepdim=True).add_(first)
+    # A few images at a time: what is subtracted is still in the cache when it is added up.
+    parts = torch.split(activation, max(1, len(piece_of(activation))))
+    shift = sum((part - first).sum(0, keepdim=True) for part in parts)
+    return first + shift / len(activation)
 
 
 def block_mean_and_distance(activation: Tensor, *, room: Room) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -109,29 +110,39 @@ class Prepared:
         for name, readers in self.readers.items():
             if not _holds_squares(activations[name]):
                 self.readers[name] = [replace(reader, is_wide=True) for reader in readers]
-        places: list[tuple[str, int]] = []
-        found: list[Tensor] = []
+        found = self._roundings(activations, dtypes or {})
+        nothing: list[str] = []
         for name, readers in self.readers.items():
             for number, reader in enumerate(readers):
-                dtype = (dtypes or {}).get(name, activations[name].dtype)
-                rounding = reader.readout.rounding(activations[name], dtype)
-                if rounding is not None:
-                    places.append((name, number))
-                    found.append(torch.stack(rounding).cpu())
-        nothing: list[str] = []
-        for (name, number), (lost, left) in zip(places, torch.stack(found).tolist() if found else [], strict=True):
-            reader = self.readers[name][number]
-            is_nothing = left > _NOTHING_LEFT
-            readout = replace(reader.readout, is_wide=lost > _MOST_LOST, is_nothing=is_nothing)
-            self.readers[name][number] = replace(reader, readout=readout)
-            if is_nothing and _tells_apart(activations[name]):
-                nothing.append(reader.readout.site.name)
+                if id(reader.readout) in found:
+                    lost, left = found[id(reader.readout)]
+                    is_nothing = left > _NOTHING_LEFT
+                    readout = replace(reader.readout, is_wide=lost > _MOST_LOST, is_nothing=is_nothing)
+                    readers[number] = replace(reader, readout=readout)
+                    if is_nothing and _tells_apart(activations[name]):
+                        nothing.append(readout.site.name)
         return list(dict.fromkeys(nothing))
+
+    def _roundings(
+        self, activations: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]
+    ) -> dict[int, Sequence[float]]:
+        """Of each readout that averages the two figures of its rounding, by its id, since several readers share it."""
+        roundings: dict[int, Tensor] = {}
+        for name, readers in self.readers.items():
+            dtype = dtypes.get(name, activations[name].dtype)
+            for readout in {id(reader.readout): reader.readout for reader in readers}.values():
+                rounding = readout.rounding(activations[name], dtype)
+                if rounding is not None:
+                    roundings[id(readout)] = torch.stack(rounding).cpu()
+        return {number: rounding.tolist() for number, rounding in roundings.items()}
 
 
 def _holds_squares(activation: Tensor) -> bool:
     """Whether float32 holds the squares of what an activation's images differ by."""
-    largest = float(activation.abs().nan_to_num(0.0, 0.0, 0.0).amax())
+    low, high = (float(end) for end in torch.aminmax(activation))
+    if not math.isfinite(low - high):
+        low, high = (float(end) for end in torch.aminmax(activation.nan_to_num(0.0, 0.0, 0.0)))
+    largest = max(-low, high)
     return largest == 0 or _SAFE[0] < largest < _SAFE[1]
 
 
