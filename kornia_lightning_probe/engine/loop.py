@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told
+from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told, is_out_of_memory
 from kornia_lightning_probe.engine.notes import Findings
 from kornia_lightning_probe.engine.passes import Forward, Passes, ignore, rows_of
 from kornia_lightning_probe.engine.processes import World
@@ -53,7 +53,7 @@ class Visitor(Protocol):
         ...
 
     def open(self, scouted: Scouted, passes: Passes) -> None:
-        """Get ready, on every process, also one that owns no block."""
+        """Get ready, on every process, also one that owns no block; anew where all begins again."""
         ...
 
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
@@ -148,16 +148,35 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
 
 
 def _work_with_looks(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:
-    """Work with what was seen of the model before, and anew where it does otherwise now; the same on every process."""
-    if route.looks.is_first:
-        return _work(subject, route, visitor, findings)
+    """Work with what was seen of the model before; anew where it does otherwise now, or memory runs out."""
     noted = copy.deepcopy(vars(findings))
-    try:
-        return _work(subject, route, visitor, findings)
-    except StaleLookError:
-        vars(findings).update(noted)
-        route.looks.forget()
-    return _work(subject, route, visitor, findings)
+    while True:
+        try:
+            return _work(subject, route, visitor, findings)
+        except StaleLookError:
+            # The same on every process.
+            route.looks.forget()
+            remark = ""
+        except Exception as error:
+            remark = _with_fewer_images(error, route)
+            if not remark:
+                raise
+        vars(findings).update(copy.deepcopy(noted))
+        if remark:
+            findings.warn(remark, kind="images in a pass")
+
+
+def _with_fewer_images(error: Exception, route: Route) -> str:
+    """What is said where half as many images in a pass may help; nothing where it is no matter of them.
+
+    Others would wait for a process that begins anew, so that of several none does.
+    """
+    tried = route.size.now
+    if route.world.size > 1 or not is_out_of_memory(error) or not route.size.halve():
+        return ""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return f"batch_size='auto': memory ran out with {tried} images in a pass, so that {route.size.now} go into one"
 
 
 def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:

@@ -52,7 +52,8 @@ class PassSize:
     """How many images go into one pass, as its user says or as memory allows; the numbers do not depend on it.
 
     With "auto" these are 32 without an accelerator. On one, a pass over as many views of a block as may fit is tried
-    once; while it takes more than half of the memory that is free, or runs out of it, half as many are tried.
+    once; while it takes more than half of the memory that is free, or runs out of it, half as many are tried. Where
+    memory runs out later, a single process begins anew with half as many, and several do so in their next probe.
 
     Args:
         wish: a number of images, at least 1, or "auto".

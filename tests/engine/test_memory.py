@@ -3,10 +3,16 @@
 import pytest
 import torch
 from support.nets import SmallCNN
-from support.probing import images_of, plain_bank, run, same
+from support.probing import BOTH, CPU, images_of, plain_bank, random_bank, run, said, same
 
 from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told, is_out_of_memory
 from kornia_lightning_probe.engine.notes import Findings
+from kornia_lightning_probe.engine.processes import World
+from kornia_lightning_probe.engine.under_views import Plan, run_probe
+from kornia_lightning_probe.images.probe_images import ProbeImages
+from kornia_lightning_probe.metrics import resolve_metrics
+from kornia_lightning_probe.model.subject import choose_subject
+from kornia_lightning_probe.result import ProbeResult
 
 
 def test_what_an_out_of_memory_error_has_caused_is_one_too():
@@ -148,3 +154,46 @@ def test_what_runs_out_of_memory_later_takes_half_from_then_on(monkeypatch):
     card.settle(size)
     assert [(size.halve(), size.now) for _ in range(4)] == [(True, 128), (True, 64), (True, 32), (False, 32)]
     assert (PassSize(64).halve(), PassSize(64).now) == (False, 64)
+
+
+class Narrow(SmallCNN):
+    """Has memory for passes of at most 64 images."""
+
+    def forward(self, x):
+        if len(x) > 64:
+            raise torch.OutOfMemoryError(f"CUDA out of memory with {len(x)} images")
+        return super().forward(x)
+
+
+def settled_on(now):
+    size = PassSize("auto")
+    size.now, size._is_settled = now, True
+    return size
+
+
+def probed(model, size, **options):
+    inputs, bank = images_of(40), random_bank()
+    subject = choose_subject(model, model, layers="auto", embedding=None, device=CPU)
+    plan = Plan(ProbeImages(inputs), bank, resolve_metrics(BOTH), size=size, **options)
+    return ProbeResult.of(run_probe(subject, plan))
+
+
+def test_what_runs_out_of_memory_begins_anew_with_half_and_gives_the_same():
+    model, size = Narrow().eval(), settled_on(256)
+    result = probed(model, size)
+    assert size.now == result.metadata["batch_size"] == 64
+    same(result, run(model, images_of(40), random_bank()))
+    assert said(result).count("memory ran out") == 1
+    assert "memory ran out with 128 images in a pass, so that 64 go into one" in said(result)
+
+
+def test_a_number_that_does_not_fit_is_its_users_to_change():
+    with pytest.raises(torch.OutOfMemoryError, match="with 80 images"):
+        probed(Narrow().eval(), PassSize(80))
+
+
+def test_of_several_processes_none_begins_anew_alone():
+    size = settled_on(256)
+    with pytest.raises(torch.OutOfMemoryError):
+        probed(Narrow().eval(), size, world=World(rank=0, size=2, gather=lambda text: [text] * 2))
+    assert size.now == 256

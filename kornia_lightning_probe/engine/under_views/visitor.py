@@ -171,6 +171,7 @@ class UnderViews:
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
         self._see_labels(scouted.sites, block)
+        self._views.seen.zero_()
         self._cleaning = Cleaning(self._prepared.readers, self._temporaries)
         if plan.reference is not None:
             blocks = (passes.keep_clean(other.to(self._device)) for other in plan.reference.blocks)
