@@ -174,8 +174,8 @@ def _with_fewer_images(error: Exception, route: Route) -> str:
     tried = route.size.now
     if route.world.size > 1 or not is_out_of_memory(error) or not route.size.halve():
         return ""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    # What was tried has left its memory in the cache, where there is one.
+    torch.cuda.empty_cache()
     return f"batch_size='auto': memory ran out with {tried} images in a pass, so that {route.size.now} go into one"
 
 

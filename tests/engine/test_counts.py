@@ -1,9 +1,10 @@
-"""What a view costs beyond its forward, counted in operators and not in time; where numbers are read by the host.
+"""What a view costs beyond its forward, in operators and calls and not in time; where numbers are read by the host.
 
 From the second probe of a training on views are kept, so that the difference between two numbers of views is what the
 loop over views does.
 """
 
+import sys
 import traceback
 from collections import Counter
 from functools import cache
@@ -44,6 +45,7 @@ class Counting(TorchDispatchMode):
         super().__init__()
         self.operators = Counter()
         self.waits = Counter()
+        self.calls = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -93,7 +95,24 @@ def counted(ladder, levels, metrics):
     run_probe(subject, plan)
     with Counting() as counting:
         run_probe(subject, plan)
+    counting.calls = python_calls(lambda: run_probe(subject, plan))
     return counting
+
+
+def python_calls(work):
+    """How often a function of Python was called, ours or another's."""
+    calls = 0
+
+    def count(_frame, event, _arg):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 def noise(levels):
@@ -122,6 +141,18 @@ def test_operators_beyond_the_forward_for_each_layer_and_view(ladder, metrics, m
     passes = (MANY - FEW) * BLOCKS
     beyond = many.operators.total() - few.operators.total() - passes * bare.operators.total()
     assert beyond / (passes * LAYERS) <= most
+
+
+@pytest.mark.parametrize(
+    ("ladder", "metrics", "most"),
+    [(noise, ("sensitivity",), 800), (turn, ("sensitivity",), 800), (noise, None, 2400), (turn, None, 3900)],
+)
+def test_python_calls_beyond_the_forward_for_each_block_and_view(ladder, metrics, most):
+    model, images = model_of(), torch.rand(32, 3, SIZE, SIZE)
+    with torch.no_grad():
+        bare = python_calls(lambda: model(images))
+    few, many = (counted(ladder, levels, metrics) for levels in (FEW, MANY))
+    assert (many.calls - few.calls) / ((MANY - FEW) * BLOCKS) - bare <= most
 
 
 def flip(levels):

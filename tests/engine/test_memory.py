@@ -117,11 +117,11 @@ def test_a_number_is_taken_as_it_is(monkeypatch):
 
 
 def test_it_is_said_where_less_goes_into_a_pass_than_was_tried(monkeypatch):
-    for bytes_per_image, said in ((1.0, []), (3.0, ["256 images at once take more than half"])):
+    for bytes_per_image, sentences in ((1.0, []), (3.0, ["256 images at once take more than half"])):
         findings = Findings()
         Card(monkeypatch, free=1000, bytes_per_image=bytes_per_image).settle(PassSize("auto"), findings)
         warnings = findings.metadata()["warnings"]
-        assert [part in text for part, text in zip(said, warnings, strict=True)] == [True] * len(said)
+        assert [part in text for part, text in zip(sentences, warnings, strict=True)] == [True] * len(sentences)
 
 
 def test_another_error_of_a_trial_is_no_matter_of_memory(monkeypatch):

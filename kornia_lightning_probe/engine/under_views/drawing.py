@@ -52,6 +52,7 @@ class Views:
     ) -> None:
         self._bank = bank
         self._kept = kept or KeptViews()
+        self._units: tuple[int, list[Tensor]] | None = None
         self.all: tuple[View, ...] = bank.views
         if twins:
             self.all += twins_of(bank.views)
@@ -60,14 +61,13 @@ class Views:
         with torch.inference_mode(False):
             self.seen = torch.zeros(len(bank), _COLUMNS, dtype=torch.float64)
 
-    def draw(self, block: Block, shown: Shown, group: range, units: Sequence[Tensor]) -> tuple[list[Shown], Any]:
+    def draw(self, block: Block, shown: Shown, group: range) -> tuple[list[Shown], Any]:
         """A block under some views: what is known of each, and the inputs, behind each other.
 
         Args:
             block: the block, on the model's device.
             shown: what is known of it without any view.
             group: the views.
-            units: the block's images as augmentations see them, entry by entry.
 
         Raises:
             ValueError: for a view that changes the size of images.
@@ -76,9 +76,9 @@ class Views:
         inputs = []
         for index in group:
             view = self.all[index]
-            augmented = self._drawn(index, block, units)
+            augmented = self._drawn(index, block)
             if not view.is_twin:
-                self._see(index, block, units, augmented)
+                self._see(index, block, augmented)
             views.append(
                 replace(
                     shown,
@@ -92,33 +92,39 @@ class Views:
             inputs.append(block.with_images(augmented.images))
         return views, join_rows(inputs)
 
-    def _drawn(self, index: int, block: Block, units: Sequence[Tensor]) -> Augmented:
+    def _drawn(self, index: int, block: Block) -> Augmented:
         """A block under a view or its twin, as it was drawn before or now."""
-        kept = self._kept.get(block.index, index, device=units[0].device)
+        kept = self._kept.get(block.index, index, device=block.images[0].device)
         if kept is not None:
             return kept
         started = time.perf_counter()
         view = self.all[index]
-        augmented = self._twin(view, block, units) if view.is_twin else self._view(index, block, units)
+        augmented = self._twin(view, block) if view.is_twin else self._view(index, block)
         self._kept.offer(block.index, index, augmented, seconds=time.perf_counter() - started)
         return augmented
 
-    def _view(self, index: int, block: Block, units: Sequence[Tensor]) -> Augmented:
+    def _view(self, index: int, block: Block) -> Augmented:
         view = self._bank.views[index]
         changes = bool(self.seen[index, _CHANGED])
-        augmented = self._bank.draw(view, block.images, units, block=block.index, changes=changes)
+        augmented = self._bank.draw(view, block.images, self._units_of(block), block=block.index, changes=changes)
         _require_size(view, block, augmented)
         return augmented
 
-    def _twin(self, twin: View, block: Block, units: Sequence[Tensor]) -> Augmented:
+    def _twin(self, twin: View, block: Block) -> Augmented:
         """A block with noise as long as a view's movement, which is drawn once more."""
-        moved = self._bank.draw(twin, block.images, units, block=block.index, changes=True).images
+        moved = self._bank.draw(twin, block.images, self._units_of(block), block=block.index, changes=True).images
         noisy: list[Tensor] = []
         for entry, (images, under_view) in enumerate(zip(block.images, moved, strict=True)):
             # Entries of one shape must not get the same noise: it would cancel where a model compares them.
             seed = twin_seed(self._bank.seed, twin, block.index, entry)
             noisy.append(with_noise_as_long(images, under_view, seed=seed))
         return Augmented(images=tuple(noisy), changed=True, matrix=None, through=None)
+
+    def _units_of(self, block: Block) -> list[Tensor]:
+        """The block's images as augmentations see them, entry by entry; made once, where any view is drawn."""
+        if self._units is None or self._units[0] != block.index:
+            self._units = block.index, [self._bank.to_unit(entry) for entry in block.images]
+        return self._units[1]
 
     def doubt(self, block: Block, findings: Findings) -> None:
         """Note images and magnitudes that are implausible, before anything is drawn; the same on every process."""
@@ -145,13 +151,13 @@ class Views:
         _note_parts(seen, findings, as_drawn=as_drawn)
         _note_randomness(seen, findings)
 
-    def _see(self, index: int, block: Block, units: Sequence[Tensor], augmented: Augmented) -> None:
+    def _see(self, index: int, block: Block, augmented: Augmented) -> None:
         self.seen[index, _CHANGED] += augmented.changed
         self.seen[index, _WITHOUT_MATRIX] += augmented.matrix is None
         if block.index > 0:
             return
         if index not in self._looks:
-            self._looks[index] = self._bank.look_at(self._bank.views[index], units, augmented)
+            self._looks[index] = self._bank.look_at(self._bank.views[index], self._units_of(block), augmented)
         self.seen[index, _LOOK:] = torch.tensor(self._looks[index], dtype=torch.float64)
 
 

@@ -182,7 +182,6 @@ class UnderViews:
 
     def see(self, block: Block, clean: Mapping[str, Tensor], passes: Passes) -> None:
         """Compare a block under every view with its clean self."""
-        plan = self._plan
         entries = self._first if block.index == 0 else self._cleaning.read(clean)
         readings = self._readings(block, entries)
         size = passes.size(len(block))
@@ -197,9 +196,8 @@ class UnderViews:
         )
         slots = self._slots_for(readings, len(block), at_once=len(groups[0]))
         feed = Feed(readings, shown, slots=slots, rows=self._rows)
-        units = [plan.bank.to_unit(entry) for entry in block.images]
         for group in groups:
-            views, inputs = self._views.draw(block, shown, group, units)
+            views, inputs = self._views.draw(block, shown, group)
             draw = self._views.all[group.start].label
             for rows in slices(len(block), size):
                 segment = Segment(group, rows)

@@ -88,8 +88,7 @@ def test_a_bank_is_looked_at_once_for_the_same_images(monkeypatch):
     for _ in range(2):
         views = drawing.Views(bank, images)
         for block in images.blocks:
-            units = [bank.to_unit(entry) for entry in block.images]
-            views.draw(block, _shown(block), range(2), units)
+            views.draw(block, _shown(block), range(2))
         assert views.seen[:, drawing._LOOK :][0, drawing.Look._fields.index("is_blind")] == 1
     assert looked == ["odd", "mirror"]
 
