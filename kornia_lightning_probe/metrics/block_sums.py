@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate
 from kornia_lightning_probe.metrics.base import ProbeMetric
+from kornia_lightning_probe.metrics.image_table import empty
 
 
 class Sums(NamedTuple):
@@ -61,7 +62,7 @@ class BlockSums(ProbeMetric):
         widths: of each layer, how many channels; 0 as long as that is not known.
         table: state, float64: a row for each statistic and view, then one for each clean statistic; of each layer its
             channels and, last, the number of images that are in them.
-        filled: state, (view, layer, image), how often an image came.
+        filled: state, (view, layer, image) uint8, how often an image came.
     """
 
     clean_statistics: ClassVar[tuple[str, ...]] = ()
@@ -111,7 +112,7 @@ class BlockSums(ProbeMetric):
                 self.table = _moved(self.table, tuple(known.values()), new)
         if new != self.widths:
             with torch.inference_mode(False):
-                self._defaults["table"] = torch.zeros_like(self.table)
+                self._defaults["table"] = empty(self.table.shape, dtype=self.table.dtype, device=self.table.device)
             self.widths = new
 
     def write(

@@ -34,6 +34,11 @@ def sum_over_ranks(tensor: Tensor, group: Any = None) -> list[Tensor]:
     return [total]
 
 
+def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take the memory of one: torchmetrics keeps what a state begins with beside the state itself."""
+    return torch.zeros((), dtype=dtype, device=device).expand(*shape)
+
+
 def _as_wide_as_others(tensor: Tensor, group: Any) -> Tensor:
     columns = torch.tensor(tensor.shape[1], device=tensor.device)
     torch.distributed.all_reduce(columns, op=torch.distributed.ReduceOp.MAX, group=group)
@@ -57,7 +62,7 @@ class ImageTable(Metric):
         image_ids: the images' numbers in their source, for what is said of them; empty: their rows.
         blocks: the blocks' rows in the tables, (start, stop); empty: not known.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
-        filled: state, (view, layer, image), how often a cell was written.
+        filled: state, (view, layer, image) uint8, how often a cell was written.
     """
 
     is_differentiable = False
@@ -101,8 +106,8 @@ class ImageTable(Metric):
         with torch.inference_mode(False):
             prepared: Self = self.clone().to(place)  # type: ignore[assignment]  # a Metric for torchmetrics
             prepared.layers = tuple(layers)
-            prepared.add_state("table", torch.zeros(self._table_shape(shape), dtype=wide, device=place), "sum")
-            prepared.add_state("filled", torch.zeros(shape, dtype=wide, device=place), dist_reduce_fx="sum")
+            prepared.add_state("table", empty(self._table_shape(shape), dtype=wide, device=place), "sum")
+            prepared.add_state("filled", empty(shape, dtype=torch.uint8, device=place), dist_reduce_fx="sum")
             prepared.reset()
         return prepared
 
