@@ -106,8 +106,10 @@ class ImageTable(Metric):
         with torch.inference_mode(False):
             prepared: Self = self.clone().to(place)  # type: ignore[assignment]  # a Metric for torchmetrics
             prepared.layers = tuple(layers)
-            prepared.add_state("table", empty(self._table_shape(shape), dtype=wide, device=place), "sum")
-            prepared.add_state("filled", empty(shape, dtype=torch.uint8, device=place), dist_reduce_fx="sum")
+            for name, sides, dtype in (("table", self._table_shape(shape), wide), ("filled", shape, torch.uint8)):
+                beginning = empty(sides, dtype=dtype, device=place)
+                prepared.add_state(name, beginning, dist_reduce_fx="sum")
+                prepared._defaults[name] = beginning
             prepared.reset()
         return prepared
 
@@ -120,6 +122,11 @@ class ImageTable(Metric):
         """Empty the tables."""
         with torch.inference_mode(False):
             super().reset()
+
+    def let_go(self) -> None:
+        """Free the tables, which nobody needs any longer: a metric refers to itself, and would wait to be collected."""
+        for name in self._defaults:
+            setattr(self, name, self._defaults[name])
 
     def write(
         self,

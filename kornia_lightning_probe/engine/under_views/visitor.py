@@ -99,8 +99,11 @@ def run_probe(subject: Subject, plan: Plan, *, epoch: int = 0, step: int = 0) ->
         looks=plan.looks,
         asks_for_scores=visitor.wants_scores and not plan.default_set,
     )
-    run_loop(subject, route, visitor, findings)
-    numbers = visitor.numbers(epoch=epoch, step=step)
+    try:
+        run_loop(subject, route, visitor, findings)
+        numbers = visitor.numbers(epoch=epoch, step=step)
+    finally:
+        visitor.let_go()
     return with_worst(numbers, plan.images, plan.bank, plan.world, device=subject.device, kept=plan.kept)
 
 
@@ -157,6 +160,7 @@ class UnderViews:
     def open(self, scouted: Scouted, passes: Passes) -> None:
         """Prepare the metrics, and read the first block."""
         plan, block = self._plan, scouted.block
+        self.let_go()
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
@@ -249,6 +253,11 @@ class UnderViews:
             metadata=findings.metadata(),
             images=image_scores(ledger, plan.bank.views, self._set.labels(), without=self._dropped),
         )
+
+    def let_go(self) -> None:
+        """Free the tables."""
+        for metric in self._prepared.metrics.values():
+            metric.let_go()
 
     def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
         """Say aloud that labels= is of no use, where nobody has asked for metrics that may need none."""

@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 from support.nets import (
@@ -268,3 +270,43 @@ def test_a_layer_that_runs_under_a_view_only_is_not_measured_in_that_block():
     table = result.table("sensitivity")
     assert table.num_images[0, table.layers.index("first")] == 64
     assert table.num_images[0, table.layers.index("late")] == 32
+
+
+def tables_alive(num_images):
+    """The tables of so many images that anything holds, as the collector finds them."""
+    found = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.dtype == torch.float64]
+    return [tensor for tensor in found if tensor.ndim == 4 and tensor.shape[-1] == num_images and tensor.stride(-1)]
+
+
+def test_a_probe_leaves_no_tables_to_the_collector():
+    # A number of images that no other test has. A torchmetrics.Metric refers to itself, and would stay with all it has.
+    gc.collect()
+    gc.disable()
+    try:
+        run(SmallCNN().eval(), images_of(41), plain_bank(), metrics=None)
+        assert tables_alive(41) == []
+    finally:
+        gc.enable()
+
+
+class Tiring(SmallCNN):
+    """Has passes for the first block, and fails at the second one."""
+
+    passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes > 5:
+            raise ZeroDivisionError("tired")
+        return super().forward(x)
+
+
+def test_a_probe_that_fails_leaves_none_either():
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError, match="tired"):
+            run(Tiring().eval(), images_of(43), plain_bank(), metrics=None)
+        assert tables_alive(43) == []
+    finally:
+        gc.enable()
