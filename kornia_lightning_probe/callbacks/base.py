@@ -53,8 +53,9 @@ class EpochProbe(ScheduledCallback):
 
     #: Fewer images than this can't be measured.
     fewest_images: ClassVar[int] = 1
-    #: Under so many views the images are measured; 0 where they are looked at as they are.
+    #: Under so many views images are measured, 0 where they are looked at as they are; so many have noise beside them.
     num_views: int = 0
+    num_twins: int = 0
 
     def __init__(
         self,
@@ -313,9 +314,9 @@ class EpochProbe(ScheduledCallback):
             return self._images
         images = self._choice.read(trainer, world)
         self.images_read(images)
-        for note in [*images.notes, work_ahead(images.num_images, self.num_views, PassSize(self.batch_size).now)]:
-            rank_zero_info(f"{self.name}: {note}")
         self._images, self._looks, self._size = images, FirstLooks(), PassSize(self.batch_size)
+        for note in [*images.notes, work_ahead(images.deal, self.num_views, self._size.now, twins=self.num_twins)]:
+            rank_zero_info(f"{self.name}: {note}")
         return images
 
     def _forget_images(self) -> None:
@@ -326,7 +327,6 @@ class EpochProbe(ScheduledCallback):
     def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
         if is_out_of_memory(error):
             error.add_note(memory_note(name=self.name, batch_size=self._size.now, last=self.result))
-            # Of one process the engine has tried that already.
             if self._size.halve():
                 error.add_note(f"the next probe will put {self._size.now} images into a pass")
         if self.on_error == "raise" or occasion.world.lockstep:

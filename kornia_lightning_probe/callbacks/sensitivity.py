@@ -215,6 +215,7 @@ class SensitivityProbe(EpochProbe):
     def images_read(self, images: ProbeImages) -> None:
         self._fitted_bank = self.bank.fit_channels(self.bank.layout.channels(images.scout.images[0]))
         self.num_views = len(self._fitted_bank)
+        self.num_twins = self.num_views if any(metric.reads_twins for metric in self.metrics) else 0
         self._kept = KeptViews(self.keep_views)
 
     @override

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kornia_lightning_probe.engine.segments import slices, view_groups
 from kornia_lightning_probe.randomness import stable_seed
 from kornia_lightning_probe.reporting.text.clean import is_of_clean_images
 from kornia_lightning_probe.result import ProbeResult
@@ -111,13 +112,25 @@ def size_of(result: ProbeResult) -> str:
     return f"{size}, embedding {embedding}"
 
 
-def work_ahead(images: int, views: int, batch_size: int) -> str:
-    """How much is about to be done, such as "256 images x 19 views, about 160 forward passes of up to 32 images"."""
-    passes = math.ceil(images / batch_size) * (views + 1)
-    size = counted(images, "image")
+def work_ahead(deal: Sequence[Sequence[int]], views: int, batch_size: int, *, twins: int = 0) -> str:
+    """How much is about to be done, such as "256 images x 19 views, about 160 forward passes of up to 32 images".
+
+    Args:
+        deal: the images of each block.
+        views: how many there are; 0 where images are looked at as they are.
+        batch_size: of a pass.
+        twins: how many views have noise as long as their movement beside them.
+    """
+    sizes = [len(block) for block in deal]
+    passes = sum(
+        len(slices(size, batch_size)) * (1 + len(view_groups(views + twins, size, batch_size))) for size in sizes
+    )
+    work = counted(sum(sizes), "image")
     if views:
-        size = f"{size} x {counted(views, 'view')}"
-    return f"{size}, about {counted(passes, 'forward pass', 'forward passes')} of up to {counted(batch_size, 'image')}"
+        work = f"{work} x {counted(views, 'view')}"
+    if twins:
+        work = f"{work} and their noise"
+    return f"{work}, about {counted(passes, 'forward pass', 'forward passes')} of up to {counted(batch_size, 'image')}"
 
 
 def compared(results: Sequence[ProbeResult]) -> dict[str, ProbeResult]:

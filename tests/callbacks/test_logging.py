@@ -15,6 +15,7 @@ from support.trainings import LAYERS, QUIET, LoggedCalls, Net, assert_same_numbe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kornia_lightning_probe import DriftProbe
+from kornia_lightning_probe.callbacks.summaries import work_ahead
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -230,6 +231,22 @@ def test_lines_say_what_is_about_to_be_done_and_what_each_probe_has_cost(tmp_pat
     ahead, *costs = [line for line in said if line.startswith("drift: ")]
     assert ahead == "drift: 16 images, about 1 forward pass of up to 32 images"
     assert all(line.startswith("drift: 16 images x 3 layers, embedding body: ") for line in costs)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "views", "size", "twins", "expected"),
+    [
+        ((32, 32), 3, 32, 0, "64 images x 3 views, about 8 forward passes of up to 32 images"),
+        # A rest of eight images, of which four views go into a pass; a block is passed clean by itself.
+        ((32, 8), 3, 32, 0, "40 images x 3 views, about 6 forward passes of up to 32 images"),
+        # Of cut blocks every piece of each view is a pass.
+        ((32,), 3, 20, 0, "32 images x 3 views, about 8 forward passes of up to 20 images"),
+        ((32,), 3, 32, 3, "32 images x 3 views and their noise, about 7 forward passes of up to 32 images"),
+        ((5,), 0, 32, 0, "5 images, about 1 forward pass of up to 32 images"),
+    ],
+)
+def test_passes_ahead_are_counted_as_they_will_be_cut(sizes, views, size, twins, expected):
+    assert work_ahead([range(count) for count in sizes], views, size, twins=twins) == expected
 
 
 @pytest.mark.parametrize(("seconds", "epoch", "warns"), [(9.0, 100.0, False), (11.0, 100.0, True), (5.0, 6.0, False)])
