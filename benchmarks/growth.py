@@ -5,8 +5,8 @@
 The small network of the overhead benchmark and the default set. Each point is a process of its own with one thread, and
 the mean of two trials: the first probe of a training, and a later one, which has its first look behind it. Time is that
 of the processor, so that a busy machine changes little. No views are kept, so that memory shows what a probe itself
-needs: its peak beyond that of the network's passes. Of 64 processes one rank's share is run, with the sums and meetings
-left out; 2 and 4 are real, and the busiest of them counts.
+needs: its peak beyond that of the network's passes and of the images. Of 64 processes one rank's share is run, with the
+sums and meetings left out; 2 and 4 are real, and the busiest of them counts.
 """
 
 import argparse
@@ -79,8 +79,10 @@ def measure(point: dict[str, int], rank: int) -> dict[str, float]:
     world = world_of(rank, point["processes"])
     forward = forward_of(model)
     subject = choose_subject(model, forward, layers=layers, embedding=None, device=device)
+    images = ProbeImages(source, rank=world.rank, world_size=world.size)
+    del source
     with torch.no_grad():
-        model(source[:32])
+        model(images.scout.inputs)
     resettable = reset_high_water_mark()
     before = high_water_mark()
     first: list[float] = []
@@ -88,7 +90,6 @@ def measure(point: dict[str, int], rank: int) -> dict[str, float]:
     for _ in range(PROBES):
         # Made anew, since what a bank draws of some images is looked at once.
         bank = AugmentationBank({"noise": presets.gaussian_noise(levels)})
-        images = ProbeImages(source, rank=world.rank, world_size=world.size)
         looks = FirstLooks()
         for seconds in (first, later):
             plan = Plan(images, bank, resolve_metrics(None), default_set=True, world=world, looks=looks)
@@ -149,7 +150,7 @@ def draw(figures: dict[str, dict[str, dict[str, float]]]) -> Figure:
         row[0].set_ylim(bottom=0)
     rows[0][0].set_ylabel("CPU seconds of a process")
     rows[0][0].legend(frameon=False)
-    rows[1][0].set_ylabel("MB beyond bare passes")
+    rows[1][0].set_ylabel("MB beyond passes and images")
     return figure
 
 

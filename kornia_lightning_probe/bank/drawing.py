@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_lightning_probe.bank.frames import call, call_on_clips, takes_clips
 from kornia_lightning_probe.bank.matrices import MatrixRecorder, Way, is_kornia_chain
@@ -131,6 +131,24 @@ def _augmented(
     return (augmented if graph else augmented.detach()), recorder
 
 
+@contextmanager
+def _holding_what_it_held(transform: Callable[..., Any]) -> Iterator[None]:
+    """Let Kornia's classes forget what they draw in it, which may be noise of the size of all images.
+
+    What they held before, such as what a training has drawn, they hold again.
+    """
+    modules = list(transform.modules()) if isinstance(transform, nn.Module) else []
+    held = [dict(vars(module)) for module in modules]
+    try:
+        yield
+    finally:
+        for module, before in zip(modules, held, strict=True):
+            now = vars(module)
+            for name in now.keys() - before.keys():
+                del now[name]
+            now.update(before)
+
+
 def _given(view: View, unit: Tensor, *, graph: bool) -> tuple[Callable[..., Any], Tensor]:
     # What draws from a generator of its own, or counts, would differ from call to call, and what writes into its input
     # would spoil it. Kornia's classes do neither, but keep what they have drawn, with its graph.
@@ -156,7 +174,8 @@ def _drawn(
 ) -> Any:
     reseed(seed, device=given.device)
     try:
-        return on(transform, given)
+        with _holding_what_it_held(transform):
+            return on(transform, given)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
