@@ -72,7 +72,7 @@ def probe_model(
         forward: a callable ``(model, inputs)``, or the dotted name of a method or submodule to call.
         device: where to run; the model is moved there and back. Default: where the model is.
         batch_size: at most so many images in one forward pass; "auto" is 32 on a CPU, on a CUDA device as many views of
-            32 images, up to 8, as fit into half of the memory that is free.
+            32 images, up to 8, as fit into half of the memory that is free, and half as many where it runs out later.
         seed: chooses the order in which images are dealt into blocks.
         progress: whether to show a bar.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -151,7 +151,7 @@ def _holding_what_it_held(transform: Callable[..., Any]) -> Iterator[None]:
 
 def _given(view: View, unit: Tensor, *, graph: bool) -> tuple[Callable[..., Any], Tensor]:
     # What draws from a generator of its own, or counts, would differ from call to call, and what writes into its input
-    # would spoil it. Kornia's classes do neither, but keep what they have drawn, with its graph.
+    # would spoil it. Kornia's classes do neither; a graph would go with what they have drawn.
     if graph or not is_kornia_chain(view.transform):
         return copy.deepcopy(view.transform), unit.clone()
     return view.transform, unit
@@ -174,7 +174,7 @@ def _drawn(
 ) -> Any:
     reseed(seed, device=given.device)
     try:
-        with _holding_what_it_held(transform):
+        with _holding_what_it_held(transform) if transform is view.transform else nullcontext():
             return on(transform, given)
     except torch.OutOfMemoryError:
         raise

@@ -86,7 +86,8 @@ class SensitivityProbe(EpochProbe):
         forward: a callable ``(module, inputs)``, or the name of a method or submodule to call.
         dataloader_idx: which of several validation dataloaders.
         batch_size: at most so many images in one forward pass; "auto" is 32 on a CPU, on a CUDA device as many views of
-            32 images, up to 8, as fit into half of the memory that is free. The numbers do not depend on it.
+            32 images, up to 8, as fit into half of the memory that is free, and half as many where it runs out later.
+            The numbers do not depend on it.
         keep_views: at most so many bytes of augmented images are kept on the host for the next probes, those that are
             dearest to draw; 0 draws all anew. The numbers do not depend on it.
         every_n_epochs: how many epochs from one probe to the next.

@@ -167,6 +167,10 @@ class Gathering:
         for layer in layers:
             self._layers.pop(layer, None)
 
+    def let_go(self) -> None:
+        """Free the tables."""
+        self._layers = {}
+
     def features(self) -> Features:
         """What was gathered, once all processes have been summed."""
         tables: dict[str, Tensor] = {}

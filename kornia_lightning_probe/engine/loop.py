@@ -29,6 +29,7 @@ from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.model.undisturbed import undisturbed
 from kornia_lightning_probe.randomness import stable_seed
+from kornia_lightning_probe.wording import listed
 
 
 class Visitor(Protocol):
@@ -72,6 +73,10 @@ class Visitor(Protocol):
 
     def drop(self, layers: Sequence[str]) -> None:
         """Leave out layers that can't be compared after all."""
+        ...
+
+    def let_go(self) -> None:
+        """Free all that was made for the blocks; :meth:`open` makes it anew."""
         ...
 
 
@@ -150,6 +155,7 @@ def run_loop(subject: Subject, route: Route, visitor: Visitor, findings: Finding
 def _work_with_looks(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:
     """Work with what was seen of the model before; anew where it does otherwise now, or memory runs out."""
     noted = copy.deepcopy(vars(findings))
+    tried: list[int] = []
     while True:
         try:
             return _work(subject, route, visitor, findings)
@@ -158,25 +164,32 @@ def _work_with_looks(subject: Subject, route: Route, visitor: Visitor, findings:
             route.looks.forget()
             remark = ""
         except Exception as error:
-            remark = _with_fewer_images(error, route)
-            if not remark:
+            if not _may_halve(error, route):
+                if tried and is_out_of_memory(error):
+                    error.add_note(f"batch_size='auto': with {listed(tried)} images in a pass it had run out before")
                 raise
+            tried.append(route.size.now)
+            route.size.halve()
+            remark = (
+                f"batch_size='auto': memory ran out with {tried[-1]} images in a pass, so that {route.size.now} go "
+                "into one"
+            )
+        # Behind the error, whose frames have held all of it.
+        visitor.let_go()
+        torch.cuda.empty_cache()
         vars(findings).update(copy.deepcopy(noted))
         if remark:
-            findings.warn(remark, kind="images in a pass")
+            findings.warn(remark, kind="memory ran out in a pass")
 
 
-def _with_fewer_images(error: Exception, route: Route) -> str:
-    """What is said where half as many images in a pass may help; nothing where it is no matter of them.
+def _may_halve(error: Exception, route: Route) -> bool:
+    """Whether half as many images in a pass may help.
 
-    Others would wait for a process that begins anew, so that of several none does.
+    Others would wait for a process that begins anew, so that of several none does; a first look is over two images.
     """
-    tried = route.size.now
-    if route.world.size > 1 or not is_out_of_memory(error) or not route.size.halve():
-        return ""
-    # What was tried has left its memory in the cache, where there is one.
-    torch.cuda.empty_cache()
-    return f"batch_size='auto': memory ran out with {tried} images in a pass, so that {route.size.now} go into one"
+    if route.world.size > 1 or route.looks.is_first or not is_out_of_memory(error):
+        return False
+    return route.size.can_be_halved
 
 
 def _work(subject: Subject, route: Route, visitor: Visitor, findings: Findings) -> dict[str, str]:

@@ -98,9 +98,14 @@ class PassSize:
         self._is_settled = True
         return self.now
 
+    @property
+    def can_be_halved(self) -> bool:
+        """Whether memory allowed more before than it must."""
+        return self._wish == AUTO and self.now > _FEW
+
     def halve(self) -> bool:
-        """Take half as many images from now on, where memory allowed more before; whether that can be done."""
-        if self._wish != AUTO or self.now <= _FEW:
+        """Take half as many images from now on, where that can be done; whether it can."""
+        if not self.can_be_halved:
             return False
         self.now = max(_FEW, self.now // 2)
         return True

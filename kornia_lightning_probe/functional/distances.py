@@ -114,8 +114,8 @@ def block_mean(activation: Tensor) -> Tensor:
     first = activation[:1]
     # A few images at a time: what is subtracted is still in the cache when it is added up.
     parts = torch.split(activation, max(1, len(piece_of(activation))))
-    shift = sum((part - first).sum(0, keepdim=True) for part in parts)
-    return first + shift / len(activation)
+    sums = [upcast(part - first).sum(0, keepdim=True) for part in parts]
+    return first + (torch.stack(sums).sum(0) / len(activation)).to(activation.dtype)
 
 
 def block_mean_and_distance(activation: Tensor, *, room: Room) -> tuple[Tensor, Tensor]:

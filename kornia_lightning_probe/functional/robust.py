@@ -148,7 +148,7 @@ def resampled_medians(values: Tensor, counts: Tensor) -> Tensor:
     """The medians of samples in which each image is so many times.
 
     Args:
-        values: (..., N); NaN where it is not known.
+        values: (..., N), of a table (view, layer, N); NaN where it is not known.
         counts: how often each image is in each sample, (N, R).
 
     Returns:
@@ -158,14 +158,16 @@ def resampled_medians(values: Tensor, counts: Tensor) -> Tensor:
         >>> resampled_medians(torch.tensor([5.0, 1.0, 3.0]), torch.tensor([[2, 0], [0, 1], [1, 2]])).tolist()
         [5.0, 3.0]
     """
-    # What is the same under several views is drawn once.
-    rows, places = torch.unique(
-        values.reshape(-1, values.shape[-1]).nan_to_num(-1.0, posinf=-1.0), dim=0, return_inverse=True
+    # What is the same under several views in a row is drawn once.
+    by_layer = values.transpose(0, -2) if values.ndim > 1 else values
+    rows, places = torch.unique_consecutive(
+        by_layer.reshape(-1, values.shape[-1]).nan_to_num(-1.0, posinf=-1.0), dim=0, return_inverse=True
     )
     step = max(1, _AT_ONCE // counts.numel())
     all_known = bool((rows >= 0).all())
     found = torch.cat([_medians(part, counts, all_known=all_known) for part in torch.split(rows, step)])
-    return found[places].reshape(*values.shape[:-1], counts.shape[1])
+    medians = found[places].reshape(*by_layer.shape[:-1], counts.shape[1])
+    return medians.transpose(0, -2) if values.ndim > 1 else medians
 
 
 def loud_parts(shares: Tensor) -> Tensor:

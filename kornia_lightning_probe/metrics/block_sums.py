@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from kornia_lightning_probe.activations.site import Site
 from kornia_lightning_probe.functional.estimates import Estimate
 from kornia_lightning_probe.metrics.base import ProbeMetric
-from kornia_lightning_probe.metrics.image_table import empty
+from kornia_lightning_probe.metrics.image_table import empty, one_more
 
 
 class Sums(NamedTuple):
@@ -149,7 +149,8 @@ class BlockSums(ProbeMetric):
             first = len(self.statistics) * len(self.filled)
             for row, statistic in enumerate(self.clean_statistics, start=first):
                 self.table[row, place] += is_new * _row(sums[statistic], self.table)
-            filled[slice(views.start, views.stop)] += 1
+            rows = slice(views.start, views.stop)
+            filled[rows] = one_more(filled[rows])
 
     def means(self, layer: str) -> dict[str, Tensor]:
         """Of one layer the mean of each statistic over all images, see :meth:`reduce_means`."""

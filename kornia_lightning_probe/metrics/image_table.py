@@ -39,6 +39,11 @@ def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     return torch.zeros((), dtype=dtype, device=device).expand(*shape)
 
 
+def one_more(counts: Tensor) -> Tensor:
+    """Counts of a byte and one more; what has come 255 times has come too often, and is not taken for nothing."""
+    return counts.clamp(max=254) + 1
+
+
 def _as_wide_as_others(tensor: Tensor, group: Any) -> Tensor:
     columns = torch.tensor(tensor.shape[1], device=tensor.device)
     torch.distributed.all_reduce(columns, op=torch.distributed.ReduceOp.MAX, group=group)
@@ -124,9 +129,9 @@ class ImageTable(Metric):
             super().reset()
 
     def let_go(self) -> None:
-        """Free the tables, which nobody needs any longer: a metric refers to itself, and would wait to be collected."""
+        """Free the tables for good: a metric refers to itself, and would wait for the collector with all it has."""
         for name in self._defaults:
-            setattr(self, name, self._defaults[name])
+            setattr(self, name, torch.empty(0))
 
     def write(
         self,
@@ -162,7 +167,7 @@ class ImageTable(Metric):
             if valid is not None:
                 rows = torch.where(valid.view(-1, 1, shape[1]), rows, torch.nan)
             self.table[number, *where] = rows.transpose(0, 1)
-        self.filled[where] += 1
+        self.filled[where] = one_more(self.filled[where])
 
     def named_tables(self) -> dict[str, Tensor]:
         """Each statistic's table, (view, layer, image), NaN where an image is missing.

@@ -108,6 +108,9 @@ class Visits:
     def drop(self, layers):
         self.calls += layers
 
+    def let_go(self):
+        self.calls.append("let go")
+
     def check(self):
         self.calls.append("check")
 

@@ -1,9 +1,22 @@
 """What memory allows goes into a pass; an error of memory is known as one, and told what was held."""
 
+from itertools import count
+
 import pytest
 import torch
 from support.nets import SmallCNN
-from support.probing import BOTH, CPU, images_of, plain_bank, random_bank, run, said, same
+from support.probing import (
+    BOTH,
+    CPU,
+    images_of,
+    marked_images,
+    plain_bank,
+    random_bank,
+    run,
+    said,
+    same,
+    where_marked,
+)
 
 from kornia_lightning_probe.engine.memory import PassSize, clean_bytes_told, is_out_of_memory
 from kornia_lightning_probe.engine.notes import Findings
@@ -171,10 +184,10 @@ def settled_on(now):
     return size
 
 
-def probed(model, size, **options):
-    inputs, bank = images_of(40), random_bank()
+def probed(model, size, *, inputs=None, metrics=BOTH, **options):
+    images = ProbeImages(images_of(40) if inputs is None else inputs)
     subject = choose_subject(model, model, layers="auto", embedding=None, device=CPU)
-    plan = Plan(ProbeImages(inputs), bank, resolve_metrics(BOTH), size=size, **options)
+    plan = Plan(images, random_bank(), resolve_metrics(metrics), size=size, **options)
     return ProbeResult.of(run_probe(subject, plan))
 
 
@@ -185,6 +198,48 @@ def test_what_runs_out_of_memory_begins_anew_with_half_and_gives_the_same():
     same(result, run(model, images_of(40), random_bank()))
     assert said(result).count("memory ran out") == 1
     assert "memory ran out with 128 images in a pass, so that 64 go into one" in said(result)
+
+
+class OutWithin(SmallCNN):
+    """Runs out of memory in its last layer, with all others measured, from some pass of more than so many images on."""
+
+    def __init__(self, at, most):
+        super().__init__()
+        # No number of its own: a model whose settings change is looked at anew.
+        self.most, self.passes, self.at = most, count(1), at
+        self.head.register_forward_pre_hook(self.run_out)
+
+    def run_out(self, _module, inputs):
+        if len(inputs[0]) > self.most and next(self.passes) >= self.at:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+# Each of the two blocks, of 20 images, goes through under all four views at once; of 64 images there are three.
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("inputs", [images_of(40), marked_images()], ids=["finite", "one is not"])
+def test_what_was_measured_when_memory_ran_out_is_not_measured_twice(at, inputs):
+    torch.manual_seed(0)
+    model = OutWithin(at, most=40).eval()
+    model.block1[0].register_forward_hook(lambda _module, x, maps: where_marked(torch.nan)(x[0], maps))
+    result = probed(model, settled_on(128), inputs=inputs, metrics=None)
+    assert result.metadata["batch_size"] == 32
+    model.most = 40 * 4
+    same(result, run(model, inputs, random_bank(), metrics=None))
+    assert said(result).count("memory ran out") == 1
+
+
+def test_where_halves_do_not_help_the_error_names_what_was_tried():
+    # Behind the look, over two images, comes the scout, over twenty.
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        probed(OutWithin(1, most=10).eval(), settled_on(128))
+    assert "batch_size='auto': with 128, 64 images in a pass it had run out before" in raised.value.__notes__
+
+
+def test_a_first_look_of_two_images_that_runs_out_is_no_matter_of_the_pass():
+    size = settled_on(128)
+    with pytest.raises(torch.OutOfMemoryError):
+        probed(OutWithin(1, most=0).eval(), size)
+    assert size.now == 128
 
 
 def test_a_number_that_does_not_fit_is_its_users_to_change():

@@ -176,3 +176,12 @@ def test_images_that_are_all_the_same_are_their_mean_exactly(value, count):
     # 0.1 + 0.1 + 0.1 isn't 3 x 0.1 in float32, and a dead layer must not look alive.
     x = torch.full((count, 5), value)
     assert torch.equal(block_mean(x), x[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_of_a_block_in_half_precision_is_rounded_once(dtype):
+    # 1000 numbers whose sum is beyond the largest of float16, 65504.
+    values = torch.linspace(0, 200, 1000).to(dtype).unsqueeze(1)
+    mean = block_mean(values)
+    assert mean.dtype == dtype
+    close(mean.double(), values.double().mean(0, keepdim=True), rtol=torch.finfo(dtype).eps, atol=0)

@@ -173,6 +173,16 @@ def test_images_that_are_measured_twice_are_named():
         metric.compute()
 
 
+def test_counts_of_a_byte_end_at_its_largest_and_never_begin_anew():
+    clean, augmented = pair(2)
+    metric = measured(LayerSensitivity(), clean, augmented)
+    for _ in range(256):
+        update(metric, clean, augmented)
+    assert metric.filled.unique().tolist() == [255]
+    with pytest.raises(RuntimeError, match="images 0, 1 more than once"):
+        metric.compute()
+
+
 def test_of_many_images_that_are_measured_twice_some_are_named():
     clean, augmented = pair(20)
     metric = measured(LayerSensitivity(), clean, augmented)

@@ -97,6 +97,8 @@ class Views:
         kept = self._kept.get(block.index, index, device=block.images[0].device)
         if kept is not None:
             return kept
+        # Made for all views, and no part of what the first of them takes.
+        self._units_of(block)
         started = time.perf_counter()
         view = self.all[index]
         augmented = self._twin(view, block) if view.is_twin else self._view(index, block)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_lightning_probe.activations.about import Shown
 from kornia_lightning_probe.activations.clean import CleanBlock
-from kornia_lightning_probe.activations.site import INPUT, OUTPUT, Site
+from kornia_lightning_probe.activations.site import INPUT, OUTPUT
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.loop import Route, run_loop
 from kornia_lightning_probe.engine.memory import PassSize
@@ -26,6 +26,7 @@ from kornia_lightning_probe.engine.under_views.drawing import Views, view_info
 from kornia_lightning_probe.engine.under_views.feeding import Feed, Slots
 from kornia_lightning_probe.engine.under_views.imagewise import image_scores
 from kornia_lightning_probe.engine.under_views.keeping import KeptViews
+from kornia_lightning_probe.engine.under_views.labels import note_unused_labels
 from kornia_lightning_probe.engine.under_views.preparing import Prepared, prepare
 from kornia_lightning_probe.engine.under_views.readings import Reading, Rows
 from kornia_lightning_probe.engine.under_views.worst import with_worst
@@ -34,7 +35,6 @@ from kornia_lightning_probe.images.blocks import Block
 from kornia_lightning_probe.images.nested import map_tensors
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics.base import ProbeMetric
-from kornia_lightning_probe.model.outputs import why_labels_do_not_fit
 from kornia_lightning_probe.model.subject import Subject
 from kornia_lightning_probe.results.lookup import ProbeNumbers
 from kornia_lightning_probe.results.tables import MetricTable
@@ -121,14 +121,13 @@ class UnderViews:
         self._plan = plan
         self._findings = findings
         self._device = device
-        self._prepared = Prepared()
-        self._rows = Rows()
-        self._temporaries = Temporaries()
-        self._cleaning = Cleaning({}, self._temporaries)
-        self._slots: tuple[object, Slots] | None = None
         twins = any(metric.reads_twins for metric in plan.metrics)
         self._views = Views(plan.bank, plan.images, twins=twins, kept=plan.kept)
         self._set = ProbeSet(plan.images)
+        self._prepared, self._rows = Prepared(), Rows()
+        self._temporaries = Temporaries()
+        self._cleaning = Cleaning({}, self._temporaries)
+        self._slots: tuple[object, Slots] | None = None
         self._first: Clean = {}
         self._dropped: frozenset[str] = frozenset()
         # Layers whose means over cells hold rounding only.
@@ -160,7 +159,6 @@ class UnderViews:
     def open(self, scouted: Scouted, passes: Passes) -> None:
         """Prepare the metrics, and read the first block."""
         plan, block = self._plan, scouted.block
-        self.let_go()
         self._prepared = prepare(
             plan.metrics,
             scouted.sites,
@@ -174,7 +172,7 @@ class UnderViews:
         )
         self._nothing = self._prepared.choose_precision(scouted.activations, scouted.dtypes)
         self._findings.nothing_but_rounding(self._nothing)
-        self._see_labels(scouted.sites, block)
+        note_unused_labels(plan.images, block, scouted.sites, findings=self._findings, default_set=plan.default_set)
         self._views.seen.zero_()
         self._cleaning = Cleaning(self._prepared.readers, self._temporaries)
         if plan.reference is not None:
@@ -255,24 +253,12 @@ class UnderViews:
         )
 
     def let_go(self) -> None:
-        """Free the tables."""
+        """Free the tables, and what was kept of the last block."""
         for metric in self._prepared.metrics.values():
             metric.let_go()
-
-    def _see_labels(self, sites: Sequence[Site], block: Block) -> None:
-        """Say aloud that labels= is of no use, where nobody has asked for metrics that may need none."""
-        images = self._plan.images
-        # Targets have been of use: they say that the output is none of one class.
-        if images.other_targets or not (images.labels_given and self._plan.default_set):
-            return
-        output = next((site for site in sites if site.kind == "output"), None)
-        if output is None:
-            self._findings.labels_unused(f"the output is left out, as {self._findings.left_out[OUTPUT]}")
-        elif output.label_shape is not None:
-            sides = block.layout.grid(block.images[0])
-            why = why_labels_do_not_fit(output.label_shape, scores_shape=output.shape, image_size=sides)
-            if why:
-                self._findings.labels_unused(why)
+        self._prepared, self._rows, self._slots, self._first = Prepared(), Rows(), None, {}
+        self._temporaries = Temporaries()
+        self._cleaning = Cleaning({}, self._temporaries)
 
     def _readings(self, block: Block, clean: Mapping[str, Sequence[CleanBlock]]) -> dict[str, list[Reading]]:
         """Who wants to see what of this block."""

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import override
 
 from kornia_lightning_probe.activations.about import About
 from kornia_lightning_probe.activations.site import Site
@@ -42,6 +43,11 @@ class GridMetric(ProbeMetric):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_warps": {}}
+
+    @override
+    def let_go(self) -> None:
+        super().let_go()
+        self._warps.clear()
 
     def warp(self, about: About) -> GridWarp | None:
         """The view's transform on the layer's grid.

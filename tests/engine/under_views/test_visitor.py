@@ -28,6 +28,7 @@ from torch import nn
 from kornia_lightning_probe.bank.bank import AugmentationBank
 from kornia_lightning_probe.engine.memory import PassSize
 from kornia_lightning_probe.engine.under_views import Plan, run_probe
+from kornia_lightning_probe.functional.grid_warp import GridWarp
 from kornia_lightning_probe.images.probe_images import ProbeImages
 from kornia_lightning_probe.metrics import FlatSensitivity, resolve_metrics
 from kornia_lightning_probe.model.layers import select_layers
@@ -275,7 +276,8 @@ def test_a_layer_that_runs_under_a_view_only_is_not_measured_in_that_block():
 def tables_alive(num_images):
     """The tables of so many images that anything holds, as the collector finds them."""
     found = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.dtype == torch.float64]
-    return [tensor for tensor in found if tensor.ndim == 4 and tensor.shape[-1] == num_images and tensor.stride(-1)]
+    tables = [tensor for tensor in found if tensor.ndim == 4 and tensor.shape[-1] == num_images and tensor.stride(-1)]
+    return tables + [thing for thing in gc.get_objects() if type(thing) is GridWarp]
 
 
 def test_a_probe_leaves_no_tables_to_the_collector():
@@ -283,7 +285,7 @@ def test_a_probe_leaves_no_tables_to_the_collector():
     gc.collect()
     gc.disable()
     try:
-        run(SmallCNN().eval(), images_of(41), plain_bank(), metrics=None)
+        run(SmallCNN().eval(), images_of(41), random_bank(), metrics=None)
         assert tables_alive(41) == []
     finally:
         gc.enable()
@@ -306,7 +308,7 @@ def test_a_probe_that_fails_leaves_none_either():
     gc.disable()
     try:
         with pytest.raises(ZeroDivisionError, match="tired"):
-            run(Tiring().eval(), images_of(43), plain_bank(), metrics=None)
+            run(Tiring().eval(), images_of(43), random_bank(), metrics=None)
         assert tables_alive(43) == []
     finally:
         gc.enable()
