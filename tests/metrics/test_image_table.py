@@ -97,6 +97,20 @@ def test_preparing_makes_a_copy_with_empty_tables():
     assert ready.layers == ("conv", "fc", "head")
 
 
+def held_bytes(tensors):
+    return {name: tensor.untyped_storage().nbytes() for name, tensor in tensors.items()}
+
+
+def test_a_cell_takes_eight_bytes_for_each_statistic_and_one_for_its_count():
+    ready = LayerSensitivity().prepare(["a", "b"], ["conv", "fc", "head"], 500)
+    cells = 2 * 3 * 500
+    assert held_bytes(ready.metric_state) == {"table": 2 * 8 * cells, "filled": cells}
+    # What torchmetrics keeps for reset() is one number each.
+    assert held_bytes(ready._defaults) == {"table": 8, "filled": 1}
+    ready.reset()
+    assert held_bytes(ready.metric_state) == {"table": 2 * 8 * cells, "filled": cells}
+
+
 def test_a_metric_that_has_measured_can_be_prepared_anew():
     clean, augmented = pair(8)
     used = measured(LayerSensitivity(), clean, augmented)
