@@ -133,10 +133,7 @@ def _augmented(
 
 @contextmanager
 def _holding_what_it_held(transform: Callable[..., Any]) -> Iterator[None]:
-    """Let Kornia's classes forget what they draw in it, which may be noise of the size of all images.
-
-    What they held before, such as what a training has drawn, they hold again.
-    """
+    """Let Kornia's classes forget what they draw in it, which may be noise of the size of all images."""
     modules = list(transform.modules()) if isinstance(transform, nn.Module) else []
     held = [dict(vars(module)) for module in modules]
     try:

@@ -7,6 +7,7 @@ and has tables to be summed. A probe that needs gradients through bank and model
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,8 +175,9 @@ def _work_with_looks(subject: Subject, route: Route, visitor: Visitor, findings:
                 f"batch_size='auto': memory ran out with {tried[-1]} images in a pass, so that {route.size.now} go "
                 "into one"
             )
-        # Behind the error, whose frames have held all of it.
+        # Behind the error, whose frames have held all of it; torch's own imports may hold some of these.
         visitor.let_go()
+        gc.collect()
         torch.cuda.empty_cache()
         vars(findings).update(copy.deepcopy(noted))
         if remark:

@@ -111,11 +111,13 @@ def block_mean(activation: Tensor) -> Tensor:
         >>> block_mean(torch.tensor([[0.1], [0.1], [0.1]])).item() == torch.tensor(0.1).item()
         True
     """
-    first = activation[:1]
+    first = upcast(activation[:1])
     # A few images at a time: what is subtracted is still in the cache when it is added up.
     parts = torch.split(activation, max(1, len(piece_of(activation))))
-    sums = [upcast(part - first).sum(0, keepdim=True) for part in parts]
-    return first + (torch.stack(sums).sum(0) / len(activation)).to(activation.dtype)
+    total = torch.zeros_like(first)
+    for part in parts:
+        total = total + (upcast(part) - first).sum(0, keepdim=True)
+    return (first + total / len(activation)).to(activation.dtype)
 
 
 def block_mean_and_distance(activation: Tensor, *, room: Room) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ class ImageTable(Metric):
         image_ids: the images' numbers in their source, for what is said of them; empty: their rows.
         blocks: the blocks' rows in the tables, (start, stop); empty: not known.
         table: state, (statistic, view, layer, image), float64 (float32 on MPS), summed over processes.
-        filled: state, (view, layer, image) uint8, how often a cell was written.
+        filled: state, (view, layer, image) uint8, how often a cell was written, up to 255.
     """
 
     is_differentiable = False
@@ -129,7 +129,7 @@ class ImageTable(Metric):
             super().reset()
 
     def let_go(self) -> None:
-        """Free the tables for good: a metric refers to itself, and would wait for the collector with all it has."""
+        """Free the tables: a metric refers to itself, and would wait for the collector with all it has."""
         for name in self._defaults:
             setattr(self, name, torch.empty(0))
 

@@ -150,17 +150,16 @@ def test_gradients_are_on_inside_only_where_a_graph_is_wanted_and_come_back(grap
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("image", (6, 3, 16, 16)), ("video", (2, 4, 3, 16, 16))])
-def test_kornias_classes_hold_what_a_training_has_drawn_and_nothing_of_ours(layout, shape):
+def test_kornias_classes_keep_nothing_of_what_they_draw(layout, shape):
     noise = K.RandomGaussianNoise(std=0.1, p=1.0)
-    chain = nn.Sequential(noise, K.RandomHorizontalFlip(p=1.0))
-    bank = AugmentationBank({"it": chain}, layout=layout)
-    held = {}
-    for training in (None, torch.rand(2, 3, 8, 8)):
-        if training is not None:
-            chain(training)
-        held = dict(vars(noise))
-        bank.augment(bank[0], _images(*shape), block=0)
-        assert vars(noise).keys() == held.keys()
-        assert all(vars(noise)[name] is value for name, value in held.items())
-    # Noise of the size of all images, of the training's.
-    assert held["_params"]["gaussian_noise"].shape == (2, 3, 8, 8)
+    bank = AugmentationBank({"it": nn.Sequential(noise, K.RandomHorizontalFlip(p=1.0))}, layout=layout)
+    # The bank has a copy of its own.
+    modules = [noise, bank[0].transform[0]]
+    held = [dict(vars(module)) for module in modules]
+    bank.augment(bank[0], _images(*shape), block=0)
+    for module, before in zip(modules, held, strict=True):
+        assert vars(module).keys() == before.keys()
+        assert all(vars(module)[name] is value for name, value in before.items())
+    # Which would be noise of the size of all images.
+    noise(torch.rand(2, 3, 8, 8))
+    assert noise._params["gaussian_noise"].shape == (2, 3, 8, 8)

@@ -185,3 +185,32 @@ def test_the_mean_of_a_block_in_half_precision_is_rounded_once(dtype):
     mean = block_mean(values)
     assert mean.dtype == dtype
     close(mean.double(), values.double().mean(0, keepdim=True), rtol=torch.finfo(dtype).eps, atol=0)
+
+
+def test_the_mean_of_a_block_is_taken_of_differences_that_half_precision_does_not_hold():
+    # 1.2e5 apart, beyond the largest of float16.
+    values = torch.tensor([[-6e4], [6e4]], dtype=torch.float16)
+    assert block_mean(values).item() == 0.0
+
+
+class LargestMade(TorchDispatchMode):
+    """The most numbers that any tensor made in it has, views left aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made._base is None:
+            self.most = max(self.most, made.numel())
+        return made
+
+
+def test_the_mean_of_a_block_of_large_maps_makes_nothing_of_the_size_of_the_block():
+    # Four parts of 2^20 numbers, each an image.
+    values = torch.rand(4, 2**20, generator=torch.Generator().manual_seed(0))
+    with LargestMade() as made:
+        mean = block_mean(values)
+    assert made.most == 2**20
+    close(mean, values.double().mean(0, keepdim=True).float(), rtol=1e-6, atol=0)

@@ -92,6 +92,10 @@ class Views:
             inputs.append(block.with_images(augmented.images))
         return views, join_rows(inputs)
 
+    def let_go(self) -> None:
+        """Free what was kept of the last block."""
+        self._units = None
+
     def _drawn(self, index: int, block: Block) -> Augmented:
         """A block under a view or its twin, as it was drawn before or now."""
         kept = self._kept.get(block.index, index, device=block.images[0].device)

@@ -257,6 +257,7 @@ class UnderViews:
         for metric in self._prepared.metrics.values():
             metric.let_go()
         self._prepared, self._rows, self._slots, self._first = Prepared(), Rows(), None, {}
+        self._views.let_go()
         self._temporaries = Temporaries()
         self._cleaning = Cleaning({}, self._temporaries)
 
