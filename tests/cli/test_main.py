@@ -105,8 +105,10 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 
 def test_an_interrupt_ends_with_130_and_a_line(tmp_path):
     made_result().to_json(tmp_path / "probe.json")
+    # Where tests run in the background of a shell, an interrupt is ignored, and by all that they start.
     code = (
         "import signal, sys; from kornia_lightning_probe.cli import commands, main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "commands.run_command = lambda given: signal.raise_signal(signal.SIGINT);"
         "sys.exit(main.main(['show', 'probe.json']))"
     )
