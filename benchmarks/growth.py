@@ -1,6 +1,6 @@
-"""How time and memory of a probe grow with images, views, layers and processes: draws docs/growth.png.
+"""How time and memory of a probe grow with images, views, layers and processes: draws docs/pictures/growth.png.
 
-    python benchmarks/growth.py --output docs/growth.png --figures growth.json
+    python benchmarks/growth.py --output docs/pictures/growth.png --figures growth.json
 
 The small network of the overhead benchmark and the default set. Each point is a process of its own with one thread, and
 the mean of two trials: the first probe of a training, and a later one, which has its first look behind it. Time is that

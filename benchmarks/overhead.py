@@ -15,8 +15,8 @@ Arms alternate within a round, every other round backwards, so that a slow minut
 figure is the median over rounds of the time relative to bare in the same round, with quartiles. Rounds are spread over
 child processes, since where memory and threads happen to lie stays the same within one. These are told to keep what
 memory they have had, as an accelerator's allocator does: else glibc maps every large tensor anew or not, as it happens,
-and clearing its pages takes up to 40 % of a pass of ResNet-50. Before anything is timed, the
-probe's sensitivities are held against a float64 computation of the same formula.
+and clearing its pages takes up to 40 % of a pass of ResNet-50. Before anything is timed, the probe's sensitivities are
+held against a float64 computation of the same formula.
 
 Extra memory is the peak of an arm minus the peak of bare. On CUDA both are `torch.cuda.max_memory_allocated`. On the
 CPU each arm runs in fresh child processes, and the peak is the kernel's own high-water mark of the resident set

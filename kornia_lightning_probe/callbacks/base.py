@@ -327,7 +327,7 @@ class EpochProbe(ScheduledCallback):
     def _fail(self, trainer: Trainer, error: Exception, occasion: Occasion) -> None:
         if is_out_of_memory(error):
             error.add_note(memory_note(name=self.name, batch_size=self._size.now, last=self.result))
-            if self._size.halve():
+            if occasion.world.size > 1 and self._size.halve():
                 error.add_note(f"the next probe will put {self._size.now} images into a pass")
         if self.on_error == "raise" or occasion.world.lockstep:
             raise error

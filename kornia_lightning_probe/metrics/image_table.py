@@ -114,6 +114,7 @@ class ImageTable(Metric):
             for name, sides, dtype in (("table", self._table_shape(shape), wide), ("filled", shape, torch.uint8)):
                 beginning = empty(sides, dtype=dtype, device=place)
                 prepared.add_state(name, beginning, dist_reduce_fx="sum")
+                # It has kept a contiguous copy, of the size of the state.
                 prepared._defaults[name] = beginning
             prepared.reset()
         return prepared
